@@ -1,0 +1,86 @@
+# Two commands do all the set-up on a fresh machine: `make arena` and `make test`.
+# Everything goes into .venv; a second run installs nothing unless a version changed.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+TESTS ?=
+TORCH_INDEX ?=
+PIP_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install arena test lint docs lock clean
+
+bin := $(VENV)/bin
+done := $(VENV)/.done
+# -qq leaves pip's errors and hides its notes; --root-user-action: a container's root is fine.
+pip = $(bin)/python -m pip install -qq --disable-pip-version-check --no-input \
+	--root-user-action=ignore $(PIP_ARGS) -c constraints.txt
+torch := $(shell grep '^torch==' constraints.txt)
+
+help: ## Show this text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS='--port 7870'   what 'make arena' passes to 'arena up'"
+	@echo "  TESTS='-k store'     what 'make test' passes to pytest"
+	@echo "  PYTHON=python3.12    the Python (3.11 or newer) that makes .venv"
+	@echo "  TORCH_INDEX=URL      package index to take torch from. On Linux the usual one serves"
+	@echo "                       the CUDA build (several GB); an index of CPU builds saves that"
+	@echo "  PIP_ARGS='...'       more options for every 'pip install'"
+
+install: $(done)/install ## Make .venv and install the arena into it
+
+arena: $(done)/install ## Install, then serve the models and open the page ('arena up')
+	@exec $(bin)/arena up $(ARGS)
+
+test: $(done)/test ## Install, get test tools and a Chromium, run all tests
+	@$(bin)/python tests/chromium.py
+	$(bin)/python -m pytest $(TESTS)
+
+lint: $(done)/lint ## Check style, format and types
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+docs: $(done)/install ## Write docs/cli.md from the help texts
+	$(bin)/python tests/cli_reference.py
+
+lock: $(done)/test $(done)/lint ## Write the versions in .venv to constraints.txt
+	@{ echo "# The versions that the tests ran with; 'make lock' writes this file."; \
+	   $(bin)/python -m pip list --format=freeze --exclude-editable 2>/dev/null \
+	   | sed 's/+.*//' | sort -f; } > $(done)/lock
+	@mv $(done)/lock constraints.txt
+
+clean: ## Remove .venv and what tools left behind
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(done)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): 3.11 or newer is needed; name one with" \
+	       "'make $(MAKECMDGOALS) PYTHON=python3.12'" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) cannot make $(VENV); on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(pip) pip
+	@mkdir -p $(done) && touch $@
+
+# torch goes in alone and exact: with it there, the ranges of other packages install no other.
+$(done)/torch: $(done)/venv constraints.txt
+	@echo "installing $(torch) into $(VENV) (for a smaller CPU build see 'make help')"
+	@$(pip) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(torch)
+	@touch $@
+
+$(done)/install: $(done)/torch pyproject.toml constraints.txt
+	@echo "installing the arena and what it needs"
+	@$(pip) -e .
+	@touch $@
+
+$(done)/test: $(done)/install
+	@echo "installing the test tools"
+	@$(pip) --group test
+	@touch $@
+
+$(done)/lint: $(done)/install
+	@echo "installing the lint tools"
+	@$(pip) --group lint
+	@touch $@
