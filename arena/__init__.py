@@ -1,0 +1,1 @@
+"""The page, the votes and what they say: battles, store, ratings, exports."""
