@@ -1,0 +1,1 @@
+"""Base and variants from one process over the TGI and OpenAI HTTP APIs."""

@@ -1,0 +1,1 @@
+"""Instruction-tuned variants of a base model: data, templates, methods, training, evaluation."""
