@@ -1,0 +1,127 @@
+"""Opens the SQLite file of the store and runs one transaction; knows no table.
+
+One `sqlite_utils.Database` per operation: a connection never crosses a thread. WAL with
+synchronous FULL keeps every acknowledged commit through a crash and a power cut; writes
+begin with BEGIN IMMEDIATE so that a waiting writer honours the busy timeout.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sqlite_utils import Database
+
+from arena.errors import ArenaError
+
+T = TypeVar("T")
+
+
+class StoreError(ArenaError):
+    """The database refused: damaged, read-only, or an error of the disk."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the database for longer than we wait; nothing was written."""
+
+
+class StoreFullError(StoreError):
+    """No space left; nothing was written."""
+
+
+@dataclass(frozen=True)
+class DatabaseConfig:
+    """How long a write waits for others: `attempts` times `busy_timeout_s` at most."""
+
+    busy_timeout_s: float = 2.5
+    attempts: int = 3
+    pause_s: float = 0.05
+
+
+@contextmanager
+def reading(path: Path, config: DatabaseConfig) -> Iterator[Database]:
+    """An open database in one consistent read; user-level errors instead of sqlite3's."""
+    with _connected(path, config) as db, translated(path):
+        db.execute("BEGIN")
+        yield db
+        db.rollback()
+
+
+def write(path: Path, config: DatabaseConfig, body: Callable[[Database], T]) -> T:
+    """Run `body` in one immediate transaction and commit it; retried while others write.
+
+    An exception in `body` rolls everything back and propagates. When this returns, the
+    commit is on disk.
+    """
+    for attempt in range(config.attempts):
+        try:
+            with _connected(path, config) as db, translated(path):
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    result = body(db)
+                    db.commit()
+                except BaseException:
+                    db.rollback()
+                    raise
+                return result
+        except StoreBusyError:
+            if attempt + 1 == config.attempts:
+                raise
+            time.sleep(config.pause_s * (attempt + 1))
+    raise AssertionError("attempts is at least 1")
+
+
+@contextmanager
+def _connected(path: Path, config: DatabaseConfig) -> Iterator[Database]:
+    with translated(path):
+        conn = sqlite3.connect(path, timeout=config.busy_timeout_s)
+    try:
+        with translated(path):
+            db = Database(conn, execute_plugins=False)
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute("PRAGMA synchronous = FULL")
+        yield db
+    finally:
+        conn.close()
+
+
+def prepare(path: Path, config: DatabaseConfig, step: Callable[[Database], None]) -> None:
+    """Create the file if needed, switch it to WAL and run `step` on the open database."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"--home {path.parent} cannot be made ({error.strerror}); give a writable folder"
+        ) from error
+    with _connected(path, config) as db, translated(path):
+        db.enable_wal()
+        step(db)
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn sqlite3's errors into one-line errors that name the file and the remedy."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise  # a broken invariant of ours, never a user's mistake
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise StoreBusyError(f"{path} is in use by another process; try again") from error
+        if name.startswith("SQLITE_FULL"):
+            raise StoreFullError(f"{path}: no space left; free some and try again") from error
+        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+            raise StoreError(f"{path} is not writable; give a writable --home") from error
+        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            raise StoreError(
+                f"{path} is damaged or no database ({error}); restore a backup"
+            ) from error
+        if name.startswith("SQLITE_IOERR"):
+            raise StoreError(f"{path}: the disk failed ({name}); check the disk") from error
+        raise

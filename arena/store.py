@@ -1,0 +1,341 @@
+"""The store of battles and votes: every act of the page as one durable transaction.
+
+`Store(path)` opens or makes the SQLite file; each method opens its own connection, so
+a `Store` may be shared by threads (call it through `asyncio.to_thread` from a page).
+When a method returns, what it wrote is on disk. Knows no page, no client and no export.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlite_utils import Database
+
+from arena import answering, database, voting
+from arena.battle import (
+    SIDES,
+    Answer,
+    Battle,
+    BattleError,
+    Mode,
+    Outcome,
+    Participant,
+    SamplingParams,
+)
+from arena.database import DatabaseConfig
+from arena.judgement import Judgement, Vote
+from arena.migrations import migrate
+from arena.records import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
+from arena.refusals import WrongTokenError
+from arena.texts import canonical_json, clean_text
+
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class Store:
+    """All battles, answers and votes of one home folder."""
+
+    def __init__(self, path: Path, config: DatabaseConfig | None = None) -> None:
+        """Open `path` (made if missing), bring its schema up to date.
+
+        Raises StoreError (not writable, damaged), NewerDatabaseError, ForeignDatabaseError.
+        """
+        self.path = path
+        self.config = config or DatabaseConfig()
+        database.prepare(path, self.config, lambda db: migrate(db, path))
+
+    @classmethod
+    def at_home(cls, home: Path) -> Store:
+        """The store of a home folder: `<home>/arena.db`."""
+        return cls(home / "arena.db")
+
+    def _write(self, body: Callable[[Database], T]) -> T:
+        return database.write(self.path, self.config, body)
+
+    # -- voters ---------------------------------------------------------------------------
+
+    def ensure_voter(self, secret: str) -> str:
+        """The pseudonym that belongs to a cookie's secret; made at the first call."""
+        digest = _sha256(secret)
+
+        def body(db: Database) -> str:
+            rows = list(db.query("SELECT pseudonym FROM voters WHERE secret_sha256 = ?", [digest]))
+            if rows:
+                return str(rows[0]["pseudonym"])
+            row = {
+                "pseudonym": secrets.token_hex(8),
+                "secret_sha256": digest,
+                "created_ms": now_ms(),
+            }
+            db["voters"].insert(row)
+            return str(row["pseudonym"])
+
+        return self._write(body)
+
+    # -- battles --------------------------------------------------------------------------
+
+    def create_battle(
+        self,
+        participants: Sequence[Participant],
+        *,
+        voter: str | None,
+        mode: Mode,
+        sampler: str = "",
+        propensity: float | None = None,
+        tags: Sequence[str] = (),
+        language: str | None = None,
+        set_name: str | None = None,
+        set_index: int | None = None,
+        source: str = "page",
+    ) -> tuple[str, str]:
+        """Make a battle before anything is asked; returns its id and its secret token.
+
+        `participants` in the order shown (2 to 8). `propensity` is the probability with
+        which `sampler` draws this pair, whatever the sides (0 < p <= 1). Battles without a
+        voter belong to nobody and are open to every voter (a prompt set answered in advance).
+        """
+        if not 2 <= len(participants) <= len(SIDES):
+            raise BattleError(f"a battle has 2 to {len(SIDES)} sides, not {len(participants)}")
+        if propensity is not None and not 0 < propensity <= 1:
+            raise BattleError(f"propensity {propensity} is no probability; give 0 < p <= 1")
+        battle_id, token = secrets.token_hex(8), secrets.token_urlsafe(24)
+
+        def body(db: Database) -> tuple[str, str]:
+            row = {
+                "public_id": battle_id,
+                "token_sha256": _sha256(token),
+                "owner_id": None if voter is None else _voter_id(db, voter),
+                "mode": mode,
+                "sampler": sampler,
+                "propensity": propensity,
+                "tags": canonical_json(list(tags)),
+                "language": language,
+                "set_name": set_name,
+                "set_index": set_index,
+                "source": source,
+                "created_ms": now_ms(),
+            }
+            pk = db["battles"].insert(row, pk="id").last_pk
+            db["sides"].insert_all(
+                {"battle_id": pk, "position": i, "participant_id": participant_row(db, p)}
+                for i, p in enumerate(participants)
+            )
+            return battle_id, token
+
+        return self._write(body)
+
+    def load_battle(
+        self, battle_id: str, *, token: str | None = None, voter: str | None = None
+    ) -> Battle:
+        """A battle with all turns, by its secret link or for its owner (after a reload).
+
+        Raises UnknownBattleError, WrongTokenError.
+        """
+        with database.reading(self.path, self.config) as db:
+            return battle_from(db, _authorised(db, battle_id, token, voter))
+
+    def reveal(self, battle_id: str, *, token: str | None = None, voter: str | None = None) -> None:
+        """Note that the names were shown: later votes on this battle are not blind."""
+
+        def body(db: Database) -> None:
+            row = _authorised(db, battle_id, token, voter)
+            db.execute(
+                "UPDATE battles SET revealed_ms = coalesce(revealed_ms, ?) WHERE id = ?",
+                [now_ms(), row["id"]],
+            )
+
+        self._write(body)
+
+    def list_battles(
+        self, voter: str, *, limit: int = 50, before: str | None = None
+    ) -> list[Battle]:
+        """A voter's own battles, newest first; `before` is the last id of the page before."""
+        with database.reading(self.path, self.config) as db:
+            rows = db.query(
+                "SELECT b.* FROM battles b WHERE b.owner_id = ? AND (? IS NULL OR b.id <"
+                " (SELECT id FROM battles WHERE public_id = ?)) ORDER BY b.id DESC LIMIT ?",
+                [_voter_id(db, voter), before, before, limit],
+            )
+            return [battle_from(db, row) for row in list(rows)]
+
+    # -- turns and answers ----------------------------------------------------------------
+
+    def add_turn(self, battle_id: str, prompt: str, *, shared_side: int | None = None) -> int:
+        """Append a turn and return its position; `shared_side`: whose past all continue.
+
+        Without `shared_side` each side continues its own answers. Raises TextError,
+        BattleError, UnknownBattleError; UnfinishedError while an answer is being written.
+        """
+        return self._write(
+            lambda db: answering.add_turn(
+                db, battle_row(db, battle_id), prompt, shared_side, now_ms()
+            )
+        )
+
+    def start_answer(
+        self,
+        battle_id: str,
+        turn: int,
+        side: int,
+        *,
+        prompt_sent: str,
+        sampling: SamplingParams,
+        model: str = "",
+    ) -> int:
+        """Note that a side is being asked; returns the answer's id. Earlier attempts of the
+        side at this turn are kept as superseded. AlreadyVotedError once the turn has a vote.
+        """
+        return self._write(
+            lambda db: answering.start(
+                db,
+                battle_row(db, battle_id),
+                turn,
+                side,
+                {
+                    "prompt_sent": clean_text(prompt_sent),
+                    "sampling": sampling_json(sampling),
+                    "model": model,
+                },
+                now_ms(),
+            )
+        )
+
+    def finish_answer(self, answer_id: int, outcome: Outcome) -> Answer:
+        """Store how an answer ended and return it. An answer that has ended stays as it is.
+
+        Characters that no export can carry are replaced by U+FFFD.
+        """
+        return self._write(lambda db: answering.finish(db, answer_id, outcome, now_ms()))
+
+    def save_progress(self, answer_id: int, text: str) -> None:
+        """Keep the text so far of an answer that is still being written (for a reload)."""
+        self._write(lambda db: answering.save_progress(db, answer_id, text))
+
+    def close_orphans(self) -> int:
+        """At start: answers that a dead program was writing become failed; their number."""
+        return self._write(lambda db: answering.close_orphans(db, now_ms()))
+
+    # -- votes ----------------------------------------------------------------------------
+
+    def cast_vote(
+        self,
+        battle_id: str,
+        judgement: Judgement,
+        *,
+        voter: str,
+        turn: int = 0,
+        token: str | None = None,
+        partial: bool = False,
+        change: bool = False,
+    ) -> Vote:
+        """Store a judgement and return it; only then may names be shown.
+
+        The same judgement again returns the same vote. Another one raises AlreadyVotedError
+        unless `change`. `partial` allows a vote while a side is still writing and marks it.
+        Raises UnknownBattleError, WrongTokenError, SideFailedError, UnfinishedError,
+        JudgementError, TextError.
+        """
+
+        def body(db: Database) -> Vote:
+            battle = _authorised(db, battle_id, token, voter)
+            voter_id = _voter_id(db, voter)
+            return voting.cast(
+                db, battle, turn, voter_id, judgement, partial=partial, change=change, now=now_ms()
+            )
+
+        return self._write(body)
+
+    def undo_vote(
+        self, battle_id: str, *, voter: str, turn: int = 0, token: str | None = None
+    ) -> None:
+        """Take one's vote on a turn back; it stays in the history. Raises NotVotedError."""
+
+        def body(db: Database) -> None:
+            battle = _authorised(db, battle_id, token, voter)
+            voting.undo(db, battle, turn, _voter_id(db, voter), now_ms())
+
+        self._write(body)
+
+    def skip_turn(
+        self, battle_id: str, *, voter: str, turn: int = 0, token: str | None = None
+    ) -> None:
+        """Note that the voter would rather not judge this turn. Not a vote."""
+
+        def body(db: Database) -> None:
+            battle = _authorised(db, battle_id, token, voter)
+            voting.skip(db, battle, turn, _voter_id(db, voter), now_ms())
+
+        self._write(body)
+
+    def votes_of(self, battle_id: str, *, voter: str | None = None) -> list[Vote]:
+        """The votes on a battle by turn, of all voters or of one."""
+        with database.reading(self.path, self.config) as db:
+            rows = db.query(
+                VOTE_SQL + " WHERE b.public_id = ? AND (? IS NULL OR p.pseudonym = ?)"
+                " ORDER BY t.position, v.id",
+                [battle_id, voter, voter],
+            )
+            return [vote_from(row) for row in list(rows)]
+
+    def counts(self) -> dict[str, int]:
+        """Number of battles, turns, votes, skips, voters, flagged votes, failed answers."""
+        queries = {
+            "battles": "SELECT count(*) AS n FROM battles",
+            "turns": "SELECT count(*) AS n FROM turns",
+            "votes": "SELECT count(*) AS n FROM votes",
+            "skips": "SELECT count(*) AS n FROM skips",
+            "voters": "SELECT count(*) AS n FROM voters",
+            "flagged": "SELECT count(DISTINCT vote_id) AS n FROM vote_flags"
+            " WHERE cleared_ms IS NULL",
+            "failed_answers": "SELECT count(*) AS n FROM answers WHERE status = 'failed'",
+        }
+        with database.reading(self.path, self.config) as db:
+            return {name: next(iter(db.query(sql)))["n"] for name, sql in queries.items()}
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def participant_row(db: Database, participant: Participant) -> int:
+    """The row id of a participant; made when it is new."""
+    fingerprint = participant.fingerprint()
+    found = list(db.query("SELECT id FROM participants WHERE fingerprint = ?", [fingerprint]))
+    if found:
+        return int(found[0]["id"])
+    row = asdict(participant) | {
+        "sampling": sampling_json(participant.sampling),
+        "fingerprint": fingerprint,
+        "created_ms": now_ms(),
+    }
+    return int(db["participants"].insert(row, pk="id").last_pk)
+
+
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _voter_id(db: Database, pseudonym: str) -> int:
+    rows = list(db.query("SELECT id FROM voters WHERE pseudonym = ?", [pseudonym]))
+    if not rows:
+        raise WrongTokenError(f"voter {pseudonym!r} is unknown; reload the page")
+    return int(rows[0]["id"])
+
+
+def _authorised(db: Database, battle_id: str, token: str | None, voter: str | None) -> Row:
+    """The battle's row for who holds its token or owns it, or for anybody if nobody does."""
+    row = battle_row(db, battle_id)
+    if token is not None and hmac.compare_digest(_sha256(token), row["token_sha256"]):
+        return row
+    if voter is not None and row["owner_id"] in (None, _voter_id(db, voter)):
+        return row
+    raise WrongTokenError(f"battle {battle_id!r} is not yours; open it by its own link")

@@ -1,0 +1,35 @@
+"""Texts that every export can carry byte for byte, and one JSON text per value."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from arena.errors import ArenaError
+
+
+class TextError(ArenaError):
+    """A text that no export could carry: a null character or half of a surrogate pair."""
+
+
+def check_text(name: str, text: str) -> str:
+    """The text itself, or TextError if an export could not carry it byte for byte."""
+    if "\0" in text:
+        raise TextError(f"{name} holds a null character at {text.index(chr(0))}; remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"{name} holds half of a surrogate pair at {error.start}; send whole characters"
+        ) from error
+    return text
+
+
+def clean_text(text: str) -> str:
+    """A model's text with the characters that `check_text` refuses replaced by U+FFFD."""
+    return text.replace("\0", "�").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def canonical_json(value: Any) -> str:
+    """One JSON text per value: sorted keys, no spaces, Unicode as it is."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
