@@ -1,0 +1,126 @@
+"""Starts `arena` commands as a person would, waits until they are ready, and ends them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ARENA = Path(sys.executable).with_name("arena")
+READY = re.compile(r"^Arena ready at (http://\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command that ended by itself ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command that has said it is ready."""
+
+    url: str
+    port: int
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """This process's environment without the Python paths of the tests and any home."""
+    dropped = {"PYTHONPATH", "ARENA_HOME", "PYTEST_CURRENT_TEST"}
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return {**kept, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def run_arena(*arguments: str | Path, cwd: Path, timeout: float = 120) -> Finished:
+    """Run `arena <arguments>` in a folder until it ends by itself."""
+    done = subprocess.run(
+        [str(ARENA), *map(str, arguments)],
+        cwd=cwd,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def arena_up(
+    *arguments: str | Path,
+    cwd: Path,
+    command: Sequence[str | Path] = (ARENA,),
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 90,
+) -> Iterator[Running]:
+    """`arena up` from the moment it says it is ready; stopped by SIGINT at the end.
+
+    Ports that `arguments` do not give are free ones; `command` is what stands before `up`.
+    Raises AssertionError with the whole log if it ends early or is not ready after `timeout`
+    seconds.
+    """
+    given = list(map(str, arguments))
+    for option in ("--port", "--serve-port"):
+        if option not in given:
+            given += [option, str(free_port())]
+    words = [*map(str, command), "up", *given]
+    log = cwd / "arena-up.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=dict(environment or clean_environment()),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        url = wait_ready(process, log, timeout)
+        yield Running(url, int(url.rsplit(":", 1)[1].strip("/")), log, process)
+    finally:
+        stop(process)
+
+
+def wait_ready(process: subprocess.Popen[bytes], log: Path, timeout: float) -> str:
+    """The address that the command printed."""
+    limit = time.monotonic() + timeout
+    while time.monotonic() < limit:
+        ready = READY.search(log.read_text(errors="replace"))
+        if ready:
+            return ready[1]
+        assert process.poll() is None, f"ended with {process.returncode}:\n{log.read_text()}"
+        time.sleep(0.1)
+    raise AssertionError(f"not ready after {timeout:.0f} s:\n{log.read_text(errors='replace')}")
+
+
+def stop(process: subprocess.Popen[bytes], patience: float = 20) -> None:
+    """End the process as Ctrl-C would; its whole group is killed if that takes too long."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
