@@ -66,5 +66,63 @@ def main() -> None:
         sys.exit(130)
 
 
+@app.command("export")
+def export_votes(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; default <home>/exports/<format>.")
+    ] = None,
+    format_name: Annotated[str, typer.Option("--format", help="Dataset format.")] = "trl",
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Only pairs of these models (repeat).")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Only battles with such a tag (repeat)."),
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="From this date (ISO 8601).")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Before this date.")] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include", help="Keep flagged, identity_leak, partial or diverged votes (repeat)."
+        ),
+    ] = None,
+    blind_only: Annotated[
+        bool, typer.Option("--blind-only", help="Only votes given before the names were shown.")
+    ] = False,
+    test_fraction: Annotated[
+        float, typer.Option("--test-fraction", help="Share of the prompts for a test split.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Which prompts go to the test split.")] = 0,
+    license_name: Annotated[str, typer.Option("--license", help="License for the card.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
+    ] = False,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Write the votes as a dataset that trainers read."""
+    from arena.exporting import ExportRequest, run_export
+
+    run_export(
+        ExportRequest(
+            home=home,
+            out=out,
+            format=format_name,
+            models=tuple(model or ()),
+            tags=tuple(tag or ()),
+            since=since,
+            until=until,
+            include=tuple(include or ()),
+            blind_only=blind_only,
+            test_fraction=test_fraction,
+            seed=seed,
+            license=license_name,
+            overwrite=overwrite,
+        ),
+        json_out=json_out,
+    )
+
+
 if __name__ == "__main__":
     main()

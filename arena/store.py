@@ -7,18 +7,15 @@ When a method returns, what it wrote is on disk. Knows no page, no client and no
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
-from arena import answering, database, voting
+from arena import answering, database, people, voting
 from arena.battle import (
     SIDES,
     Answer,
@@ -33,7 +30,6 @@ from arena.database import DatabaseConfig
 from arena.judgement import Judgement, Vote
 from arena.migrations import migrate
 from arena.records import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
-from arena.refusals import WrongTokenError
 from arena.texts import canonical_json, clean_text
 
 Row = Mapping[str, Any]
@@ -64,21 +60,7 @@ class Store:
 
     def ensure_voter(self, secret: str) -> str:
         """The pseudonym that belongs to a cookie's secret; made at the first call."""
-        digest = _sha256(secret)
-
-        def body(db: Database) -> str:
-            rows = list(db.query("SELECT pseudonym FROM voters WHERE secret_sha256 = ?", [digest]))
-            if rows:
-                return str(rows[0]["pseudonym"])
-            row = {
-                "pseudonym": secrets.token_hex(8),
-                "secret_sha256": digest,
-                "created_ms": now_ms(),
-            }
-            db["voters"].insert(row)
-            return str(row["pseudonym"])
-
-        return self._write(body)
+        return self._write(lambda db: people.ensure_voter(db, secret, now_ms()))
 
     # -- battles --------------------------------------------------------------------------
 
@@ -111,8 +93,8 @@ class Store:
         def body(db: Database) -> tuple[str, str]:
             row = {
                 "public_id": battle_id,
-                "token_sha256": _sha256(token),
-                "owner_id": None if voter is None else _voter_id(db, voter),
+                "token_sha256": people.sha256(token),
+                "owner_id": None if voter is None else people.voter_row(db, voter),
                 "mode": mode,
                 "sampler": sampler,
                 "propensity": propensity,
@@ -125,7 +107,11 @@ class Store:
             }
             pk = db["battles"].insert(row, pk="id").last_pk
             db["sides"].insert_all(
-                {"battle_id": pk, "position": i, "participant_id": participant_row(db, p)}
+                {
+                    "battle_id": pk,
+                    "position": i,
+                    "participant_id": people.participant_row(db, p, now_ms()),
+                }
                 for i, p in enumerate(participants)
             )
             return battle_id, token
@@ -140,13 +126,13 @@ class Store:
         Raises UnknownBattleError, WrongTokenError.
         """
         with database.reading(self.path, self.config) as db:
-            return battle_from(db, _authorised(db, battle_id, token, voter))
+            return battle_from(db, people.authorised(db, battle_id, token, voter))
 
     def reveal(self, battle_id: str, *, token: str | None = None, voter: str | None = None) -> None:
         """Note that the names were shown: later votes on this battle are not blind."""
 
         def body(db: Database) -> None:
-            row = _authorised(db, battle_id, token, voter)
+            row = people.authorised(db, battle_id, token, voter)
             db.execute(
                 "UPDATE battles SET revealed_ms = coalesce(revealed_ms, ?) WHERE id = ?",
                 [now_ms(), row["id"]],
@@ -162,7 +148,7 @@ class Store:
             rows = db.query(
                 "SELECT b.* FROM battles b WHERE b.owner_id = ? AND (? IS NULL OR b.id <"
                 " (SELECT id FROM battles WHERE public_id = ?)) ORDER BY b.id DESC LIMIT ?",
-                [_voter_id(db, voter), before, before, limit],
+                [people.voter_row(db, voter), before, before, limit],
             )
             return [battle_from(db, row) for row in list(rows)]
 
@@ -245,8 +231,8 @@ class Store:
         """
 
         def body(db: Database) -> Vote:
-            battle = _authorised(db, battle_id, token, voter)
-            voter_id = _voter_id(db, voter)
+            battle = people.authorised(db, battle_id, token, voter)
+            voter_id = people.voter_row(db, voter)
             return voting.cast(
                 db, battle, turn, voter_id, judgement, partial=partial, change=change, now=now_ms()
             )
@@ -259,8 +245,8 @@ class Store:
         """Take one's vote on a turn back; it stays in the history. Raises NotVotedError."""
 
         def body(db: Database) -> None:
-            battle = _authorised(db, battle_id, token, voter)
-            voting.undo(db, battle, turn, _voter_id(db, voter), now_ms())
+            battle = people.authorised(db, battle_id, token, voter)
+            voting.undo(db, battle, turn, people.voter_row(db, voter), now_ms())
 
         self._write(body)
 
@@ -270,8 +256,8 @@ class Store:
         """Note that the voter would rather not judge this turn. Not a vote."""
 
         def body(db: Database) -> None:
-            battle = _authorised(db, battle_id, token, voter)
-            voting.skip(db, battle, turn, _voter_id(db, voter), now_ms())
+            battle = people.authorised(db, battle_id, token, voter)
+            voting.skip(db, battle, turn, people.voter_row(db, voter), now_ms())
 
         self._write(body)
 
@@ -304,38 +290,3 @@ class Store:
 def now_ms() -> int:
     """Milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
-
-
-def participant_row(db: Database, participant: Participant) -> int:
-    """The row id of a participant; made when it is new."""
-    fingerprint = participant.fingerprint()
-    found = list(db.query("SELECT id FROM participants WHERE fingerprint = ?", [fingerprint]))
-    if found:
-        return int(found[0]["id"])
-    row = asdict(participant) | {
-        "sampling": sampling_json(participant.sampling),
-        "fingerprint": fingerprint,
-        "created_ms": now_ms(),
-    }
-    return int(db["participants"].insert(row, pk="id").last_pk)
-
-
-def _sha256(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _voter_id(db: Database, pseudonym: str) -> int:
-    rows = list(db.query("SELECT id FROM voters WHERE pseudonym = ?", [pseudonym]))
-    if not rows:
-        raise WrongTokenError(f"voter {pseudonym!r} is unknown; reload the page")
-    return int(rows[0]["id"])
-
-
-def _authorised(db: Database, battle_id: str, token: str | None, voter: str | None) -> Row:
-    """The battle's row for who holds its token or owns it, or for anybody if nobody does."""
-    row = battle_row(db, battle_id)
-    if token is not None and hmac.compare_digest(_sha256(token), row["token_sha256"]):
-        return row
-    if voter is not None and row["owner_id"] in (None, _voter_id(db, voter)):
-        return row
-    raise WrongTokenError(f"battle {battle_id!r} is not yours; open it by its own link")

@@ -25,7 +25,9 @@ STORAGE = {
     "arena.answering",
     "arena.database",
     "arena.migrations",
+    "arena.people",
     "arena.records",
+    "arena.selection",
     "arena.store",
     "arena.voting",
 }

@@ -1,0 +1,221 @@
+"""Writes the votes of a store as a dataset folder: whole or not at all, rows one by one.
+
+A folder has `data/<split>-00000-of-00001.parquet`, a `<split>.jsonl` mirror, a dataset
+card and MANIFEST.json. It is a pure function of the store, the options and the program
+version: no clock is read, so that the same votes give the same bytes. Knows no rows of
+its own: formats are functions from a judged pair to rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from arena.card import write_card
+from arena.database import reading
+from arena.errors import ArenaError
+from arena.folders import replacing
+from arena.selection import JudgedPair, LeftOut, Selection, Tally, select_pairs
+from arena.store import Store
+from arena.tables import TableWriter
+from arena.trl import PREFERENCE_SCHEMA, Row, preference_rows
+
+MANIFEST = "MANIFEST.json"
+MANIFEST_VERSION = 1
+
+
+class ExportError(ArenaError):
+    """The votes do not make this dataset, or the folder cannot be written."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A dataset format: its columns and how a judged pair becomes rows."""
+
+    name: str
+    schema: pa.Schema
+    rows: Callable[[JudgedPair], list[Row] | LeftOut]
+    about: str
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export and how to split it.
+
+    `test_fraction`: share of prompts (0 to below 1) that go to the test split; a prompt is
+    never in both. `seed` picks which.
+    """
+
+    format: str = "trl"
+    selection: Selection = field(default_factory=Selection)
+    test_fraction: float = 0.0
+    seed: int = 0
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        if not 0 <= self.test_fraction < 1:
+            raise ExportError(
+                f"test fraction {self.test_fraction} is no share; give 0 <= fraction < 1"
+            )
+
+
+FORMATS = {
+    "trl": Format(
+        "trl",
+        PREFERENCE_SCHEMA,
+        preference_rows,
+        "Preference pairs for TRL (DPO, reward models): `prompt`, `chosen`, `rejected` as"
+        " message lists. A tie or a both-bad vote makes no row.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote: folder, rows per split, pairs left out by reason."""
+
+    folder: Path
+    splits: dict[str, int]
+    num_pairs: int
+    left_out: dict[str, int]
+
+
+def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool = False) -> Exported:
+    """Write the dataset folder `out`; raises ExportError and leaves nothing behind.
+
+    `overwrite` replaces an earlier export (a folder with a manifest), nothing else.
+    """
+    form = format_named(options.format)
+    tally = Tally()
+    with replacing(out, marker=MANIFEST, overwrite=overwrite) as folder:
+        with ExitStack() as stack:
+            writers = {
+                split: stack.enter_context(TableWriter(folder, split, form.schema))
+                for split in split_names(options)
+            }
+            db = stack.enter_context(reading(store.path, store.config))
+            for pair in select_pairs(db, options.selection, tally):
+                rows = form.rows(pair)
+                if isinstance(rows, LeftOut):
+                    tally.left_out[rows] += 1
+                    continue
+                writer = writers[split_of(pair, options)]
+                for row in rows:
+                    writer.write(row)
+                    tally.num_rows += 1
+        if not tally.num_rows:
+            raise ExportError(f"no vote makes a {form.name} row ({told(tally)}); nothing written")
+        splits = {split: writer.num_rows for split, writer in writers.items()}
+        drop_empty_splits(folder, splits)
+        manifest = describe(store, options, tally, splits)
+        write_card(folder, form.about, manifest, license=options.license)
+        write_manifest(folder, manifest)
+    return Exported(out, manifest["splits"], tally.num_pairs, dict(tally.left_out))
+
+
+def format_named(name: str) -> Format:
+    """A format by name; ExportError lists the known ones."""
+    if name not in FORMATS:
+        raise ExportError(f"format {name!r} is unknown; use one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def split_names(options: ExportOptions) -> tuple[str, ...]:
+    """The splits an export has."""
+    return ("train", "test") if options.test_fraction else ("train",)
+
+
+def split_of(pair: JudgedPair, options: ExportOptions) -> str:
+    """The split of a pair by its conversation's first prompt, so that prompts never mix."""
+    if not options.test_fraction:
+        return "train"
+    prompt = " ".join(pair.left.context[0]["content"].lower().split())
+    digest = hashlib.sha256(f"{options.seed}\n{prompt}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    return "test" if share < options.test_fraction else "train"
+
+
+def drop_empty_splits(folder: Path, splits: dict[str, int]) -> None:
+    """Remove files without rows: readers of JSON lines fail on an empty file."""
+    for split in [split for split, num_rows in splits.items() if not num_rows]:
+        del splits[split]
+        for path in (folder / "data").glob(f"{split}-*.parquet"):
+            path.unlink()
+        (folder / f"{split}.jsonl").unlink()
+
+
+def told(tally: Tally) -> str:
+    """Counts in words: `3 judged pairs: tie 2, empty 1`."""
+    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(tally.left_out.items()))
+    return f"{tally.num_pairs} judged pairs" + (f": {reasons}" if reasons else "")
+
+
+def describe(
+    store: Store, options: ExportOptions, tally: Tally, splits: dict[str, int]
+) -> dict[str, Any]:
+    """The manifest without the files' hashes."""
+    options_told = asdict(options) | {"selection": options.selection.described()}
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "program": f"instruct-arena {program_version()}",
+        "options": options_told,
+        "splits": splits,
+        "num_rows": tally.num_rows,
+        "num_judged_pairs": tally.num_pairs,
+        "left_out": dict(sorted(tally.left_out.items())),
+        "newest_vote_ms": tally.last_ms,
+        "store": store.counts() | not_judged(store),
+    }
+
+
+def not_judged(store: Store) -> dict[str, int]:
+    """Turns without a vote, by whether an answer failed."""
+    sql = """
+        SELECT coalesce(sum(failed), 0) AS turns_failed,
+               coalesce(sum(1 - failed), 0) AS turns_without_vote
+          FROM (SELECT EXISTS (SELECT 1 FROM answers a WHERE a.turn_id = t.id
+                  AND a.superseded = 0 AND a.status = 'failed') AS failed
+                  FROM turns t
+                 WHERE NOT EXISTS (SELECT 1 FROM votes v WHERE v.turn_id = t.id))"""
+    with reading(store.path, store.config) as db:
+        return dict(next(iter(db.query(sql))))
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """MANIFEST.json with size and sha256 of every other file of the folder."""
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+        }
+        for path in _files(folder)
+    }
+    text = json.dumps(manifest | {"files": files}, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def program_version() -> str:
+    """Version of the installed program."""
+    try:
+        return version("instruct-arena")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return iter(sorted(path for path in folder.rglob("*") if path.is_file()))

@@ -1,0 +1,103 @@
+"""The `arena export` command: words of the command line to options, results to text."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from arena.errors import ArenaError
+from arena.export import Exported, ExportOptions, export
+from arena.selection import INCLUDABLE, LeftOut, Selection
+from arena.store import Store
+
+
+class OptionError(ArenaError):
+    """An option of the command line has a value it cannot have."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """The command line of `arena export`, unparsed."""
+
+    home: Path
+    out: Path | None
+    format: str
+    models: tuple[str, ...]
+    tags: tuple[str, ...]
+    since: str | None
+    until: str | None
+    include: tuple[str, ...]
+    blind_only: bool
+    test_fraction: float
+    seed: int
+    license: str
+    overwrite: bool
+
+
+def run_export(request: ExportRequest, *, json_out: bool) -> None:
+    """Export and print what was written and what was left out."""
+    store = existing_store(request.home)
+    out = request.out or request.home / "exports" / request.format
+    done = export(store, out, options_of(request), overwrite=request.overwrite)
+    print(as_json(done) if json_out else as_text(done))
+
+
+def existing_store(home: Path) -> Store:
+    """The store of a home; refused when there is none, rather than making an empty one."""
+    if not (home / "arena.db").is_file():
+        raise OptionError(f"--home {home} has no arena.db; vote on the page first (arena up)")
+    return Store.at_home(home)
+
+
+def options_of(request: ExportRequest) -> ExportOptions:
+    """The options behind the words."""
+    selection = Selection(
+        models=request.models,
+        tags=request.tags,
+        since_ms=None if request.since is None else parse_time("--since", request.since),
+        until_ms=None if request.until is None else parse_time("--until", request.until),
+        blind_only=request.blind_only,
+        include=frozenset(parse_include(word) for word in request.include),
+    )
+    return ExportOptions(
+        format=request.format,
+        selection=selection,
+        test_fraction=request.test_fraction,
+        seed=request.seed,
+        license=request.license,
+    )
+
+
+def parse_time(option: str, text: str) -> int:
+    """ISO 8601 date or time to milliseconds since 1970; UTC unless it says otherwise."""
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise OptionError(f"{option} {text!r} is no ISO 8601 date; write 2026-01-31") from error
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=datetime.UTC)
+    return round(time.timestamp() * 1000)
+
+
+def parse_include(word: str) -> LeftOut:
+    """One of the kinds of votes that are left out unless asked for."""
+    if word not in set(INCLUDABLE):
+        raise OptionError(f"--include {word!r} is unknown; use one of {', '.join(INCLUDABLE)}")
+    return LeftOut(word)
+
+
+def as_json(done: Exported) -> str:
+    """For scripts."""
+    return json.dumps(asdict(done) | {"folder": str(done.folder)})
+
+
+def as_text(done: Exported) -> str:
+    """For people: rows per split, and every vote that made none."""
+    lines = [
+        f"{sum(done.splits.values())} rows in {done.folder} "
+        f"({', '.join(f'{split} {n}' for split, n in done.splits.items())})"
+    ]
+    lines += [f"left out: {reason} {n}" for reason, n in sorted(done.left_out.items())]
+    return "\n".join(lines)
