@@ -1,5 +1,25 @@
-"""The one family of errors that serving raises for a user's mistake; knows no cause itself."""
+"""The errors serving raises; ServingError is a user's mistake, the rest answer one request."""
 
 
 class ServingError(ValueError):
     """A mistake a user can mend; the message says name, value and remedy in one line."""
+
+
+class ModelLoadError(ServingError):
+    """A folder that cannot be served: wrong weights, unknown architecture, not this base."""
+
+
+class PortInUseError(ServingError):
+    """The port to listen on is taken."""
+
+
+class EngineFailure(RuntimeError):  # noqa: N818 - it is an answer to a request, not a bug here
+    """The forward pass or the sampler failed for one request."""
+
+
+class OutOfMemoryFailure(EngineFailure):
+    """One request did not fit in memory; the others go on."""
+
+
+class EngineStopped(EngineFailure):
+    """The engine was shut down while the request ran."""

@@ -1,0 +1,109 @@
+"""Plans one step: which tokens of which rows run together, and whose logits are wanted.
+
+Knows rows and slots; runs no model and chooses no token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from serving.attention import Chunk, Layout
+from serving.kv import KVPool
+from serving.request import EngineRequest
+from serving.sampling import Sampler
+
+
+@dataclass(eq=False)
+class Row:
+    """A running request: its slot, how many places of it are filled, which tokens come next."""
+
+    request: EngineRequest
+    sampler: Sampler
+    slot: int
+    length: int
+    pending: list[int]
+    capacity: int
+
+    @property
+    def is_decoding(self) -> bool:
+        """True once the prompt has run: exactly the last generated token is pending."""
+        return bool(self.sampler.generated)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Rows whose next token can be chosen now, with their logits [rows, vocab]."""
+
+    rows: list[Row]
+    logits: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One forward: row i contributes `counts[i]` tokens of adapter `adapters[i]`.
+
+    `tokens` and `positions` are [1, all tokens]; `wanted` are the places whose logits are needed.
+    """
+
+    rows: list[Row]
+    counts: list[int]
+    adapters: list[str | None]
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    wanted: torch.Tensor
+    layout: Layout
+
+    def collect(self, logits: torch.Tensor) -> Ready:
+        """Pick the rows whose prompt is complete after this step; call after lengths advanced."""
+        places = [i for i, row in enumerate(self.rows) if not row.pending]
+        picked = logits if len(places) == len(self.rows) else logits[places]
+        return Ready([self.rows[i] for i in places], picked)
+
+
+def plan_step(rows: Sequence[Row], pool: KVPool, prefill_chunk: int) -> StepPlan:
+    """All decoding rows with their token, then prompt chunks of at most `prefill_chunk` tokens.
+
+    Prompts get the chunk in order of arrival. Without a decoding row there is no stream to hold
+    up, and yet a bound keeps the attention mask of a long prompt small.
+    """
+    decoding = sorted((row for row in rows if row.is_decoding), key=lambda row: row.slot)
+    budget = prefill_chunk if decoding else 8 * prefill_chunk
+    chosen, counts = list(decoding), [1] * len(decoding)
+    for row in rows:
+        if row.is_decoding or budget <= 0:
+            continue
+        count = min(len(row.pending), budget)
+        budget -= count
+        chosen.append(row)
+        counts.append(count)
+    tokens: list[int] = []
+    positions: list[int] = []
+    lines: list[int] = []
+    chunks: list[Chunk] = []
+    for row, count in zip(chosen, counts, strict=True):
+        if not row.is_decoding:
+            chunks.append(Chunk(len(tokens), len(tokens) + count, row.slot, row.length))
+        tokens += row.pending[:count]
+        positions += range(row.length, row.length + count)
+        first = row.slot * pool.capacity + row.length
+        lines += range(first, first + count)
+    ends = torch.tensor(counts).cumsum(0) - 1
+    device = pool.device
+    layout = Layout(
+        [row.slot for row in decoding],
+        [row.length + 1 for row in decoding],
+        chunks,
+        torch.tensor(lines, device=device),
+    )
+    return StepPlan(
+        chosen,
+        counts,
+        [row.request.adapter for row in chosen],
+        torch.tensor([tokens], device=device),
+        torch.tensor([positions], device=device),
+        ends.to(device),
+        layout,
+    )

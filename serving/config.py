@@ -1,0 +1,99 @@
+"""What a server is started with: which folders, where to listen, which limits.
+
+Knows no model and no HTTP; every default stands here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serving.errors import ServingError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that protect the server. Token limits of 0 mean: what the model allows.
+
+    `kv_tokens` lines of keys and values per set of weights are the memory budget; a request
+    that finds no room waits. Above `max_concurrent_requests` waiting and running, answers are 429.
+    """
+
+    max_concurrent_requests: int = 128
+    max_rows: int = 32
+    max_total_tokens: int = 0
+    max_input_tokens: int = 0
+    kv_tokens: int = 65_536
+    prefill_chunk: int = 256
+    max_best_of: int = 2
+    max_stop_sequences: int = 4
+    max_top_n_tokens: int = 5
+    max_client_batch_size: int = 4
+    max_body_bytes: int = 2_000_000
+    deadline_seconds: float = 600.0
+    prefix_cache_tokens: int = 16_384
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise ServingError(f"limit {name} is {value}; give a number from 0 up")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """One server: a base folder, further models (name, folder), an address, limits.
+
+    `home` is watched for variants that come and go; `api_key` is asked of every caller when set.
+    """
+
+    base: Path
+    base_name: str
+    models: tuple[tuple[str, Path], ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8080
+    dtype: str = "auto"
+    device: str = "auto"
+    home: Path | None = None
+    api_key: str | None = None
+    cors: bool = False
+    openai_dialect: bool = False
+    prefill_logprobs: bool = False
+    log_prompts: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ServingError(f"dtype {self.dtype!r} is unknown; known are {', '.join(DTYPES)}")
+        if not 0 <= self.port <= 65_535:
+            raise ServingError(f"port {self.port} is none; give 0 (any free) to 65535")
+        names = [self.base_name, *(name for name, _ in self.models)]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ServingError(f"model name {sorted(twice)[0]!r} is given twice; rename one")
+
+
+def name_models(
+    base: Path,
+    *,
+    packaged: Mapping[str, Path],
+    variants: Sequence[Path],
+    given: Sequence[tuple[str, Path]],
+) -> tuple[tuple[str, Path], ...]:
+    """Names and folders of everything to serve beside `base`: packaged, under home, given.
+
+    A variant is named by its folder and hides a packaged model of that name; a given one has the
+    last part of its path, or its whole hub id.
+    """
+    named = {name: folder for name, folder in packaged.items() if folder != base}
+    named |= {folder.name: folder for folder in variants if folder.resolve() != base.resolve()}
+    for name, folder in given:
+        label = Path(name).name if Path(name).is_dir() else name
+        if named.get(label, folder).resolve() != folder.resolve():
+            raise ServingError(
+                f"model name {label!r} means {named[label]} and {folder}; rename one of them"
+            )
+        named[label] = folder
+    return tuple(named.items())

@@ -1,0 +1,329 @@
+"""One copy of base weights and the rows that run on it: requests join and leave at any step.
+
+Each step is one forward over the new tokens of every row, whatever adapter a row uses. Token
+ids in and out; knows no text, no names of models, no HTTP and no threads (`serving.worker`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+
+from serving import attention
+from serving.adapters import Adapter
+from serving.batch import Row, StepPlan, plan_step
+from serving.errors import EngineFailure, ModelLoadError, OutOfMemoryFailure
+from serving.kv import KVPool
+from serving.lora import LoraBank, PreparedBank
+from serving.prefix import KVPrefix, prefix_layers, prompt_layers
+from serving.request import EngineRequest, FailureEvent, FinishReason, TokenEvent
+from serving.sampling import Choice, Sampler, choose
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """Bounds of one engine. `kv_tokens` lines of keys and values are the memory budget."""
+
+    max_rows: int = 32
+    kv_tokens: int = 65_536
+    max_total_tokens: int = 2_048
+    prefill_chunk: int = 256
+
+
+@dataclass
+class EngineStats:
+    """Counts since start; read by the metrics without a lock (ints are replaced whole)."""
+
+    steps: int = 0
+    decode_tokens: int = 0
+    prefill_tokens: int = 0
+    rows_finished: int = 0
+    rows_cancelled: int = 0
+    rows_failed: int = 0
+    max_rows_together: int = 0
+
+
+@dataclass
+class LoadedAdapter:
+    """An adapter an engine can run: its linear deltas sit in the bank, its prefix is here."""
+
+    adapter: Adapter
+    prefix: KVPrefix | None
+    num_running: int = field(default=0)
+
+
+class Engine:
+    """Continuous batching over one model. Not thread-safe: one thread calls everything here,
+    except `submit` (append only) and `prepare_adapters`.
+    """
+
+    def __init__(self, model: PreTrainedModel, limits: EngineLimits) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.limits = limits
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.stats = EngineStats()
+        self.bank = LoraBank(model)
+        self.rows: list[Row] = []
+        self.waiting: deque[EngineRequest] = deque()
+        self._adapters: dict[str, LoadedAdapter] = {}
+        self._state = attention.install(model)
+        self.pool = self._learn_geometry()
+
+    # --- requests -------------------------------------------------------------------------
+
+    def submit(self, request: EngineRequest) -> None:
+        """Queue a request; its events go to its sink."""
+        total = len(request.prompt) + request.max_new_tokens
+        assert request.prompt, "a prompt has at least one token"
+        assert total <= self.limits.max_total_tokens, "callers check the token limits"
+        self.waiting.append(request)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.rows or self.waiting)
+
+    def step(self) -> None:
+        """Drop cancelled rows, admit waiting ones, run one forward, hand out its tokens."""
+        self._drop_cancelled()
+        self._admit()
+        if not self.rows:
+            return
+        self.stats.max_rows_together = max(self.stats.max_rows_together, len(self.rows))
+        plan = plan_step(self.rows, self.pool, self.limits.prefill_chunk)
+        try:
+            logits = self._forward(plan)
+        except Exception as error:
+            self._recover(plan, error)
+            return
+        self._advance(plan, logits)
+
+    def fail_all(self, error: Exception) -> None:
+        """End every request, running or waiting, with `error`."""
+        for row in self.rows:
+            self._release(row)
+            row.request.sink(FailureEvent(error))
+        self.rows.clear()
+        while self.waiting:
+            self.waiting.popleft().sink(FailureEvent(error))
+
+    # --- adapters -------------------------------------------------------------------------
+
+    def prepare_adapters(self, adapters: Sequence[Adapter]) -> PreparedBank:
+        """Check and stack the adapters to be in use from now on; safe beside running steps."""
+        for adapter in adapters:
+            self.bank.check(adapter)
+        return self.bank.prepare([a for a in adapters if a.deltas])
+
+    def install_adapters(self, adapters: Sequence[Adapter], prepared: PreparedBank) -> None:
+        """Swap the set of adapters; ones that rows still run on must be among them."""
+        loaded: dict[str, LoadedAdapter] = {}
+        for adapter in adapters:
+            old = self._adapters.get(adapter.name)
+            loaded[adapter.name] = old or LoadedAdapter(adapter, self._make_prefix(adapter))
+        gone = [a for a in self._adapters.values() if a.num_running]
+        assert all(a.adapter.name in loaded for a in gone), "a running adapter cannot go"
+        self.bank.install(prepared)
+        self._adapters = loaded
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The adapters now installed."""
+        return [loaded.adapter for loaded in self._adapters.values()]
+
+    def running_adapters(self) -> set[str]:
+        """Keys of the adapters that rows, running or waiting, use."""
+        waiting = {request.adapter for request in self.waiting if request.adapter is not None}
+        return (waiting & self._adapters.keys()) | {
+            key for key, loaded in self._adapters.items() if loaded.num_running
+        }
+
+    def num_virtual(self, key: str | None) -> int:
+        """Virtual tokens that stand before every prompt of this adapter."""
+        loaded = self._adapters.get(key) if key is not None else None
+        return loaded.prefix.num_tokens if loaded and loaded.prefix else 0
+
+    def _make_prefix(self, adapter: Adapter) -> KVPrefix | None:
+        if adapter.prefix is not None:
+            return prefix_layers(adapter, self.pool.shapes, self.dtype, self.device)
+        if adapter.prompt is not None:
+            return prompt_layers(adapter, self.model, self._state, self.pool)
+        return None
+
+    # --- one step -------------------------------------------------------------------------
+
+    def _learn_geometry(self) -> KVPool:
+        """Run one token to learn the attention layers; refuses what does not fit the scheme."""
+        one = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        with torch.inference_mode():
+            self.model(input_ids=one, position_ids=one, use_cache=False)
+        recorded = self._state.recorded
+        if not recorded or sorted(recorded) != list(range(len(recorded))):
+            raise ModelLoadError(
+                f"{type(self.model).__name__}: its attention does not go through transformers' "
+                "attention interface; this architecture cannot be served"
+            )
+        shapes = tuple(recorded[i] for i in range(len(recorded)))
+        pool = KVPool(
+            shapes, dtype=self.dtype, device=self.device, max_tokens=self.limits.kv_tokens
+        )
+        self._state.pool = pool
+        return pool
+
+    def _drop_cancelled(self) -> None:
+        for row in [row for row in self.rows if row.request.cancelled.is_set()]:
+            self.stats.rows_cancelled += 1
+            self._remove(row)
+        if any(request.cancelled.is_set() for request in self.waiting):
+            kept = [r for r in self.waiting if not r.cancelled.is_set()]
+            self.stats.rows_cancelled += len(self.waiting) - len(kept)
+            self.waiting = deque(kept)
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.rows) < self.limits.max_rows:
+            request = self.waiting[0]
+            if request.adapter is not None and request.adapter not in self._adapters:
+                self.waiting.popleft()
+                request.sink(FailureEvent(EngineFailure("the adapter was unloaded meanwhile")))
+                continue
+            loaded = self._adapters[request.adapter] if request.adapter is not None else None
+            prefix = loaded.prefix if loaded else None
+            start = prefix.num_tokens if prefix else 0
+            need = start + len(request.prompt) + request.max_new_tokens
+            capacity = max([need, *(row.capacity for row in self.rows)])
+            if self.rows and not self.pool.fits(len(self.rows) + 1, capacity):
+                return  # It waits for memory; rows that finish give it back.
+            self.waiting.popleft()
+            try:
+                self.pool.reserve(len(self.rows) + 1, capacity)
+                slot = len(self.rows)
+                if prefix is not None:
+                    self.pool.write_prefix(slot, prefix.layers)
+            except (RuntimeError, MemoryError) as error:
+                self.stats.rows_failed += 1
+                request.sink(FailureEvent(as_failure(error)))
+                continue
+            if loaded is not None:
+                loaded.num_running += 1
+            request.started_at = time.monotonic()
+            sampler = Sampler(request.sampling, request.prompt, request.mask)
+            self.rows.append(Row(request, sampler, slot, start, list(request.prompt), need))
+
+    def _forward(self, plan: StepPlan) -> torch.Tensor:
+        """Logits [wanted places, vocab] of the step's tokens."""
+        self._state.layout = plan.layout
+        self.bank.step = self.bank.mask(plan.adapters, plan.counts)
+        try:
+            with torch.inference_mode():
+                output = self.model(
+                    input_ids=plan.tokens,
+                    position_ids=plan.positions,
+                    use_cache=False,
+                    logits_to_keep=plan.wanted,
+                )
+        finally:
+            self._state.layout = None
+            self.bank.step = None
+        return output.logits[0]  # type: ignore[no-any-return]
+
+    def _advance(self, plan: StepPlan, logits: torch.Tensor) -> None:
+        self.stats.steps += 1
+        self.stats.prefill_tokens += sum(plan.counts) - plan.layout.num_decode
+        for row, count in zip(plan.rows, plan.counts, strict=True):
+            row.length += count
+            row.pending = row.pending[count:]
+        ready = plan.collect(logits)
+        if not ready.rows:
+            return
+        choices = self._choose(ready.rows, ready.logits)
+        for row, choice in zip(ready.rows, choices, strict=True):
+            if isinstance(choice, Exception):
+                self._fail(row, choice)
+            else:
+                self._emit(row, choice)
+
+    def _choose(self, rows: Sequence[Row], logits: torch.Tensor) -> Sequence[Choice | Exception]:
+        tops = [row.request.num_top for row in rows]
+        try:
+            with torch.inference_mode():
+                return choose(logits, [row.sampler for row in rows], tops)
+        except Exception:
+            # One row's parameters or grammar failed: find it, let the others go on.
+            results: list[Choice | Exception] = []
+            for i, row in enumerate(rows):
+                try:
+                    with torch.inference_mode():
+                        results += choose(logits[i : i + 1], [row.sampler], tops[i : i + 1])
+                except Exception as error:
+                    results.append(error)
+            return results
+
+    def _emit(self, row: Row, choice: Choice) -> None:
+        request, token = row.request, choice.token
+        self.stats.decode_tokens += 1
+        row.sampler.generated.append(token)
+        if request.accept is not None:
+            request.accept(token)
+        finish = None
+        if len(row.sampler.generated) >= request.max_new_tokens:
+            finish = FinishReason.LENGTH
+        elif token in request.eos_ids:
+            finish = FinishReason.EOS_TOKEN
+        if finish is None:
+            row.pending = [token]
+        else:
+            self.stats.rows_finished += 1
+            self._remove(row)
+        request.sink(TokenEvent(choice, finish))
+
+    def _recover(self, plan: StepPlan, error: Exception) -> None:
+        """A step failed: run its rows one by one, so that only those at fault are answered so.
+
+        Safe to repeat: a forward writes the same keys and values to the same places.
+        """
+        if len(plan.rows) == 1:
+            self._fail(plan.rows[0], error)
+            return
+        for row in list(plan.rows):
+            single = plan_step([row], self.pool, self.limits.prefill_chunk)
+            try:
+                logits = self._forward(single)
+            except Exception as row_error:
+                self._fail(row, row_error)
+            else:
+                self._advance(single, logits)
+
+    def _fail(self, row: Row, error: Exception) -> None:
+        self.stats.rows_failed += 1
+        self._remove(row)
+        row.request.sink(FailureEvent(as_failure(error)))
+
+    def _remove(self, row: Row) -> None:
+        """Take a row out and move the last slot into its place, so that slots stay compact."""
+        self._release(row)
+        last = self.rows[-1]
+        if last is not row:
+            self.pool.move(last.slot, row.slot, last.length)
+            last.slot = row.slot
+            self.rows[row.slot] = last
+        self.rows.pop()
+
+    def _release(self, row: Row) -> None:
+        if row.request.adapter is not None:
+            self._adapters[row.request.adapter].num_running -= 1
+
+
+def as_failure(error: Exception) -> EngineFailure:
+    """The error a request is answered with; out of memory is told apart."""
+    if isinstance(error, EngineFailure):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
+        return OutOfMemoryFailure(text)
+    return EngineFailure(text)

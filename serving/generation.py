@@ -1,0 +1,232 @@
+"""A completion as the event loop sees it: a job goes to the engine, pieces of text come back.
+
+The only bridge between the engine's thread and asyncio. Knows text and time; no HTTP shapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from serving.detokenize import Detokenizer, StopFinder
+from serving.errors import EngineFailure
+from serving.problems import overloaded
+from serving.request import EngineRequest, Event, FailureEvent, FinishReason, PrefillEvent
+from serving.validation import Job
+from serving.worker import Worker
+
+HEARTBEAT_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """A token with its text and log probability."""
+
+    id: int
+    text: str
+    logprob: float | None
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token. `shown` is the text that may be shown now, stop strings considered."""
+
+    token: TokenText
+    top: list[TokenText]
+    shown: str
+    finish_reason: FinishReason | None
+
+
+class Admission:
+    """Counts requests in work. `check` turns a new one away when there are too many.
+
+    The count is a context of its own, since a stream whose caller left before the first byte
+    never starts, and must not hold a place.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.active = 0
+
+    def check(self) -> None:
+        """Problem 429 when every place is taken."""
+        if self.active >= self.limit:
+            raise overloaded()
+
+    def __enter__(self) -> None:
+        self.active += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.active -= 1
+
+
+@dataclass
+class Times:
+    """Moments of a completion (time.monotonic), for headers and metrics."""
+
+    created: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    first_token: float | None = None
+    ended: float | None = None
+
+    @property
+    def queue(self) -> float:
+        """Seconds until the row joined the batch."""
+        return (self.started or self.ended or time.monotonic()) - self.created
+
+    @property
+    def inference(self) -> float:
+        """Seconds from joining the batch to the end."""
+        return (self.ended or time.monotonic()) - (self.started or self.created)
+
+    @property
+    def total(self) -> float:
+        """Seconds from the request to the end."""
+        return (self.ended or time.monotonic()) - self.created
+
+
+class Completion:
+    """Runs one job. Iterate `pieces()` once; afterwards text, counts and reason stand here."""
+
+    def __init__(self, job: Job, worker: Worker, deadline: float = 0.0) -> None:
+        self.job = job
+        self.text = ""
+        self.tokens: list[TokenText] = []
+        self.tops: list[list[TokenText]] = []
+        self.prefill: list[TokenText] = []
+        self.finish_reason: FinishReason | None = None
+        self.times = Times()
+        self._worker = worker
+        self._deadline = deadline
+        self._tokenizer = job.model.tokenizer
+        self._detokenizer = Detokenizer(self._tokenizer, job.prompt)
+        self._stops = StopFinder(job.stops)
+        self._events: deque[Event] = deque()
+        self._signal = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._wake_is_due = False
+        self._request = EngineRequest(
+            job.prompt,
+            job.max_new_tokens,
+            self._sink,
+            sampling=job.sampling,
+            adapter=job.model.adapter,
+            eos_ids=job.model.eos_ids,
+            num_top=job.num_top,
+            prompt_logprobs=job.prompt_logprobs,
+        )
+
+    @property
+    def num_generated(self) -> int:
+        """Generated tokens, the end token included."""
+        return len(self.tokens)
+
+    @property
+    def mean_logprob(self) -> float:
+        """What best_of compares."""
+        return sum(t.logprob or 0.0 for t in self.tokens) / max(len(self.tokens), 1)
+
+    def cancel(self) -> None:
+        """Give the row up; the engine drops it before its next step. In the loop's thread."""
+        self._request.cancel()
+        self._signal.set()
+
+    async def run(self) -> Completion:
+        """Run to the end without looking at the pieces."""
+        async for _ in self.pieces():
+            pass
+        return self
+
+    async def pieces(self) -> AsyncIterator[Piece | None]:
+        """Submit the job and yield its tokens, and None whenever nothing came for a while.
+
+        EngineFailure when the engine gives up. Leaving the iteration early cancels the row.
+        """
+        self._worker.submit(self.job.model.engine, self._request)
+        try:
+            while self.finish_reason is None:
+                if not await self._has_events():
+                    yield None
+                while self._events and self.finish_reason is None:
+                    piece = self._take(self._events.popleft())
+                    if piece is not None:
+                        yield piece
+        finally:
+            self.times.ended = time.monotonic()
+            self.times.started = self._request.started_at
+            self.cancel()
+
+    async def _has_events(self) -> bool:
+        """Wait for events; False when the wait grew so long that the line needs a sign of life."""
+        if self._events:
+            return True
+        left = self.times.created + self._deadline - time.monotonic() if self._deadline else None
+        if left is not None and left <= 0:
+            raise EngineFailure(
+                f"the deadline of {self._deadline:g} s passed after {self.num_generated} tokens"
+            )
+        if self._request.cancelled.is_set():
+            raise EngineFailure("the caller left")
+        self._signal.clear()
+        if not self._events:
+            try:
+                async with asyncio.timeout(min(HEARTBEAT_SECONDS, left or HEARTBEAT_SECONDS)):
+                    await self._signal.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    def _sink(self, event: Event) -> None:
+        """Called in the engine's thread; one wake-up serves all events until it is seen."""
+        self._events.append(event)
+        if self._wake_is_due:
+            return
+        self._wake_is_due = True
+        try:
+            self._loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:
+            self._request.cancel()  # The event loop is closed: nobody is left to read.
+
+    def _wake(self) -> None:
+        self._wake_is_due = False
+        self._signal.set()
+
+    def _take(self, event: Event) -> Piece | None:
+        if isinstance(event, FailureEvent):
+            raise event.error
+        if isinstance(event, PrefillEvent):
+            self.prefill = [
+                TokenText(token, self._token_text(token), logprob)
+                for token, logprob in zip(self.job.prompt, event.logprobs, strict=True)
+            ]
+            return None
+        if self.times.first_token is None:
+            self.times.first_token = time.monotonic()
+        choice, reason = event.choice, event.finish_reason
+        special = self._detokenizer.is_special(choice.token)
+        text = self._detokenizer.push(choice.token)
+        if reason is not None:
+            text += self._detokenizer.flush()
+        if self.job.stops and self._stops.push(text):
+            reason = FinishReason.STOP_SEQUENCE
+        elif not self.job.stops:
+            self._stops.push(text)
+        shown = self._stops.show(final=reason is not None, keep_stop=self.job.keep_stop)
+        self.text += shown
+        label = self._token_text(choice.token) if special else text
+        token = TokenText(choice.token, label, choice.logprob, special)
+        top = [
+            TokenText(i, self._token_text(i), logprob, self._detokenizer.is_special(i))
+            for i, logprob in choice.top
+        ]
+        self.tokens.append(token)
+        self.tops.append(top)
+        self.finish_reason = reason
+        return Piece(token, top, shown, reason)
+
+    def _token_text(self, token: int) -> str:
+        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))

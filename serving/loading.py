@@ -1,0 +1,134 @@
+"""Loads a checkpoint folder as an engine: which number format, which device, which tokenizer.
+
+Knows transformers and hardware; does not know names, adapters or requests.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from serving.config import Limits, ServeConfig
+from serving.engine import Engine, EngineLimits
+from serving.errors import ModelLoadError
+
+FALLBACK_TOTAL_TOKENS = 4_096
+# Below this many bytes in fp32 a model stays in the cache of any server core.
+CACHE_BYTES = 48 * 2**20
+
+
+def load_engine(folder: Path, config: ServeConfig) -> Engine:
+    """Load the weights in `folder` (safetensors only); ModelLoadError names what is wrong."""
+    _require_safetensors(folder)
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device, _weight_bytes(folder))
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise ModelLoadError(
+            f"{folder}: cannot be loaded as a causal language model: {line}"
+        ) from error
+    assert isinstance(model, PreTrainedModel)
+    return Engine(model.to(device), engine_limits(model, config.limits))
+
+
+def engine_limits(model: PreTrainedModel, limits: Limits) -> EngineLimits:
+    """The engine's bounds: the server's, and no more tokens than the model has positions for."""
+    positions = getattr(model.config, "max_position_embeddings", None) or FALLBACK_TOTAL_TOKENS
+    budget = limits.kv_tokens
+    total = min(int(positions), limits.max_total_tokens or FALLBACK_TOTAL_TOKENS, budget)
+    return EngineLimits(
+        max_rows=limits.max_rows,
+        kv_tokens=budget,
+        max_total_tokens=total,
+        prefill_chunk=limits.prefill_chunk,
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`; ModelLoadError when there is none that loads."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # A tokenizer's wishes about its own files.
+            return AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise ModelLoadError(f"{folder}: no usable tokenizer: {line}") from error
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a completion: the generation config's, the model's and the tokenizer's."""
+    found: set[int] = set()
+    for source in (model.generation_config, model.config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        found.update([value] if isinstance(value, int) else value or [])
+    return frozenset(found)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` is CUDA where there is one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def pick_dtype(wanted: str, device: torch.device, fp32_bytes: int) -> torch.dtype:
+    """`auto`: bf16 on a GPU; on a CPU what a timing says, fp32 where the weights fit the cache."""
+    if wanted != "auto":
+        return getattr(torch, wanted)  # type: ignore[no-any-return]
+    if device.type == "cuda":
+        return torch.bfloat16
+    if fp32_bytes <= CACHE_BYTES:
+        return torch.float32
+    times = {dtype: _time_dtype(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    return min(times, key=lambda dtype: times[dtype])
+
+
+def _time_dtype(dtype: torch.dtype) -> float:
+    """Seconds of two rows through 64 MiB (fp32) of weights: larger than most caches."""
+    weights = [torch.ones(2048, 2048, dtype=dtype) for _ in range(4)]
+    rows = torch.ones(2, 2048, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        for weight in weights:
+            functional.linear(rows, weight)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _weight_bytes(folder: Path) -> int:
+    """Size of the weights if they were fp32: bf16 files count double."""
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    stored = getattr(config, "dtype", None)
+    return size * (1 if stored in (None, torch.float32) else 2)
+
+
+def _require_safetensors(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelLoadError(f"{folder}: no such folder; give a checkpoint folder or a hub id")
+    if not (folder / "config.json").is_file():
+        raise ModelLoadError(f"{folder}: no config.json; give a folder from_pretrained can load")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelLoadError(
+            f"{folder}: no *.safetensors weights; save the model with "
+            "save_pretrained(..., safe_serialization=True)"
+        )

@@ -1,0 +1,199 @@
+"""TGI's own routes: /, /generate and /generate_stream. Turns completions into TGI's JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.sse import KEEPALIVE_COMMENT
+
+from serving.context import Server, body_schema, model_headers, read_body, server_of
+from serving.generation import Completion, Piece, TokenText
+from serving.problems import from_exception
+from serving.registry import ServedModel
+from serving.schema import GenerateParameters, GenerateRequest
+from serving.sse import cancel_on_disconnect, frame, stream_response
+from serving.validation import check_best_of, check_stream, generate_job
+
+router = APIRouter(tags=["Text Generation Inference"])
+BODY = body_schema(GenerateRequest.model_json_schema())
+
+
+@router.post("/generate", openapi_extra=BODY)
+async def generate(request: Request) -> Response:
+    """Complete a text."""
+    body = await read_body(request, GenerateRequest.read)
+    content, headers = await answer(request, body, model_name(request, body.parameters))
+    return JSONResponse(content, headers=headers)
+
+
+@router.post("/generate_stream", openapi_extra=BODY)
+async def generate_stream(request: Request) -> Response:
+    """Complete a text, one event per token."""
+    body = await read_body(request, GenerateRequest.read)
+    return stream(request, body, model_name(request, body.parameters))
+
+
+@router.post("/", openapi_extra=BODY)
+async def compatible(request: Request) -> Response:
+    """As /generate (answer in a list) or, with `stream`, as /generate_stream."""
+    body = await read_body(request, GenerateRequest.read)
+    if body.parameters.return_full_text is None:
+        body.parameters.return_full_text = True
+    name = model_name(request, body.parameters)
+    if body.stream:
+        return stream(request, body, name)
+    content, headers = await answer(request, body, name)
+    return JSONResponse([content], headers=headers)
+
+
+def model_name(request: Request, parameters: GenerateParameters) -> str | None:
+    """The model a request names: in the path of a per-model URL, or as adapter_id."""
+    return request.path_params.get("model") or parameters.adapter_id
+
+
+async def answer(
+    request: Request, body: GenerateRequest, name: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run a request to its end: (body, headers)."""
+    server = server_of(request)
+    model = server.registry.resolve(name)
+    parameters = body.parameters
+    best_of = check_best_of(parameters, server.config.limits)
+    jobs = [
+        generate_job(model, body.inputs, parameters, server.config.limits) for _ in range(best_of)
+    ]
+    completions = [server.complete(job) for job in jobs]
+
+    def cancel() -> None:
+        for completion in completions:
+            completion.cancel()
+
+    server.admission.check()
+    with server.admission:
+        async with cancel_on_disconnect(request, cancel):
+            await asyncio.gather(*(completion.run() for completion in completions))
+    ranked = sorted(completions, key=lambda c: c.mean_logprob, reverse=True)
+    return generate_response(server, body, model, ranked)
+
+
+def generate_response(
+    server: Server, body: GenerateRequest, model: ServedModel, ranked: Sequence[Completion]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """TGI's GenerateResponse of the best completion; the others go into its details."""
+    parameters, best = body.parameters, ranked[0]
+    before = body.inputs if parameters.return_full_text else ""
+    content: dict[str, Any] = {"generated_text": before + best.text}
+    if parameters.details or parameters.decoder_input_details:
+        content["details"] = details = sequence_details(best)
+        if len(ranked) > 1:
+            details["best_of_sequences"] = [
+                {"generated_text": before + other.text, **sequence_details(other)}
+                for other in ranked[1:]
+            ]
+    content["weights_sha256"] = model.weights_sha256
+    return content, {**model_headers(model), **time_headers(best)}
+
+
+def sequence_details(completion: Completion) -> dict[str, Any]:
+    """The details of one finished completion."""
+    details: dict[str, Any] = {
+        "finish_reason": completion.finish_reason,
+        "generated_tokens": completion.num_generated,
+        "seed": completion.job.sampling.seed,
+        "prefill": [{"id": t.id, "text": t.text, "logprob": t.logprob} for t in completion.prefill],
+        "tokens": [token_json(token) for token in completion.tokens],
+    }
+    if completion.job.num_top:
+        details["top_tokens"] = [[token_json(t) for t in top] for top in completion.tops]
+    return details
+
+
+def token_json(token: TokenText) -> dict[str, Any]:
+    """TGI's token."""
+    return {
+        "id": token.id,
+        "text": token.text,
+        "logprob": token.logprob,
+        "special": token.special,
+    }
+
+
+def time_headers(completion: Completion) -> dict[str, str]:
+    """Counts and times in TGI's headers; times in milliseconds, compute time in seconds."""
+    times = completion.times
+
+    def ms(seconds: float) -> str:
+        return str(round(1000 * seconds))
+
+    return {
+        "x-compute-type": completion.job.model.engine.device.type,
+        "x-compute-time": f"{times.total:.3f}",
+        "x-compute-characters": str(len(completion.text)),
+        "x-total-time": ms(times.total),
+        "x-validation-time": "0",
+        "x-queue-time": ms(times.queue),
+        "x-inference-time": ms(times.inference),
+        "x-time-per-token": ms(times.inference / max(completion.num_generated, 1)),
+        "x-prompt-tokens": str(len(completion.job.prompt)),
+        "x-generated-tokens": str(completion.num_generated),
+    }
+
+
+def stream(request: Request, body: GenerateRequest, name: str | None) -> Response:
+    """Check everything before the first byte, then answer with events."""
+    server = server_of(request)
+    check_stream(body.parameters)
+    check_best_of(body.parameters, server.config.limits)
+    model = server.registry.resolve(name)
+    job = generate_job(model, body.inputs, body.parameters, server.config.limits)
+    completion = server.complete(job)
+    server.admission.check()  # Before the first byte: a full queue is a real 429.
+
+    async def events() -> AsyncIterator[bytes]:
+        with server.admission:
+            async with cancel_on_disconnect(request, completion.cancel):
+                async for event in generate_events(completion, body):
+                    yield event
+
+    headers = {**model_headers(model), "x-compute-type": model.engine.device.type}
+    return stream_response(events(), headers)
+
+
+async def generate_events(completion: Completion, body: GenerateRequest) -> AsyncIterator[bytes]:
+    """One frame per token; the last one, or an error frame, ends the stream."""
+    index = 0
+    try:
+        async for piece in completion.pieces():
+            if piece is None:
+                yield KEEPALIVE_COMMENT
+                continue
+            index += 1
+            yield frame(stream_event(index, piece, completion, body))
+    except Exception as error:
+        yield frame(from_exception(error).tgi())
+
+
+def stream_event(
+    index: int, piece: Piece, completion: Completion, body: GenerateRequest
+) -> dict[str, Any]:
+    """TGI's StreamResponse."""
+    event: dict[str, Any] = {"index": index, "token": token_json(piece.token)}
+    if piece.top:
+        event["top_tokens"] = [token_json(token) for token in piece.top]
+    event["generated_text"] = event["details"] = None
+    if piece.finish_reason is not None:
+        before = body.inputs if body.parameters.return_full_text else ""
+        event["generated_text"] = before + completion.text
+        if body.parameters.details:
+            event["details"] = {
+                "finish_reason": piece.finish_reason,
+                "generated_tokens": completion.num_generated,
+                "seed": completion.job.sampling.seed,
+                "input_length": len(completion.job.prompt),
+            }
+        event["weights_sha256"] = completion.job.model.weights_sha256
+    return event

@@ -1,0 +1,119 @@
+"""The one thread that runs engines: it alone touches them, and takes turns among them.
+
+Several sets of weights share one thread on purpose: their steps use all cores, and steps that
+ran side by side would only fight for cores and memory bandwidth. Knows no text and no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from serving.engine import Engine
+from serving.errors import EngineStopped, OutOfMemoryFailure
+from serving.request import EngineRequest, FailureEvent
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Worker:
+    """Owns engines and their thread. `submit`, `call` and `stop` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._engines: list[Engine] = []
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="serving-engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End the thread; requests that still run are answered with EngineStopped."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs: what a health check has to know."""
+        return self._thread.is_alive()
+
+    def submit(self, engine: Engine, request: EngineRequest) -> None:
+        """Hand a request to an engine; it joins before the next step."""
+        self._post(lambda: engine.submit(request), request)
+
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Run `function` between two steps; for changes of engines and their adapters."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._post(run, None)
+        return future
+
+    def add(self, engine: Engine) -> None:
+        """Let an engine take part; its requests are run from now on."""
+        self.call(lambda: self._engines.append(engine)).result()
+
+    def remove(self, engine: Engine) -> None:
+        """Take an engine out; requests that still run on it are answered with EngineStopped."""
+
+        def drop() -> None:
+            engine.fail_all(EngineStopped("the model was unloaded"))
+            self._engines.remove(engine)
+
+        self.call(drop).result()
+
+    def _post(self, command: Callable[[], None], request: EngineRequest | None) -> None:
+        with self._wake:
+            if not self._stopping:
+                self._commands.append(command)
+                self._wake.notify()
+                return
+        if request is None:
+            raise EngineStopped("the server is shutting down")
+        request.sink(FailureEvent(EngineStopped("the server is shutting down")))
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._stopping or self._commands or self._has_work()):
+                    self._wake.wait()
+                commands = list(self._commands)
+                self._commands.clear()
+                stopping = self._stopping
+            for command in commands:
+                command()
+            if stopping:
+                break
+            for engine in self._engines:
+                if engine.has_work:
+                    self._step(engine)
+        for engine in self._engines:
+            engine.fail_all(EngineStopped("the server is shutting down"))
+
+    def _has_work(self) -> bool:
+        return any(engine.has_work for engine in self._engines)
+
+    def _step(self, engine: Engine) -> None:
+        try:
+            engine.step()
+        except Exception as error:
+            # The engine answers what rows do wrong; this is its own failure: answer all, go on.
+            logger.exception("engine step failed")
+            kind = OutOfMemoryFailure if isinstance(error, MemoryError) else EngineStopped
+            engine.fail_all(kind(f"{type(error).__name__}: {error}"))

@@ -1,0 +1,271 @@
+"""The engine against the outside truth: transformers' and PEFT's own greedy generation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import serving_models as tiny
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from serving.adapters import read_adapter
+from serving.engine import Engine, EngineLimits
+from serving.errors import EngineFailure, ModelLoadError
+from serving.request import EngineRequest, Event, FailureEvent, FinishReason, TokenEvent
+from serving.sampling import SamplingParams
+
+KINDS = ("lora", "prefix", "prompt", "ia3", "dora")
+NUM_NEW = 12
+
+
+class Setup:
+    """A tiny base, one adapter of each kind, and an engine that has them all."""
+
+    def __init__(self, architecture: str, folder: Path, limits: EngineLimits) -> None:
+        self.base = tiny.save_checkpoint(architecture, folder / "base")
+        self.folders: dict[str | None, Path | None] = {None: None}
+        for number, kind in enumerate(KINDS):
+            path = folder / kind
+            tiny.save_adapter(architecture, self.base, path, kind, seed=number + 1)
+            self.folders[kind] = path
+        other = {"r": 2, "use_rslora": True, "target_modules": None}
+        other["target_modules"] = tiny.ALL_LINEAR.get(architecture, tiny.LLAMA_LINEAR)[:1]
+        tiny.save_adapter(architecture, self.base, folder / "narrow", "lora", seed=9, **other)
+        self.folders["narrow"] = folder / "narrow"
+        self.limits = limits
+        self.engine = self.new_engine()
+
+    def new_engine(self) -> Engine:
+        model = AutoModelForCausalLM.from_pretrained(self.base, dtype=torch.float32)
+        engine = Engine(model, self.limits)
+        adapters = [read_adapter(path, name) for name, path in self.folders.items() if path]
+        engine.install_adapters(adapters, engine.prepare_adapters(adapters))
+        return engine
+
+    def truth(
+        self, adapter: str | None, prompt: tuple[int, ...], count: int = NUM_NEW
+    ) -> list[int]:
+        tokens = tiny.generate(self.base, self.folders[adapter], prompt, count)
+        return list(tokens)
+
+
+class Collected:
+    """Keeps the events of one request."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    @property
+    def tokens(self) -> list[int]:
+        return [e.choice.token for e in self.events if isinstance(e, TokenEvent)]
+
+    @property
+    def is_over(self) -> bool:
+        last = self.events[-1] if self.events else None
+        return isinstance(last, FailureEvent) or (
+            isinstance(last, TokenEvent) and last.finish_reason is not None
+        )
+
+
+def submit(
+    engine: Engine, prompt: tuple[int, ...], adapter: str | None = None, count: int = NUM_NEW,
+    **settings: object,
+) -> tuple[EngineRequest, Collected]:  # fmt: skip
+    collected = Collected()
+    request = EngineRequest(
+        prompt, count, collected.events.append, adapter=adapter, eos_ids=frozenset({1}), **settings
+    )
+    engine.submit(request)
+    return request, collected
+
+
+def run(engine: Engine) -> None:
+    while engine.has_work:
+        engine.step()
+
+
+@pytest.fixture(scope="module")
+def setups(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Setup]:
+    limits = EngineLimits(max_rows=6, kv_tokens=2048, max_total_tokens=256, prefill_chunk=7)
+    return {
+        architecture: Setup(architecture, tmp_path_factory.mktemp(architecture), limits)
+        for architecture in tiny.CONFIGS
+    }
+
+
+@pytest.mark.parametrize("architecture", list(tiny.CONFIGS))
+def test_greedy_tokens_equal_generate_alone(setups: dict[str, Setup], architecture: str) -> None:
+    setup = setups[architecture]
+    for adapter in setup.folders:
+        for prompt in tiny.prompts(2, seed=3):
+            _, got = submit(setup.engine, prompt, adapter)
+            run(setup.engine)
+            assert got.tokens == setup.truth(adapter, prompt), (adapter, prompt)
+
+
+@pytest.mark.parametrize("architecture", list(tiny.CONFIGS))
+def test_greedy_tokens_equal_generate_in_a_mixed_batch(
+    setups: dict[str, Setup], architecture: str
+) -> None:
+    setup = setups[architecture]
+    mix = list(zip([*setup.folders, None, "lora"], tiny.prompts(9, seed=4), strict=True))
+    collected = [submit(setup.engine, prompt, adapter)[1] for adapter, prompt in mix]
+    run(setup.engine)
+    for (adapter, prompt), got in zip(mix, collected, strict=True):
+        assert got.tokens == setup.truth(adapter, prompt), (adapter, prompt)
+    assert setup.engine.stats.max_rows_together == setup.limits.max_rows
+
+
+def test_variants_differ_so_that_equality_says_something(setups: dict[str, Setup]) -> None:
+    asked = tiny.prompts(3, seed=5)
+    for setup in setups.values():
+        told = {
+            str([setup.truth(adapter, prompt) for prompt in asked]) for adapter in setup.folders
+        }
+        assert len(told) == len(setup.folders)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_schedule_of_joins_and_cancels_gives_the_tokens_of_running_alone(
+    setups: dict[str, Setup], data: st.DataObject
+) -> None:
+    architecture = data.draw(st.sampled_from(("llama", "gpt2", "mistral")))
+    setup = setups[architecture]
+    engine = setup.engine
+    pool = tiny.prompts(6, seed=6, longest=20)
+    plan = data.draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(list(setup.folders)),
+                st.sampled_from(pool),
+                st.integers(0, 4),  # steps to run before the next one joins
+                st.none() | st.integers(0, 6),  # cancel after so many further arrivals' steps
+            ),
+            min_size=1,
+            max_size=8,
+        )
+    )
+    running = []
+    for adapter, prompt, steps, cancel_after in plan:
+        running.append((adapter, prompt, *submit(engine, prompt, adapter), cancel_after))
+        for _ in range(steps):
+            engine.step()
+        for _, _, request, got, limit in running:
+            if limit is not None and len(got.tokens) >= limit:
+                request.cancel()
+    run(engine)
+    for adapter, prompt, request, got, _ in running:
+        truth = setup.truth(adapter, prompt)
+        if request.cancelled.is_set():
+            assert got.tokens == truth[: len(got.tokens)]
+        else:
+            assert got.tokens == truth
+    assert not engine.rows
+
+
+def test_rows_wait_when_memory_is_short_and_all_finish(tmp_path: Path) -> None:
+    limits = EngineLimits(max_rows=8, kv_tokens=192, max_total_tokens=64, prefill_chunk=8)
+    setup = Setup("llama", tmp_path, limits)
+    asked = tiny.prompts(8, seed=7, longest=16)
+    collected = [submit(setup.engine, prompt)[1] for prompt in asked]
+    run(setup.engine)
+    assert [c.tokens for c in collected] == [setup.truth(None, prompt) for prompt in asked]
+    assert setup.engine.pool.num_slots * setup.engine.pool.capacity <= limits.kv_tokens
+    assert setup.engine.stats.max_rows_together == 3
+
+
+def test_a_cancelled_row_leaves_before_the_next_step(setups: dict[str, Setup]) -> None:
+    engine = setups["llama"].engine
+    request, got = submit(engine, (5, 6, 7), count=100)
+    other, others = submit(engine, (9, 8), count=5)
+    for _ in range(3):
+        engine.step()
+    request.cancel()
+    before = len(got.tokens)
+    engine.step()
+    assert len(got.tokens) == before
+    assert request not in [row.request for row in engine.rows]
+    run(engine)
+    assert others.is_over
+    assert not other.cancelled.is_set()
+
+
+def test_length_is_tested_before_eos(setups: dict[str, Setup]) -> None:
+    setup = setups["llama"]
+    prompt = tiny.prompts(1, seed=8)[0]
+    third = setup.truth(None, prompt)[2]
+    for count, reason in ((3, FinishReason.LENGTH), (4, FinishReason.EOS_TOKEN)):
+        collected = Collected()
+        setup.engine.submit(
+            EngineRequest(prompt, count, collected.events.append, eos_ids=frozenset({third}))
+        )
+        run(setup.engine)
+        assert len(collected.tokens) == 3
+        last = collected.events[-1]
+        assert isinstance(last, TokenEvent)
+        assert last.finish_reason is reason
+
+
+def test_logprobs_are_those_of_the_model(setups: dict[str, Setup]) -> None:
+    setup = setups["qwen2"]
+    prompt = tiny.prompts(1, seed=9)[0]
+    _, got = submit(setup.engine, prompt, num_top=3)
+    run(setup.engine)
+    model = tiny.reference_model(setup.base, None)
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *got.tokens]])).logits[0]
+    truth = torch.log_softmax(logits.float(), -1)
+    for i, event in enumerate(got.events):
+        assert isinstance(event, TokenEvent)
+        row = truth[len(prompt) - 1 + i]
+        assert event.choice.logprob == pytest.approx(float(row.max()), abs=1e-4)
+        assert [t for t, _ in event.choice.top] == row.topk(3).indices.tolist()
+
+
+def test_a_seed_gives_the_same_tokens_alone_and_in_company(setups: dict[str, Setup]) -> None:
+    engine = setups["llama"].engine
+    params = SamplingParams(do_sample=True, temperature=1.3, top_k=50, top_p=0.95, seed=11)
+    prompt = (5, 6, 7, 8)
+    _, alone = submit(engine, prompt, "lora", sampling=params)
+    run(engine)
+    for i, company in enumerate(tiny.prompts(4, seed=10)):
+        submit(engine, company, list(KINDS)[i], sampling=SamplingParams(do_sample=True, seed=i))
+        engine.step()
+    _, together = submit(engine, prompt, "lora", sampling=params)
+    _, other = submit(engine, prompt, "lora", sampling=SamplingParams(do_sample=True, seed=12))
+    run(engine)
+    assert together.tokens == alone.tokens
+    assert other.tokens != alone.tokens
+
+
+def test_a_failing_row_is_answered_alone_and_the_others_go_on(setups: dict[str, Setup]) -> None:
+    setup = setups["llama"]
+
+    def broken(scores: torch.Tensor) -> None:
+        raise RuntimeError("a grammar broke")
+
+    prompt = tiny.prompts(1, seed=12)[0]
+    _, bad = submit(setup.engine, (4, 5), mask=broken)
+    _, worse = submit(setup.engine, (4, tiny.VOCAB + 7))  # no such token: the forward raises
+    _, good = submit(setup.engine, prompt, "lora")
+    run(setup.engine)
+    assert good.tokens == setup.truth("lora", prompt)
+    for failed, text in ((bad, "a grammar broke"), (worse, "index out of range")):
+        (event,) = failed.events
+        assert isinstance(event, FailureEvent)
+        assert isinstance(event.error, EngineFailure)
+        assert text in str(event.error)
+
+
+def test_adapters_of_another_base_are_refused(setups: dict[str, Setup], tmp_path: Path) -> None:
+    foreign = setups["gpt2"].folders["lora"]
+    assert foreign is not None
+    engine = setups["llama"].engine
+    with pytest.raises(ModelLoadError, match="tuned from another base"):
+        engine.prepare_adapters([read_adapter(foreign, "foreign")])
