@@ -124,5 +124,114 @@ def export_votes(
     )
 
 
+Backend = Annotated[
+    list[str] | None,
+    typer.Option("--backend", help="Address of a TGI or OpenAI-compatible server (repeat)."),
+]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option("--allowed-host", help="Name under which the page may be opened (repeat)."),
+]
+
+
+@app.command("up")
+def up(
+    base: Annotated[
+        str, typer.Option("--base", help="Base model: starter, a folder or a hub id.")
+    ] = "starter",
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Another folder or hub id to serve (repeat)."),
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    port: Annotated[int, typer.Option("--port", help="Port of the page.")] = 7860,
+    serve_port: Annotated[int, typer.Option("--serve-port", help="Port of the models.")] = 8080,
+    host: Host = "127.0.0.1",
+    allowed_host: AllowedHost = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    backend: Backend = None,
+) -> None:
+    """Serve the base and all variants, and open the page: everything on one machine."""
+    from arena.settings import PageConfig
+    from arena.up import ModelServer, run_up
+
+    server = ModelServer(
+        base, tuple(model or ()), str(home), "127.0.0.1", serve_port, dtype, device
+    )
+    page = PageConfig(
+        (server.url, *(backend or ())), home, host, port, allowed_hosts=tuple(allowed_host or ())
+    )
+    run_up(page, server)
+
+
+@app.command("ui")
+def ui(
+    backend: Backend = None,
+    home: Home = DEFAULT_HOME,
+    port: Annotated[int, typer.Option("--port", help="Port of the page.")] = 7860,
+    host: Host = "127.0.0.1",
+    allowed_host: AllowedHost = None,
+) -> None:
+    """Open the page alone, against servers that run elsewhere."""
+    from arena.settings import PageConfig
+    from arena.up import run_ui
+
+    urls = tuple(backend or ("http://127.0.0.1:8080",))
+    run_ui(PageConfig(urls, home, host, port, allowed_hosts=tuple(allowed_host or ())))
+
+
+@app.command("serve")
+def serve_models(
+    base: Annotated[
+        str, typer.Option("--base", help="Base model: starter, a folder or a hub id.")
+    ] = "starter",
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Another folder or hub id to serve (repeat)."),
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 is any free.")] = 8080,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", envvar="ARENA_API_KEY", help="Key every caller must send."),
+    ] = None,
+) -> None:
+    """Host a base model and its variants behind the TGI and OpenAI APIs."""
+    from serving.app import serve
+    from serving.config import ServeConfig, name_models
+    from tuning.base import resolve_base
+    from tuning.starter import shipped_models
+    from tuning.variant import list_variants
+
+    folder = resolve_base(base, home)
+    shipped = shipped_models()
+    config = ServeConfig(
+        base=folder,
+        base_name=Path(base).name if Path(base).is_dir() else base,
+        models=name_models(
+            folder,
+            packaged=shipped if folder in shipped.values() else {},
+            variants=list_variants(home),
+            given=[(name, resolve_base(name, home)) for name in model or ()],
+        ),
+        host=host,
+        port=port,
+        dtype=dtype,
+        device=device,
+        home=home,
+        api_key=api_key,
+    )
+    serve(config, on_ready=lambda url: print(f"Serving at {url}", flush=True))
+
+
 if __name__ == "__main__":
     main()

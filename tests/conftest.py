@@ -37,7 +37,7 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::", ""}
 # Names that no resolver may ever answer (RFC 2606 and 6761): a test may ask for them.
 RESERVED = (".invalid", ".test", ".example")
 
-pytest_plugins: list[str] = ["store_fixtures"]
+pytest_plugins: list[str] = ["store_fixtures", "serving_fixtures"]
 
 
 chromium_path = functools.cache(chromium.find_chromium)
