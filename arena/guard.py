@@ -1,0 +1,179 @@
+"""What stands between the network and the page: allowed paths, headers, rates, the voter's cookie.
+
+Plain ASGI middleware; knows HTTP, nothing of battles. Whatever is not listed here is not
+served, so that a route a new Gradio brings stays shut until somebody has looked at it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+VOTER_COOKIE = "arena_voter"
+COOKIE_SECONDS = 365 * 24 * 3600
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio mounts only with both
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self'",
+        "worker-src 'self' blob:",
+        "media-src 'self' blob:",
+        "frame-src 'none'",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=()",
+}
+
+OPEN_PATHS = re.compile(
+    r"/(?:"
+    r"|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|pwa_icon|healthz"
+    r"|(?:assets|static|svelte)/[^?]*"
+    r"|api/.*"
+    r"|gradio_api/(?:info|startup-events|app_id|queue/join|queue/data|queue/status|cancel|reset"
+    r"|heartbeat/\w+|call/[\w-]+(?:/\w+)?)"
+    r")"
+)
+COUNTED_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+
+
+class Guard:
+    """Middleware around the whole page.
+
+    Args:
+        app: what to guard.
+        requests_per_minute: writing requests of one voter (or address) before 429.
+        allowed_origins: origins besides the page's own that may send writing requests.
+    """
+
+    def __init__(
+        self, app: ASGIApp, requests_per_minute: int, allowed_origins: Sequence[str] = ()
+    ) -> None:
+        self.app = app
+        self.rates = Rates(requests_per_minute, 60.0)
+        self.allowed_origins = frozenset(allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on with the headers and the cookie added."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        voter = _cookie(headers.get("cookie", ""))
+        refusal = self._refusal(scope, headers, voter)
+        fresh = None if voter else secrets.token_urlsafe(24)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                reply = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    reply[name] = value
+                if fresh and scope["path"] == "/" and scope["method"] == "GET":
+                    reply.append("set-cookie", _set_cookie(fresh, scope["scheme"] == "https"))
+            await send(message)
+
+        if refusal is not None:
+            await _answer(refusal, send_guarded)
+            return
+        await self.app(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope, headers: Headers, voter: str | None) -> tuple[int, str] | None:
+        if not OPEN_PATHS.fullmatch(scope["path"]):
+            return 404, "There is nothing here."
+        if scope["method"] not in COUNTED_METHODS:
+            return None
+        if not self._is_own_origin(headers):
+            return 403, "This page takes no requests from other sites."
+        client = scope.get("client")
+        who = voter or (client[0] if client else "unknown")
+        if not self.rates.allow(who):
+            return 429, "Too many requests in a minute. Wait a little, then try again."
+        return None
+
+    def _is_own_origin(self, headers: Headers) -> bool:
+        """A browser says where a request comes from; programs that say nothing are let in."""
+        origin = headers.get("origin")
+        if origin is None:
+            return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        own = urlsplit(origin).netloc == headers.get("host")
+        return own or origin in self.allowed_origins
+
+
+class Rates:
+    """A bucket of tokens per key that refills evenly; remembers a bounded number of keys."""
+
+    def __init__(self, amount: int, seconds: float, max_keys: int = 50_000) -> None:
+        self.amount = amount
+        self.per_second = amount / seconds
+        self.max_keys = max_keys
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def allow(self, key: str) -> bool:
+        """Take one token of a key; False when none is left."""
+        now = time.monotonic()
+        tokens, then = self._buckets.pop(key, (float(self.amount), now))
+        tokens = min(float(self.amount), tokens + (now - then) * self.per_second)
+        allowed = tokens >= 1
+        self._buckets[key] = (tokens - 1 if allowed else tokens, now)
+        if len(self._buckets) > self.max_keys:
+            self._buckets.popitem(last=False)
+        return allowed
+
+
+def _cookie(header: str) -> str | None:
+    try:
+        morsel = SimpleCookie(header).get(VOTER_COOKIE)
+    except CookieError:
+        return None
+    return morsel.value if morsel and re.fullmatch(r"[\w-]{16,64}", morsel.value) else None
+
+
+def _set_cookie(value: str, is_https: bool) -> str:
+    secure = "; Secure" if is_https else ""
+    return (
+        f"{VOTER_COOKIE}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
+    )
+
+
+async def _answer(refusal: tuple[int, str], send: Send) -> None:
+    status, detail = refusal
+    body = json.dumps({"detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 429:
+        headers.append((b"retry-after", b"10"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def trusted_hosts(host: str, allowed: Sequence[str]) -> list[str]:
+    """Names under which the page may be asked for.
+
+    Listening on this machine only: its own names, which keeps a foreign page from reaching it
+    by rebinding its name. Listening on the network: any, unless names are given.
+    """
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return [*LOOPBACK_HOSTS, *allowed]
+    return [*LOOPBACK_HOSTS, *allowed] if allowed else ["*"]

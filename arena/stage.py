@@ -1,0 +1,295 @@
+"""The life of a battle: opened, asked, watched, stopped, judged. The page and the API act here.
+
+Joins the store, the roster of servers and the running streams; what is shown or judged is read
+from the store, never from a browser. Knows no Gradio and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+
+from arena import pairing
+from arena.battle import Battle, Mode
+from arena.client import Entrant, stream_answer
+from arena.errors import ArenaError
+from arena.judgement import Judgement, Vote
+from arena.refusals import AlreadyVotedError
+from arena.roster import Roster
+from arena.scribe import Scribe, stored_side
+from arena.settings import PageConfig
+from arena.store import Store
+from arena.streams import Race, Side
+from arena.texts import check_text
+
+SAMPLER = "uniform-1"
+
+
+class PromptError(ArenaError):
+    """The prompt cannot be asked; the message tells the writer why."""
+
+
+class BusyError(ArenaError):
+    """As many battles run as the page takes on."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who acts on which battle: the voter's pseudonym, and the battle's secret if they have it."""
+
+    voter: str
+    battle_id: str
+    token: str | None = None
+
+
+@dataclass
+class _Running:
+    """A race with those who watch it; the last one to leave ends it."""
+
+    race: Race
+    num_followers: int = 0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a page may know of a battle now. `live` replaces the last turn's stored answers."""
+
+    battle: Battle
+    votes: tuple[Vote, ...]
+    live: tuple[Side, ...] | None = None
+
+    @property
+    def is_revealed(self) -> bool:
+        """Names may be shown."""
+        return not self.battle.is_blind
+
+    @property
+    def vote(self) -> Vote | None:
+        """The vote on the last turn, whoever of the link's holders gave it."""
+        last = len(self.battle.turns) - 1
+        return next((vote for vote in self.votes if vote.turn == last), None)
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The last turn's answers, running or stored."""
+        if self.live is not None:
+            return self.live
+        if not self.battle.turns:
+            return tuple(Side() for _ in self.battle.participants)
+        turn = self.battle.turns[-1]
+        return tuple(stored_side(turn.answer(i)) for i in range(self.battle.num_sides))
+
+    @property
+    def is_running(self) -> bool:
+        """Some side is still writing."""
+        return self.live is not None and not all(side.is_finished for side in self.live)
+
+    @property
+    def is_votable(self) -> bool:
+        """Every side has an answer that can be judged, and nobody has judged them yet."""
+        return self.vote is None and all(side.is_votable for side in self.sides)
+
+
+class Stage:
+    """All running battles of one page, over one store and one roster."""
+
+    def __init__(self, store: Store, roster: Roster, config: PageConfig) -> None:
+        self.store = store
+        self.roster = roster
+        self.config = config
+        self._rng = random.SystemRandom()
+        self._running: dict[str, _Running] = {}
+        self._voters: dict[str, str] = {}
+
+    @property
+    def num_running(self) -> int:
+        """Battles in which some side is still writing."""
+        return len(self._running)
+
+    def updates_per_second(self) -> float:
+        """How often each page is told: less when many battles run, so that all stay prompt."""
+        return max(1.0, min(self.config.limits.updates_per_second, 250 / max(1, self.num_running)))
+
+    async def voter(self, secret: str) -> str:
+        """The pseudonym of a browser, by its secret cookie."""
+        if secret not in self._voters:
+            self._voters[secret] = await asyncio.to_thread(self.store.ensure_voter, secret)
+        return self._voters[secret]
+
+    # -- asking ---------------------------------------------------------------------------
+
+    def check_prompt(self, prompt: str) -> str:
+        """The prompt as it will be asked; PromptError for what cannot be."""
+        limit = self.config.limits.prompt_chars
+        if not prompt.strip():
+            raise PromptError("The prompt is empty. Write a question or an instruction first.")
+        if len(prompt) > limit:
+            raise PromptError(
+                f"The prompt has {len(prompt)} characters; at most {limit} are taken. Shorten it."
+            )
+        try:
+            return check_text("prompt", prompt)
+        except ArenaError as error:
+            raise PromptError(f"The prompt cannot be sent: {error}") from error
+
+    async def open_blind(self, voter: str, prompt: str, source: str = "page") -> Access:
+        """Draw a pair, shuffle the sides, ask both."""
+        prompt = self.check_prompt(prompt)
+        entrants = await self.roster.entrants()
+        drawn = pairing.draw(pairing.uniform(list(entrants)), self._rng)
+        pair = [entrants[drawn.left], entrants[drawn.right]]
+        return await self._open(voter, prompt, pair, Mode.BLIND, drawn.propensity, source)
+
+    async def open_named(
+        self, voter: str, names: Sequence[str], prompt: str, source: str = "page"
+    ) -> Access:
+        """Ask chosen participants, their names known from the start."""
+        prompt = self.check_prompt(prompt)
+        entrants = await self.roster.pick(names)
+        return await self._open(voter, prompt, entrants, Mode.NAMED, None, source)
+
+    async def _open(
+        self,
+        voter: str,
+        prompt: str,
+        entrants: Sequence[Entrant],
+        mode: Mode,
+        propensity: float | None,
+        source: str,
+    ) -> Access:
+        self._check_room()
+        battle_id, token = await asyncio.to_thread(
+            self.store.create_battle,
+            [entrant.participant for entrant in entrants],
+            voter=voter,
+            mode=mode,
+            sampler=SAMPLER if mode is Mode.BLIND else "",
+            propensity=propensity,
+            source=source,
+        )
+        await self._ask(battle_id, token, prompt, entrants, None)
+        return Access(voter, battle_id, token)
+
+    def _check_room(self) -> None:
+        if self.num_running >= self.config.limits.running_battles:
+            raise BusyError("All places are taken just now. Try again in a few seconds.")
+
+    async def _ask(
+        self,
+        battle_id: str,
+        token: str | None,
+        prompt: str,
+        entrants: Sequence[Entrant],
+        shared_side: int | None,
+    ) -> None:
+        """Append a turn and let every side answer it."""
+        turn = await asyncio.to_thread(
+            self.store.add_turn, battle_id, prompt, shared_side=shared_side
+        )
+        battle = await asyncio.to_thread(self.store.load_battle, battle_id, token=token)
+        scribes = []
+        for side, entrant in enumerate(entrants):
+            messages = battle.context(turn, side)
+            scribe = Scribe(self.store, battle, turn, side, entrant, messages)
+            await scribe.open()
+            scribes.append(scribe)
+
+        async def record(index: int, side: Side) -> None:
+            await scribes[index].close(side)
+
+        self._running[battle_id] = _Running(
+            Race(
+                [stream_answer(scribe.entrant, scribe.messages) for scribe in scribes],
+                self.config.deadlines,
+                self.config.limits.answer_chars,
+                on_end=record,
+                on_finish=lambda: self._running.pop(battle_id),
+            )
+        )
+        await self._running[battle_id].race.start()
+
+    # -- watching -------------------------------------------------------------------------
+
+    async def scene(self, access: Access) -> Scene:
+        """The battle as it is now. Raises UnknownBattleError, WrongTokenError."""
+        running = self._running.get(access.battle_id)
+        battle, votes = await asyncio.to_thread(self._read, access)
+        live = tuple(running.race.sides) if running is not None else None
+        return Scene(battle, tuple(votes), live)
+
+    def _read(self, access: Access) -> tuple[Battle, list[Vote]]:
+        battle = self.store.load_battle(access.battle_id, token=access.token, voter=access.voter)
+        return battle, self.store.votes_of(access.battle_id)
+
+    async def follow(self, access: Access) -> AsyncGenerator[Scene, None]:
+        """The scene now, and again as the answers grow, until all sides have ended.
+
+        When the last follower leaves before the end, the servers are told to stop at once.
+        """
+        running = self._running.get(access.battle_id)
+        scene = await self.scene(access)
+        if running is None:
+            yield scene
+            return
+        running.num_followers += 1
+        try:
+            async for sides in running.race.watch(self.updates_per_second):
+                yield replace(scene, live=sides)
+        finally:
+            running.num_followers -= 1
+            if running.num_followers == 0 and not running.race.is_finished:
+                await running.race.close()
+        yield await self.scene(access)
+
+    async def stop(self, access: Access, side: int | None = None) -> None:
+        """End one side, or all, where they are."""
+        await asyncio.to_thread(self._read, access)  # refuses strangers
+        if (running := self._running.get(access.battle_id)) is not None:
+            running.race.stop(side)
+            if side is None:
+                await running.race.close()
+
+    async def close(self) -> None:
+        """End every running battle; what was written so far is kept."""
+        await asyncio.gather(*(running.race.close() for running in list(self._running.values())))
+
+    # -- judging --------------------------------------------------------------------------
+
+    async def vote(
+        self, access: Access, judgement: Judgement, *, partial: bool = False, change: bool = False
+    ) -> Vote:
+        """Store a judgement of the last turn; only then note that the names may be shown."""
+
+        def write() -> Vote:
+            battle, votes = self._read(access)
+            turn = len(battle.turns) - 1
+            if any(vote.turn == turn and vote.voter != access.voter for vote in votes):
+                raise AlreadyVotedError("this battle has been judged from another device")
+            vote = self.store.cast_vote(
+                access.battle_id,
+                judgement,
+                voter=access.voter,
+                token=access.token,
+                turn=turn,
+                partial=partial,
+                change=change,
+            )
+            self.store.reveal(access.battle_id, token=access.token, voter=access.voter)
+            return vote
+
+        return await asyncio.to_thread(write)
+
+    async def skip(self, access: Access) -> None:
+        """Note that the voter would not judge, and let the names be shown."""
+
+        def write() -> None:
+            battle, _ = self._read(access)
+            turn = len(battle.turns) - 1
+            self.store.skip_turn(
+                access.battle_id, voter=access.voter, token=access.token, turn=turn
+            )
+            self.store.reveal(access.battle_id, token=access.token, voter=access.voter)
+
+        await asyncio.to_thread(write)

@@ -1,0 +1,225 @@
+"""Runs the page, alone or with a model server of its own, and says when both answer.
+
+The model server is a child process: it loads torch while the page loads Gradio, a crash of
+one leaves the other alive, and it ends when this process ends, whatever ends it. Knows all
+three packages, inside functions only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx2
+
+from arena.errors import ArenaError
+from arena.listening import QuietServer, bind, prepare_home, run
+from arena.settings import PageConfig
+
+READY_SECONDS = 600.0  # a large model from a slow disk
+MAX_RESTARTS = 5
+POLL_SECONDS = 0.1
+SAID_WHY = 3  # the child's exit status after a line on stderr that says what is wrong
+
+
+class UpError(ArenaError):
+    """The model server did not start, or does not stay up."""
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """What the child process is to serve; the words of `arena serve`."""
+
+    base: str = "starter"
+    models: tuple[str, ...] = ()
+    home: str = "workspace"
+    host: str = "127.0.0.1"
+    port: int = 8080
+    dtype: str = "auto"
+    device: str = "auto"
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{self.host}:{self.port}"
+
+
+class Child:
+    """The model server as a process that dies with this one: it reads our end of a pipe."""
+
+    def __init__(self, server: ModelServer) -> None:
+        self.server = server
+        self.num_starts = 0
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start, or start again."""
+        self.num_starts += 1
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from arena.up import child_main; child_main()"],
+            stdin=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(self.server)) + "\n")
+        self._process.stdin.flush()
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
+    def stop(self, patience: float = 5.0) -> None:
+        """End it in order, else by force."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(patience)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process.stdin.close()
+
+
+def child_main() -> None:
+    """The child's whole life: read what to serve, serve it, end when the pipe is closed."""
+    told = json.loads(sys.stdin.readline())
+    server = ModelServer(**{**told, "models": tuple(told["models"])})
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+    from arena.hosting import serve_config
+    from serving.app import serve
+    from serving.errors import ServingError
+    from tuning.errors import TuningError
+
+    try:
+        config = serve_config(
+            base=server.base,
+            models=server.models,
+            home=Path(server.home),
+            host=server.host,
+            port=server.port,
+            dtype=server.dtype,
+            device=server.device,
+            api_key=None,
+        )
+        serve(config)
+    except (ArenaError, ServingError, TuningError) as error:
+        print(f"arena: {error}", file=sys.stderr, flush=True)
+        sys.exit(SAID_WHY)
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()  # returns when the other end is closed, also by the parent's death
+    os._exit(0)
+
+
+def run_ui(config: PageConfig) -> None:
+    """`arena ui`: the page alone, until a signal."""
+    prepare_home(config.home)
+    with bind(config.host, config.port) as listener:
+        from arena.app import create_app
+
+        async def beside(_: QuietServer) -> None:
+            await _answers(f"{config.page_url}/healthz", READY_SECONDS)
+            print(f"Arena ready at {config.page_url}", flush=True)
+
+        run(create_app(config), listener, beside)
+
+
+def run_up(config: PageConfig, server: ModelServer) -> None:
+    """`arena up`: the model server and the page, until a signal.
+
+    Raises UpError, or SystemExit with the child's status once it has said what is wrong.
+    """
+    prepare_home(config.home)
+    bind(server.host, server.port, "--serve-port").close()
+    child = Child(server)
+    with bind(config.host, config.port) as listener:
+        child.start()
+        try:
+            from arena.app import create_app
+
+            async def beside(page: QuietServer) -> None:
+                await _until_ready(config, child)
+                print(f"Arena ready at {config.page_url}", flush=True)
+                await _keep_up(child)
+
+            run(create_app(config), listener, beside)
+        except ChildSaidWhyError:
+            raise SystemExit(1) from None
+        finally:
+            child.stop()
+
+
+class ChildSaidWhyError(UpError):
+    """The child has printed its one line already; nothing is to be added."""
+
+
+async def _until_ready(config: PageConfig, child: Child) -> None:
+    """Wait for the models, then for the page; UpError as soon as the child has ended."""
+    waiting = asyncio.create_task(_answers(f"{child.server.url}/health", READY_SECONDS))
+    while not waiting.done():
+        await asyncio.wait([waiting], timeout=POLL_SECONDS)
+        status = child.exit_status
+        if status is not None and not waiting.done():
+            waiting.cancel()
+            raise (
+                ChildSaidWhyError("it said why")
+                if status == SAID_WHY
+                else UpError(
+                    f"the model server ended with status {status} before it was ready; "
+                    "run 'arena serve' alone to see why"
+                )
+            )
+    await waiting
+    await _answers(f"{config.page_url}/healthz", READY_SECONDS)
+
+
+async def _keep_up(child: Child) -> None:
+    """Start the model server again when it ends by itself, a few times."""
+    while True:
+        await asyncio.sleep(0.5)
+        status = child.exit_status
+        if status is None:
+            continue
+        if child.num_starts > MAX_RESTARTS:
+            raise UpError(
+                f"the model server ended {child.num_starts} times, last with status {status}; "
+                "run 'arena serve' alone to see why"
+            )
+        print(
+            f"arena: the model server ended with status {status}; starting it again",
+            file=sys.stderr,
+            flush=True,
+        )
+        await asyncio.sleep(min(8.0, 0.5 * 2**child.num_starts))
+        child.start()
+
+
+async def _answers(url: str, seconds: float) -> None:
+    """Return once the address answers 200; UpError when it does not in time."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    async with httpx2.AsyncClient(timeout=2.0, trust_env=False) as client:
+        while not await _is_ok(client, url):
+            if asyncio.get_running_loop().time() > deadline:
+                raise UpError(f"{url} did not answer within {seconds:.0f} s")
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _is_ok(client: httpx2.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(url)).status_code == 200
+    except httpx2.HTTPError:
+        return False
