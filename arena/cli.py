@@ -233,5 +233,163 @@ def serve_models(
     serve(config, on_ready=lambda url: print(f"Serving at {url}", flush=True))
 
 
+@app.command("tune")
+def tune_variant(
+    base: Annotated[
+        str | None, typer.Option("--base", help="starter, a variant, a folder or a hub id.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="starter, a file, a folder or a hub id (repeat)."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="full, lora, prefix, prompt or ia3.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the variant.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML file with the same keys as --set.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the rows.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", help="Optimizer steps at most.")
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option("--max-minutes", help="Wall time at most.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Peak learning rate.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Rows of one step on one process.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", help="Longest row in tokens.")
+    ] = None,
+    packing: Annotated[
+        bool | None, typer.Option("--packing/--no-packing", help="Join short rows exactly.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of order and weights.")] = None,
+    strict: Annotated[
+        bool | None, typer.Option("--strict", help="Stop at the first bad row.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting as key=value, such as lora.rank=8."),
+    ] = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Replace a variant of that name.")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Make an instruction-tuned variant of a base model."""
+    from tuning.commands import run_tune
+    from tuning.settings import parse_assignment
+
+    given = {
+        "base": base,
+        "data": tuple(data or ()),
+        "method": method,
+        "name": name,
+        "training.epochs": epochs,
+        "training.max_steps": max_steps,
+        "training.max_minutes": max_minutes,
+        "training.learning_rate": learning_rate,
+        "training.batch_size": batch_size,
+        "training.max_length": max_length,
+        "training.packing": packing,
+        "data_options.strict": strict,
+        "seed": seed,
+        "overwrite": overwrite,
+        "home": home,
+    }
+    settings = {key: value for key, value in given.items() if value not in (None, ())}
+    settings.update(parse_assignment(text) for text in assignments or ())
+    run_tune(config, settings, json_out=json_out)
+
+
+@app.command("eval")
+def eval_variants(
+    names: Annotated[
+        list[str], typer.Argument(help="Variants, packaged models, folders or hub ids.")
+    ],
+    suite: Annotated[
+        str, typer.Option("--suite", help="starter or a JSONL file of prompts and checks.")
+    ] = "starter",
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Only so many prompts, evenly spread.", min=1)
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Base of an adapter that does not name its own.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", help="Longest answer in tokens.", min=1)
+    ] = 96,
+    forgetting: Annotated[
+        bool,
+        typer.Option("--forgetting/--no-forgetting", help="Perplexity of plain held-out text."),
+    ] = True,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also write into a packaged model's variant.json.")
+    ] = False,
+    answers: Annotated[
+        Path | None, typer.Option("--answers", help="Write every answer to this JSONL file.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the accuracies to this PNG file.")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Score variants on an instruction suite whose answers are verified in code."""
+    from tuning.commands import run_eval
+
+    run_eval(
+        names,
+        home,
+        suite=suite,
+        limit=limit,
+        base=base,
+        max_new_tokens=max_new_tokens,
+        forgetting=forgetting,
+        write=write,
+        answers=answers,
+        plot=plot,
+        json_out=json_out,
+    )
+
+
+@models_app.command("list")
+def list_models(home: Home = DEFAULT_HOME, json_out: Json = False) -> None:
+    """Show the packaged models and the variants under home."""
+    from tuning.commands import run_list
+
+    run_list(home, json_out=json_out)
+
+
+@models_app.command("verify")
+def verify_models(
+    names: Annotated[list[str], typer.Argument(help="Variants to check.")],
+    base: Annotated[str | None, typer.Option("--base", help="Check against this base.")] = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Check hashes, tensors and base of variants."""
+    from tuning.commands import run_verify
+
+    run_verify(names, home, base)
+
+
+@models_app.command("remove")
+def remove_model(
+    name: Annotated[str, typer.Argument(help="Variant to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Delete a variant under home."""
+    from tuning.commands import run_remove
+
+    run_remove(name, home, yes=yes)
+
+
 if __name__ == "__main__":
     main()

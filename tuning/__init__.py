@@ -1,1 +1,24 @@
-"""Instruction-tuned variants of a base model: data, templates, methods, training, evaluation."""
+"""Instruction-tuned variants of a base model: data, templates, methods, training, evaluation.
+
+`from tuning import TuningConfig, tune` is the Python interface; torch loads with the first call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tuning.config import TuningConfig
+from tuning.errors import TuningError
+
+if TYPE_CHECKING:
+    from tuning.train import tune
+
+__all__ = ["TuningConfig", "TuningError", "tune"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tune":
+        from tuning.train import tune
+
+        return tune
+    raise AttributeError(f"module 'tuning' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Seals a finished folder with its `variant.json`, and writes files so that none is ever half there.
+"""Seals a finished folder with its `variant.json`, and writes files so that none is half there.
 
 Does not know what the weights mean; everything here is bytes, hashes and renames.
 """

@@ -1,0 +1,119 @@
+"""Tiny real checkpoints and data files for the tests of tuning: random weights, trained tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+WORDS = ["red", "blue", "green", "cat", "dog", "bird", "sun", "moon", "sea", "tree", "one", "two"]
+
+
+def rows(count: int = 48) -> list[dict[str, Any]]:
+    """Echo instructions: short, distinct, learnable by a tiny model."""
+    made = []
+    for index in range(count):
+        first, second = WORDS[index % 12], WORDS[(index * 5 + index // 12) % 12]
+        made.append(
+            {
+                "messages": [
+                    {"role": "user", "content": f"Say {first} then {second} number {index}."},
+                    {"role": "assistant", "content": f"{first} {second}"},
+                ]
+            }
+        )
+    return made
+
+
+def write_rows(path: Path, items: list[dict[str, Any]]) -> Path:
+    """Write items as JSON Lines."""
+    path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    return path
+
+
+def make_tokenizer(bos: bool = True) -> Any:
+    """A byte-level BPE tokenizer trained on the rows above, as a transformers tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>"] if bos else ["</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [message["content"] for row in rows() for message in row["messages"]]
+    tokenizer.train_from_iterator([*texts, "User: Assistant: System: "], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>" if bos else None
+    )
+
+
+def make_model(kind: str, vocabulary: int) -> Any:
+    """A random model of one architecture, small enough for a step in milliseconds."""
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
+
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(**shape))
+    if kind == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**shape))
+    assert kind == "gpt2", kind
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocabulary,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=256,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
+
+
+def make_base(folder: Path, kind: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
+    """Save a tiny base checkpoint with its tokenizer, no chat template."""
+    tokenizer = make_tokenizer()
+    model = make_model(kind, len(tokenizer)).to(dtype)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama base; session-wide, so never write into it."""
+    return make_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """48 echo instructions as JSON Lines."""
+    return write_rows(tmp_path / "rows.jsonl", rows())

@@ -1,0 +1,66 @@
+"""Turns the name of a base model into a folder on disk.
+
+Knows the packaged starter, the variants under home, folders and hub ids; loads no weights.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tuning.errors import TuningError
+
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class BaseError(TuningError):
+    """A base that cannot be found or loaded; names it and the remedy."""
+
+
+def resolve_base(name: str, home: Path, *, local_files_only: bool = False) -> Path:
+    """Folder of the model called `name`.
+
+    Looked up in this order: variants under `home`, the packaged models (`starter`, ...), a
+    folder of that path, a hub id, which is downloaded (safetensors, tokenizer, config only).
+    """
+    from tuning.starter import shipped_models
+
+    if re.fullmatch(r"[\w.-]+", name):
+        own = Path(home) / "models" / name
+        if own.is_dir() and not name.startswith("."):
+            return own
+        shipped = shipped_models()
+        if name in shipped:
+            return shipped[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if "/" in name and HUB_ID.fullmatch(name):
+        return _download(name, local_files_only)
+    raise BaseError(
+        f"base {name!r}: no variant under {home}, no packaged model "
+        f"({', '.join(shipped_models()) or 'none'}) and no folder; give one of these or a hub id "
+        "such as owner/model"
+    )
+
+
+def revision_of(folder: Path) -> str | None:
+    """Commit of a folder that lies in the hub cache, else None."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def _download(name: str, local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=local_files_only)
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BaseError(
+            f"base {name!r}: not a folder here, and the hub did not give it ({reason}); "
+            "check the id and the network, or give a folder"
+        ) from error

@@ -1,0 +1,105 @@
+"""Greedy answers of a loaded model to rendered prompts, in batches.
+
+Knows transformers and PEFT; knows nothing of suites or verifiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+BATCH = 32
+
+
+@torch.no_grad()
+def greedy_answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    special_tokens: bool = False,
+    stop_strings: Sequence[str] = (),
+    batch_size: int = BATCH,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[str]:
+    """The model's greedy continuation of each prompt, up to its EOS, special tokens left out.
+
+    `special_tokens` adds the tokenizer's own (as a plain prompt needs; a rendered chat has them).
+    Prompts of like length share a left-padded batch; with prompt tuning only prompts of equal
+    length do, because its virtual tokens stand before the padding.
+    """
+    ids = [
+        list(item)
+        for item in tokenizer(list(prompts), add_special_tokens=special_tokens)["input_ids"]
+    ]
+    answers = [""] * len(prompts)
+    was_training = model.training
+    model.eval()
+    try:
+        for group in _groups([len(item) for item in ids], batch_size, _needs_equal(model)):
+            texts = _generate(
+                model, tokenizer, [ids[at] for at in group], max_new_tokens, stop_strings
+            )
+            for at, text in zip(group, texts, strict=True):
+                answers[at] = text
+            if on_batch is not None:
+                on_batch(len(group))
+    finally:
+        model.train(was_training)
+    return answers
+
+
+def _needs_equal(model: Any) -> bool:
+    config = getattr(model, "active_peft_config", None)
+    return config is not None and str(config.peft_type).endswith("PROMPT_TUNING")
+
+
+def _groups(lengths: Sequence[int], batch_size: int, equal: bool) -> list[list[int]]:
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    groups: list[list[int]] = []
+    for at in order:
+        fits = groups and len(groups[-1]) < batch_size
+        if fits and not (equal and lengths[groups[-1][0]] != lengths[at]):
+            groups[-1].append(at)
+        else:
+            groups.append([at])
+    return groups
+
+
+def _generate(
+    model: Any,
+    tokenizer: Any,
+    ids: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_strings: Sequence[str],
+) -> list[str]:
+    from transformers import GenerationConfig
+
+    width = max(len(item) for item in ids)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    inputs = torch.full((len(ids), width), pad)
+    mask = torch.zeros_like(inputs)
+    for index, item in enumerate(ids):
+        inputs[index, width - len(item) :] = torch.tensor(item)
+        mask[index, width - len(item) :] = 1
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=pad,
+        stop_strings=list(stop_strings) or None,
+    )
+    extra = {"tokenizer": tokenizer} if stop_strings else {}
+    output = model.generate(
+        input_ids=inputs.to(model.device),
+        attention_mask=mask.to(model.device),
+        generation_config=settings,
+        **extra,
+    )
+    # Prompt tuning passes embeddings in, so its output holds the new tokens alone or all of them
+    # depending on the PEFT version; the prompt's ids at the start tell which.
+    new = output[:, width:] if torch.equal(output[:, :width].cpu(), inputs) else output
+    return list(tokenizer.batch_decode(new, skip_special_tokens=True))

@@ -1,0 +1,99 @@
+"""Draws loss curves and accuracies as PNG files; knows histories and numbers only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuning.errors import TuningError
+
+
+class PlotError(TuningError):
+    """A history that is missing or cannot be read."""
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Records of a variant's `history.jsonl`."""
+    path = folder / "history.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PlotError(f"{path}: no history to draw ({error}); tune the variant again") from error
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """Running mean over the last `window` values."""
+    sums, total = [], 0.0
+    for index, value in enumerate(values):
+        total += value
+        if index >= window:
+            total -= values[index - window]
+        sums.append(total / min(index + 1, window))
+    return sums
+
+
+def draw_losses(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Training loss (thin, and smoothed) and held-out loss (points) over steps, one colour each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for index, (name, records) in enumerate(histories.items()):
+        colour = f"C{index}"
+        train = [(item["step"], item["loss"]) for item in records if "loss" in item]
+        heldout = [(item["step"], item["eval_loss"]) for item in records if "eval_loss" in item]
+        if train:
+            steps, losses = zip(*train, strict=True)
+            axes.plot(steps, losses, color=colour, alpha=0.25, linewidth=0.8)
+            smoothed = smooth(losses, max(1, len(losses) // 25))
+            axes.plot(steps, smoothed, color=colour, label=f"{name}: training")
+        if heldout:
+            steps, losses = zip(*heldout, strict=True)
+            axes.plot(steps, losses, "o--", color=colour, markersize=4, label=f"{name}: held out")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss per response token (nats)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def draw_accuracies(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy per family as grouped bars with their intervals; one colour for each model."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    families = ["all", *sorted({name for item in results for name in item["families"]})]
+    figure = Figure(figsize=(max(7.0, 0.6 * len(families)), 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    width = 0.8 / len(results)
+    for index, item in enumerate(results):
+        scores = [item, *(item["families"].get(name) for name in families[1:])]
+        for at, score in enumerate(scores):
+            if score is None:
+                continue
+            spread = [
+                [score["accuracy"] - score["lower"]],
+                [score["upper"] - score["accuracy"]],
+            ]
+            axes.bar(
+                at + index * width,
+                score["accuracy"],
+                width,
+                yerr=spread,
+                color=f"C{index}",
+                error_kw={"linewidth": 0.8},
+                label=item["name"] if at == 0 else None,
+            )
+    axes.set_xticks([at + 0.4 - width / 2 for at in range(len(families))], families, rotation=60)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("share of instructions followed")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)

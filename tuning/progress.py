@@ -1,0 +1,179 @@
+"""Shows a run while it goes on, keeps its history, and says when to evaluate, save and stop.
+
+Knows steps, losses and the terminal; changes no weights.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from transformers import TrainerCallback
+
+from tuning.config import CheckOptions
+from tuning.trainer import Clock
+
+EVALUATIONS = 5
+LINE_SECONDS = 10.0
+
+
+class History:
+    """The records of a run, one JSON line each: losses, held-out losses, sample answers."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.records: list[dict[str, Any]] = []
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append one record, also to the file, whole lines only."""
+        self.records.append(record)
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def keep_until(self, step: int) -> None:
+        """Forget what lies after `step`, as when a run goes on from a checkpoint."""
+        self.records = [record for record in self.records if record["step"] <= step]
+        if self._path is not None:
+            lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
+            self._path.write_text("".join(lines), encoding="utf-8")
+
+    @property
+    def losses(self) -> list[tuple[int, float]]:
+        """(step, training loss) of every step."""
+        return [(item["step"], item["loss"]) for item in self.records if "loss" in item]
+
+    @property
+    def eval_losses(self) -> list[tuple[int, float]]:
+        """(step, held-out loss) of every evaluation."""
+        return [(item["step"], item["eval_loss"]) for item in self.records if "eval_loss" in item]
+
+
+class RunControl(TrainerCallback):  # type: ignore[misc]
+    """Ends the run by clock or patience and asks for evaluations and checkpoints."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        checks: CheckOptions,
+        history: History,
+        *,
+        has_heldout: bool,
+        sample: Callable[[int], None],
+    ) -> None:
+        self._clock = clock
+        self._checks = checks
+        self._history = history
+        self._has_heldout = has_heldout
+        self._sample = sample
+        self._evaluated = 0
+        self._saved_at = time.monotonic()
+        self.stopped_early = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A resumed run does not repeat the evaluations it has behind it."""
+        self._evaluated = int(self._clock.progress(state.global_step) * EVALUATIONS)
+        self._saved_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After each optimizer step: is it over, is an evaluation or a checkpoint due?"""
+        step, progress = state.global_step, self._clock.progress(state.global_step)
+        control.should_log = True
+        control.should_training_stop = control.should_training_stop or progress >= 1
+        due = int(progress * EVALUATIONS) > self._evaluated
+        if self._checks.eval_every is not None:
+            due = step % self._checks.eval_every == 0 or progress >= 1
+        self._evaluated = int(progress * EVALUATIONS)
+        control.should_evaluate = due and self._has_heldout
+        control.should_save = not control.should_training_stop and self._save_due(step)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Sample answers, then early stopping by the held-out loss."""
+        self._sample(state.global_step)
+        losses = [loss for _, loss in self._history.eval_losses]
+        patience = self._checks.patience
+        if patience is not None and len(losses) > patience:
+            best = min(range(len(losses)), key=losses.__getitem__)
+            if len(losses) - 1 - best >= patience:
+                self.stopped_early = True
+                control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the seconds to the next checkpoint from the end of this one."""
+        self._saved_at = time.monotonic()
+
+    def _save_due(self, step: int) -> bool:
+        if self._checks.save_steps is not None:
+            return step % self._checks.save_steps == 0
+        every = self._checks.save_every
+        return every > 0 and time.monotonic() - self._saved_at >= every
+
+
+class Display(TrainerCallback):  # type: ignore[misc]
+    """A progress bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, console: Console, clock: Clock, history: History) -> None:
+        self._console = console
+        self._clock = clock
+        self._history = history
+        self._tokens = 0
+        self._first = self._printed = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the bar, and the count of tokens per second."""
+        self._first = self._printed = time.monotonic()
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("training", total=1.0, text="")
+            self._bar.start()
+
+    def count(self, num_tokens: int) -> None:
+        """Add the tokens of one batch."""
+        self._tokens += num_tokens
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the bar; off a terminal print now and then."""
+        progress = self._clock.progress(state.global_step)
+        text = self._text(state.global_step, progress)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=progress, text=text)
+        elif time.monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = time.monotonic()
+            self._console.print(f"{progress:4.0%} {text}", highlight=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the bar; also when the run failed."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _text(self, step: int, progress: float) -> str:
+        seconds = max(1e-9, time.monotonic() - self._first)
+        parts = [f"step {step}"]
+        if self._history.losses:
+            recent = [loss for _, loss in self._history.losses[-20:]]
+            parts.append(f"loss {sum(recent) / len(recent):.3f}")
+        if self._history.eval_losses:
+            parts.append(f"held-out {self._history.eval_losses[-1][1]:.3f}")
+        parts.append(f"{self._tokens / seconds:,.0f} tokens/s")
+        if progress > 0.01:
+            parts.append(f"{self._clock.elapsed * (1 / progress - 1):.0f} s left")
+        return ", ".join(parts)

@@ -1,0 +1,190 @@
+"""A transformers Trainer that scores label positions only and follows the planned order.
+
+Knows tensors, steps and the clock; knows neither data files nor variant folders.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from tuning.encode import IGNORED
+from tuning.errors import TuningError
+
+
+class NonFiniteLossError(TuningError):
+    """The loss became NaN or infinite; names the step and the rows of its batch."""
+
+
+def label_loss(
+    model: Any, batch: dict[str, torch.Tensor], *, virtual_tokens: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of cross entropies, number of labels) of one batch.
+
+    Only the positions whose next token is a label reach the output head, which for short answers
+    is most of the work saved. `virtual_tokens` are hidden states that precede the ids (prompt
+    tuning puts its own there).
+    """
+    labels = batch["labels"]
+    targets = torch.full_like(labels, IGNORED)
+    targets[:, :-1] = labels[:, 1:]
+    scored = targets != IGNORED
+    keep = scored
+    if virtual_tokens:
+        keep = torch.nn.functional.pad(scored, (virtual_tokens, 0), value=False)
+    inputs = {"input_ids": batch["input_ids"]}
+    if "position_ids" in batch:
+        inputs["position_ids"] = batch["position_ids"]
+    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
+    logits = logits.view(-1, logits.shape[-1]).float()
+    loss = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="sum")
+    return loss, scored.sum()
+
+
+class Clock:
+    """How far a run is, by steps and by time; the larger of the two drives the learning rate.
+
+    Each step's answer is given once and kept, and rank 0's clock counts for all processes, so
+    that schedule, stop and history agree. `replayed` holds the answers of an earlier run.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        max_seconds: float | None,
+        started: float,
+        replayed: Mapping[int, float] | None = None,
+    ) -> None:
+        self.total_steps = total_steps
+        self.max_seconds = max_seconds
+        self.started = started
+        """`time.monotonic()` at the start; moved back on resume by the seconds spent before."""
+        self._answers: dict[int, float] = dict(replayed or {})
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def progress(self, step: int) -> float:
+        """From 0 to 1 after `step` steps; 1 means that the run is over."""
+        if step not in self._answers:
+            share = step / self.total_steps
+            if self.max_seconds is not None and step > 0:
+                share = max(share, _from_main(self.elapsed) / self.max_seconds)
+            self._answers[step] = round(min(1.0, share), 6)
+        return self._answers[step]
+
+
+def _from_main(value: float) -> float:
+    """Rank 0's value on every process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    box = torch.tensor([value], dtype=torch.float64)
+    if torch.cuda.is_available():
+        box = box.cuda()
+    torch.distributed.broadcast(box, 0)
+    return float(box)
+
+
+def schedule_factor(progress: float, schedule: str, warmup: float) -> float:
+    """Share of the peak learning rate at `progress` (0 to 1) of the run."""
+    if progress < warmup:
+        return max(progress / warmup, 0.01)
+    rest = (progress - warmup) / max(1e-9, 1 - warmup)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * rest))
+    return 1 - rest if schedule == "linear" else 1.0
+
+
+class SftTrainer(Trainer):  # type: ignore[misc]
+    """Supervised fine-tuning on the rows of a `PlannedRows`."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,
+        virtual_tokens: int,
+        factor: Callable[[int], float],
+        name_rows: Callable[[list[int]], str],
+        on_log: Callable[[dict[str, Any]], None],
+        on_batch: Callable[[int], None],
+        heldout: Sequence[dict[str, torch.Tensor]] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True
+        self._virtual_tokens = virtual_tokens
+        self._factor = factor
+        self._name_rows = name_rows
+        self._on_log = on_log
+        self._on_batch = on_batch
+        self._heldout = heldout
+        self.num_tokens_seen = 0
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Cross entropy over label positions, averaged over all labels of the whole step."""
+        assert not return_outputs
+        total, items = label_loss(model, inputs, virtual_tokens=self._virtual_tokens)
+        if num_items_in_batch is None:
+            return total / items
+        # Gradients are averaged over processes, while num_items counts the labels of them all.
+        return total * self.accelerator.num_processes / num_items_in_batch
+
+    def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any) -> Any:
+        """One forward and backward pass; a loss that is no number stops the run before the step."""
+        loss = super().training_step(model, inputs, *args)
+        if not torch.isfinite(loss):
+            rows = self._name_rows(inputs["examples"].tolist())
+            raise NonFiniteLossError(
+                f"loss is {loss.item()} at step {self.state.global_step + 1} (rows {rows}); lower "
+                "training.learning_rate or mend these rows"
+            )
+        self.num_tokens_seen += inputs["input_ids"].numel()
+        self._on_batch(inputs["input_ids"].numel())
+        return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """A schedule that follows steps or the clock, whichever is further."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, self._factor
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the Trainer's estimate walks all parameters at every step."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Keep the Trainer's own record and pass it on."""
+        super().log(logs, start_time)
+        self._on_log({"step": self.state.global_step, **logs})
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Mean loss per label of the held-out rows; every process computes it whole."""
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        model.eval()
+        total, items = 0.0, 0
+        for batch in self._heldout:
+            inputs = self._prepare_inputs(batch)
+            loss, count = label_loss(model, inputs, virtual_tokens=self._virtual_tokens)
+            total, items = total + float(loss), items + int(count)
+        model.train()
+        metrics = {"eval_loss": total / items}
+        self.log(metrics)
+        return metrics
