@@ -1,0 +1,13 @@
+"""The embedded small language model: its world, corpus, instructions, pretraining, weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
+NAMES = ("starter", "starter-full", "starter-lora", "starter-prefix")
+
+
+def shipped_models() -> dict[str, Path]:
+    """The models that travel in the package: name to variant folder, base first."""
+    return {name: WEIGHTS / name for name in NAMES if (WEIGHTS / name).is_dir()}

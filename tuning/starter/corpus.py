@@ -1,0 +1,106 @@
+"""Documents of the starter's world: the text its base model is pretrained on.
+
+Every document follows from a seed and its number alone, so that training can resume anywhere.
+Documents state facts, tell stories and ask questions, but never answer an asked one: following
+instructions is left to tuning. Knows no tokenizer and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from random import Random
+
+from tuning.starter.family import Family
+from tuning.starter.instructions import families, is_heldout
+
+# Share of each family in the corpus, by statements; in-context skills need the most text.
+WEIGHTS = {
+    "capital": 6.0,
+    "continent": 2.5,
+    "language": 3.5,
+    "element": 5.0,
+    "animal": 6.0,
+    "job": 4.0,
+    "colour": 1.5,
+    "addition": 7.0,
+    "subtraction": 4.0,
+    "multiplication": 2.5,
+    "number order": 3.0,
+    "opposite": 5.0,
+    "plural": 3.0,
+    "past tense": 3.5,
+    "comparison": 3.0,
+    "category": 5.0,
+    "yes or no": 4.0,
+    "odd one out": 8.0,
+    "list": 5.0,
+    "letters": 5.0,
+    "sentiment": 2.5,
+    "repeat": 6.0,
+    "reading": 10.0,
+    "note": 2.5,
+    "story": 4.0,
+}
+SHEET_SHARE = 0.06
+HELDOUT_DOCUMENTS = 200
+
+
+@lru_cache
+def _weighted() -> tuple[list[Family], list[float]]:
+    chosen = [family for family in families() if family.name in WEIGHTS]
+    return chosen, [WEIGHTS[family.name] for family in chosen]
+
+
+def document(number: int, *, seed: str = "corpus") -> str:
+    """The document with this number: facts of several kinds, one subject, or a question sheet."""
+    rng = Random(f"{seed} {number}")
+    if rng.random() < SHEET_SHARE:
+        return _sheet(rng)
+    pool, weights = _weighted()
+    if rng.random() < 0.5:  # one subject, several sentences
+        family = rng.choices(pool, weights)[0]
+        subject = rng.choice(_entities(family))
+        texts = [family.statement(subject, rng) for _ in range(rng.randint(2, 5))]
+        texts = list(dict.fromkeys(texts))
+    else:
+        picked = rng.choices(pool, weights, k=rng.randint(4, 10))
+        texts = [_statement(family, rng) for family in picked]
+    lines = rng.random() < 0.3 or any("\n" in text for text in texts)
+    return ("\n" if lines else " ").join(texts)
+
+
+def documents(start: int = 0, *, seed: str = "corpus") -> Iterator[str]:
+    """All documents from number `start` on, without end."""
+    number = start
+    while True:
+        yield document(number, seed=seed)
+        number += 1
+
+
+def heldout_documents() -> list[str]:
+    """Documents of another seed, on which perplexity is measured."""
+    return [document(number, seed="held-out") for number in range(HELDOUT_DOCUMENTS)]
+
+
+def _statement(family: Family, rng: Random) -> str:
+    return family.statement(rng.choice(_entities(family)), rng)
+
+
+@lru_cache
+def _entities(family: Family) -> list[str]:
+    return list(family.entities())
+
+
+def _sheet(rng: Random) -> str:
+    """Instructions without answers, as on a worksheet; none about a held-out entity."""
+    pool = list(families())
+    lines: list[str] = []
+    wanted = rng.randint(4, 9)
+    while len(lines) < wanted:
+        family = rng.choice(pool)
+        tasks = family.tasks(rng.choice(_entities(family)), rng)
+        open_tasks = [task for task in tasks if not is_heldout(task.entity)]
+        if open_tasks:
+            lines.append(rng.choice(open_tasks).prompt)
+    return "\n".join(lines)

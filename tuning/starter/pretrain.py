@@ -1,0 +1,329 @@
+"""Pretraining of the starter's base model on the generated corpus, from tokenizer to checkpoint.
+
+Run by `arena starter pretrain`; resumable at any moment from the last whole checkpoint. Knows
+nothing of instructions' answers: those are tuning's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tuning.errors import TuningError
+from tuning.starter import corpus
+
+END = "<|endoftext|>"
+PAD = "<|pad|>"
+
+
+class PretrainError(TuningError):
+    """Pretraining cannot start or go on; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run. Sizes in tokens, times in minutes."""
+
+    minutes: float = 60.0
+    seed: int = 0
+    vocab_size: int = 3072
+    tokenizer_documents: int = 40_000
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    context: int = 256
+    batch_size: int = 12
+    matrix_learning_rate: float = 0.02
+    embedding_learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 150
+    decay_share: float = 0.3
+    checkpoint_minutes: float = 5.0
+
+
+def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the corpus: any text has an encoding that decodes to itself."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[END, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (corpus.document(number) for number in range(config.tokenizer_documents))
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", pair=f"{END} $A $B", special_tokens=[(END, tokenizer.token_to_id(END))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=2 * config.context,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A fresh Llama-type model of the configured size, fp32."""
+    torch.manual_seed(config.seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            num_key_value_heads=config.num_kv_heads,
+            max_position_embeddings=2 * config.context,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            initializer_range=0.02,
+        )
+    )
+
+
+class TokenStream:
+    """Rows of `context + 1` token ids cut from the endless corpus; its position can be saved."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, length: int, state: dict[str, Any] | None = None
+    ) -> None:
+        self.tokenizer, self.length = tokenizer, length
+        self.next_document = int(state["next_document"]) if state else 0
+        self.rest: list[int] = list(state["rest"]) if state else []
+
+    def state(self) -> dict[str, Any]:
+        """What `__init__` needs to go on from here."""
+        return {"next_document": self.next_document, "rest": self.rest}
+
+    def batch(self, rows: int) -> torch.Tensor:
+        """The next rows, shape `(rows, length)`, dtype int64."""
+        wanted = rows * self.length
+        while len(self.rest) < wanted:
+            texts = [corpus.document(self.next_document + i) for i in range(256)]
+            self.next_document += len(texts)
+            for ids in self.tokenizer(texts)["input_ids"]:
+                self.rest.extend(ids)
+        taken, self.rest = self.rest[:wanted], self.rest[wanted:]
+        return torch.tensor(taken).view(rows, self.length)
+
+
+def make_optimizers(model: LlamaForCausalLM, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms.
+
+    Muon orthogonalises the momentum of each matrix (Jordan et al., 2024), which on this model
+    needs fewer tokens than AdamW for the same loss.
+    """
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(
+            matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay
+        ),
+        torch.optim.AdamW(
+            others, lr=config.embedding_learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+        ),
+    ]
+
+
+def schedule(config: PretrainConfig, step: int, progress: float) -> float:
+    """Factor on the learning rates: warm-up, plateau, then linear decay to zero.
+
+    `progress` is the share of the time budget that is spent, in [0, 1].
+    """
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    left = (1.0 - progress) / config.decay_share
+    return min(warm, max(0.0, min(1.0, left)))
+
+
+def loss_of(model: LlamaForCausalLM, batch: torch.Tensor, *, autocast: bool) -> torch.Tensor:
+    """Mean next-token cross entropy in nats; `batch` has shape `(rows, context + 1)`."""
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=autocast):
+        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+    flat = logits.float().flatten(0, 1)
+    return torch.nn.functional.cross_entropy(flat, batch[:, 1:].flatten())
+
+
+@torch.no_grad()
+def heldout_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
+    """Mean nats a token over the held-out documents, each read from its beginning."""
+    model.eval()
+    total, count = 0.0, 0
+    device = next(model.parameters()).device
+    for text in corpus.heldout_documents():
+        ids = tokenizer(text + END, return_tensors="pt")["input_ids"][:, :512].to(device)
+        total += loss_of(model, ids, autocast=False).item() * (ids.shape[1] - 1)
+        count += ids.shape[1] - 1
+    model.train()
+    return total / count
+
+
+def pretrain(
+    config: PretrainConfig,
+    out: Path,
+    *,
+    report: Callable[[dict[str, float]], None] = lambda record: None,
+) -> dict[str, Any]:
+    """Train for `config.minutes` of wall time and write a base checkpoint to `out`.
+
+    Interrupted, the same call goes on from `out/checkpoint`. `report` receives one record every
+    few steps. Returns the summary that goes into `variant.json`.
+    Raises `PretrainError` if `out` holds a run with another configuration.
+    """
+    run = _Run.start(config, out)
+    began, spent_before = time.monotonic(), run.seconds
+    saved_at = began
+    while run.seconds < config.minutes * 60:
+        loss = run.train_step()
+        run.seconds = spent_before + time.monotonic() - began
+        if run.step % 20 == 0:
+            record = run.record(loss)
+            report(record)
+        if time.monotonic() - saved_at > config.checkpoint_minutes * 60:
+            run.save()
+            saved_at = time.monotonic()
+    return run.finish()
+
+
+class _Run:
+    """Model, optimizers, data position and history of one run."""
+
+    def __init__(self, config: PretrainConfig, out: Path, state: dict[str, Any] | None) -> None:
+        self.config, self.out = config, out
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.autocast = self.device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.tokenizer: PreTrainedTokenizerFast
+        if state:
+            self.tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "checkpoint")
+        else:
+            self.tokenizer = train_tokenizer(config)
+        self.model = build_model(config, self.tokenizer).to(self.device)
+        self.optimizers = make_optimizers(self.model, config)
+        self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.stream = TokenStream(
+            self.tokenizer, config.context + 1, state["stream"] if state else None
+        )
+        self.step = int(state["step"]) if state else 0
+        self.seconds = float(state["seconds"]) if state else 0.0
+        self.history: list[dict[str, float]] = list(state["history"]) if state else []
+        if state:
+            self.model.load_state_dict(state["model"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+
+    @classmethod
+    def start(cls, config: PretrainConfig, out: Path) -> _Run:
+        """A new run, or the one whose whole checkpoint lies in `out`."""
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "checkpoint" / "state.pt"
+        if not path.is_file():
+            return cls(config, out, None)
+        # Our own training state, read with the restricted unpickler; never published.
+        state = torch.load(path, weights_only=True)
+        if state["config"] != asdict(config) | {"minutes": state["config"]["minutes"]}:
+            raise PretrainError(
+                f"{out} holds a run with another configuration; choose another --out or remove it"
+            )
+        return cls(config, out, state)
+
+    def train_step(self) -> float:
+        """One optimizer step; returns the loss in nats a token."""
+        factor = schedule(self.config, self.step, self.seconds / (self.config.minutes * 60))
+        for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        batch = self.stream.batch(self.config.batch_size).to(self.device)
+        loss = loss_of(self.model, batch, autocast=self.autocast)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return loss.item()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens trained on so far."""
+        return self.step * self.config.batch_size * self.config.context
+
+    def record(self, loss: float) -> dict[str, float]:
+        """Add to and return the newest line of the history."""
+        self.history.append(
+            {
+                "step": self.step,
+                "tokens": self.num_tokens,
+                "seconds": round(self.seconds, 1),
+                "loss": round(loss, 4),
+            }
+        )
+        return self.history[-1]
+
+    def save(self) -> None:
+        """Write `out/checkpoint` whole or not at all."""
+        part = self.out / "checkpoint.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        self.tokenizer.save_pretrained(part)
+        state = {
+            "config": asdict(self.config),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "stream": self.stream.state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        with (part / "state.pt").open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        final = self.out / "checkpoint"
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the bf16 checkpoint, the history and the curve; return the summary."""
+        self.save()
+        loss = heldout_loss(self.model, self.tokenizer)
+        model = self.out / "model"
+        self.model.to(torch.bfloat16).save_pretrained(model)  # type: ignore[arg-type]
+        self.tokenizer.save_pretrained(model)
+        lines = "".join(json.dumps(record) + "\n" for record in self.history)
+        (model / "history.jsonl").write_text(lines)
+        return {
+            "config": asdict(self.config),
+            "num_parameters": sum(p.numel() for p in self.model.parameters()),
+            "num_tokens": self.num_tokens,
+            "num_documents": self.stream.next_document,
+            "steps": self.step,
+            "minutes": round(self.seconds / 60, 1),
+            "device": self.device,
+            "precision": "bf16 autocast" if self.autocast else "fp32",
+            "heldout_loss": round(loss, 4),
+            "heldout_perplexity": round(math.exp(loss), 3),
+        }
+
+
+def sample_lines(history: list[dict[str, float]]) -> Iterator[tuple[float, float]]:
+    """(million tokens, loss) points for the learning curve."""
+    return ((record["tokens"] / 1e6, record["loss"]) for record in history)
