@@ -6,7 +6,8 @@ Knows rows and slots; runs no model and chooses no token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
@@ -26,6 +27,7 @@ class Row:
     length: int
     pending: list[int]
     capacity: int
+    prompt_logprobs: list[float | None] = field(default_factory=list)
 
     @property
     def is_decoding(self) -> bool:
@@ -45,7 +47,8 @@ class Ready:
 class StepPlan:
     """One forward: row i contributes `counts[i]` tokens of adapter `adapters[i]`.
 
-    `tokens` and `positions` are [1, all tokens]; `wanted` are the places whose logits are needed.
+    `tokens` and `positions` are [1, all tokens]; `wanted` are the places whose logits are needed:
+    `spans[i]` of them, in order, belong to row i, and the last one is for its next token.
     """
 
     rows: list[Row]
@@ -54,13 +57,32 @@ class StepPlan:
     tokens: torch.Tensor
     positions: torch.Tensor
     wanted: torch.Tensor
+    spans: list[int]
     layout: Layout
 
     def collect(self, logits: torch.Tensor) -> Ready:
-        """Pick the rows whose prompt is complete after this step; call after lengths advanced."""
-        places = [i for i, row in enumerate(self.rows) if not row.pending]
-        picked = logits if len(places) == len(self.rows) else logits[places]
-        return Ready([self.rows[i] for i in places], picked)
+        """Pick the rows whose prompt is complete after this step; call after lengths advanced.
+
+        `logits` are [sum(spans), vocab]; rows that asked for it note their prompt's log
+        probabilities on the way.
+        """
+        ends = list(accumulate(self.spans))
+        for row, end, span in zip(self.rows, ends, self.spans, strict=True):
+            if row.request.prompt_logprobs and not row.is_decoding:
+                note_prompt(row, logits[end - span : end])
+        ready = [i for i, row in enumerate(self.rows) if not row.pending]
+        places = [ends[i] - 1 for i in ready]
+        picked = logits if len(places) == len(logits) else logits[places]
+        return Ready([self.rows[i] for i in ready], picked)
+
+
+def note_prompt(row: Row, logits: torch.Tensor) -> None:
+    """Log probabilities of the prompt tokens that follow the ones just run."""
+    known = row.prompt_logprobs or [None]
+    following = row.request.prompt[len(known) : len(known) + len(logits)]
+    scores = torch.log_softmax(logits[: len(following)].float(), dim=-1)
+    index = torch.tensor(following, dtype=torch.long, device=logits.device)[:, None]
+    row.prompt_logprobs = [*known, *scores.gather(1, index)[:, 0].tolist()]
 
 
 def plan_step(rows: Sequence[Row], pool: KVPool, prefill_chunk: int) -> StepPlan:
@@ -82,15 +104,19 @@ def plan_step(rows: Sequence[Row], pool: KVPool, prefill_chunk: int) -> StepPlan
     tokens: list[int] = []
     positions: list[int] = []
     lines: list[int] = []
+    wanted: list[int] = []
+    spans: list[int] = []
     chunks: list[Chunk] = []
     for row, count in zip(chosen, counts, strict=True):
         if not row.is_decoding:
             chunks.append(Chunk(len(tokens), len(tokens) + count, row.slot, row.length))
+        span = count if row.request.prompt_logprobs and not row.is_decoding else 1
+        wanted += range(len(tokens) + count - span, len(tokens) + count)
+        spans.append(span)
         tokens += row.pending[:count]
         positions += range(row.length, row.length + count)
         first = row.slot * pool.capacity + row.length
         lines += range(first, first + count)
-    ends = torch.tensor(counts).cumsum(0) - 1
     device = pool.device
     layout = Layout(
         [row.slot for row in decoding],
@@ -104,6 +130,7 @@ def plan_step(rows: Sequence[Row], pool: KVPool, prefill_chunk: int) -> StepPlan
         [row.request.adapter for row in chosen],
         torch.tensor([tokens], device=device),
         torch.tensor([positions], device=device),
-        ends.to(device),
+        torch.tensor(wanted, device=device),
+        spans,
         layout,
     )

@@ -21,7 +21,8 @@ from serving.errors import EngineFailure, ModelLoadError, OutOfMemoryFailure
 from serving.kv import KVPool
 from serving.lora import LoraBank, PreparedBank
 from serving.prefix import KVPrefix, prefix_layers, prompt_layers
-from serving.request import EngineRequest, FailureEvent, FinishReason, TokenEvent
+from serving.prefix_cache import PrefixCache
+from serving.request import EngineRequest, FailureEvent, FinishReason, PrefillEvent, TokenEvent
 from serving.sampling import Choice, Sampler, choose
 
 
@@ -33,6 +34,21 @@ class EngineLimits:
     kv_tokens: int = 65_536
     max_total_tokens: int = 2_048
     prefill_chunk: int = 256
+    prefix_cache_tokens: int = 0
+
+
+@dataclass
+class StepTimes:
+    """Seconds of decode steps by number of rows, apart for steps with and without tuned rows."""
+
+    plain: dict[int, tuple[int, float]] = field(default_factory=dict)
+    tuned: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+    def note(self, num_rows: int, seconds: float, *, tuned: bool) -> None:
+        """Add one step."""
+        table = self.tuned if tuned else self.plain
+        count, total = table.get(num_rows, (0, 0.0))
+        table[num_rows] = (count + 1, total + seconds)
 
 
 @dataclass
@@ -46,6 +62,7 @@ class EngineStats:
     rows_cancelled: int = 0
     rows_failed: int = 0
     max_rows_together: int = 0
+    times: StepTimes = field(default_factory=StepTimes)
 
 
 @dataclass
@@ -74,6 +91,7 @@ class Engine:
         self._adapters: dict[str, LoadedAdapter] = {}
         self._state = attention.install(model)
         self.pool = self._learn_geometry()
+        self.cache = PrefixCache(limits.prefix_cache_tokens)
 
     # --- requests -------------------------------------------------------------------------
 
@@ -97,12 +115,17 @@ class Engine:
             return
         self.stats.max_rows_together = max(self.stats.max_rows_together, len(self.rows))
         plan = plan_step(self.rows, self.pool, self.limits.prefill_chunk)
+        start = time.perf_counter()
         try:
             logits = self._forward(plan)
         except Exception as error:
             self._recover(plan, error)
             return
+        tuned = any(name in self.bank.seats for name in plan.adapters)
         self._advance(plan, logits)
+        if not plan.layout.chunks:
+            seconds = time.perf_counter() - start
+            self.stats.times.note(len(plan.rows), seconds, tuned=tuned)
 
     def fail_all(self, error: Exception) -> None:
         """End every request, running or waiting, with `error`."""
@@ -131,6 +154,7 @@ class Engine:
         assert all(a.adapter.name in loaded for a in gone), "a running adapter cannot go"
         self.bank.install(prepared)
         self._adapters = loaded
+        self.cache.forget({None, *loaded})
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -194,26 +218,46 @@ class Engine:
                 continue
             loaded = self._adapters[request.adapter] if request.adapter is not None else None
             prefix = loaded.prefix if loaded else None
-            start = prefix.num_tokens if prefix else 0
-            need = start + len(request.prompt) + request.max_new_tokens
+            virtual = prefix.num_tokens if prefix else 0
+            need = virtual + len(request.prompt) + request.max_new_tokens
             capacity = max([need, *(row.capacity for row in self.rows)])
             if self.rows and not self.pool.fits(len(self.rows) + 1, capacity):
                 return  # It waits for memory; rows that finish give it back.
             self.waiting.popleft()
             try:
                 self.pool.reserve(len(self.rows) + 1, capacity)
-                slot = len(self.rows)
-                if prefix is not None:
-                    self.pool.write_prefix(slot, prefix.layers)
+                self._join(request, loaded, virtual, need)
             except (RuntimeError, MemoryError) as error:
                 self.stats.rows_failed += 1
                 request.sink(FailureEvent(as_failure(error)))
-                continue
-            if loaded is not None:
-                loaded.num_running += 1
-            request.started_at = time.monotonic()
-            sampler = Sampler(request.sampling, request.prompt, request.mask)
-            self.rows.append(Row(request, sampler, slot, start, list(request.prompt), need))
+
+    def _join(
+        self, request: EngineRequest, loaded: LoadedAdapter | None, virtual: int, need: int
+    ) -> None:
+        """Make a row of a request: virtual tokens and a remembered beginning go in at once."""
+        slot, known = len(self.rows), 0
+        if loaded is not None and loaded.prefix is not None:
+            self.pool.write_prefix(slot, loaded.prefix.layers)
+        if not request.prompt_logprobs:
+            known, layers = self.cache.find(request.adapter, request.prompt)
+            if known:
+                self.pool.write_prefix(slot, layers, virtual)
+        request.started_at = time.monotonic()
+        sampler = Sampler(request.sampling, request.prompt, request.mask)
+        pending = list(request.prompt[known:])
+        self.rows.append(Row(request, sampler, slot, virtual + known, pending, need))
+        if loaded is not None:
+            loaded.num_running += 1
+
+    def _remember(self, row: Row) -> None:
+        """Keep the keys and values of a prompt that just ran for prompts that begin alike."""
+        request = row.request
+        if self.cache.wants(request.adapter, request.prompt):
+            virtual = row.length - len(request.prompt)
+            layers = self.pool.read(row.slot, row.length)
+            self.cache.store(
+                request.adapter, request.prompt, [(k[virtual:], v[virtual:]) for k, v in layers]
+            )
 
     def _forward(self, plan: StepPlan) -> torch.Tensor:
         """Logits [wanted places, vocab] of the step's tokens."""
@@ -238,9 +282,15 @@ class Engine:
         for row, count in zip(plan.rows, plan.counts, strict=True):
             row.length += count
             row.pending = row.pending[count:]
-        ready = plan.collect(logits)
+        with torch.inference_mode():
+            ready = plan.collect(logits)
         if not ready.rows:
             return
+        for row in ready.rows:
+            if not row.is_decoding:
+                self._remember(row)
+                if row.request.prompt_logprobs:
+                    row.request.sink(PrefillEvent(tuple(row.prompt_logprobs)))
         choices = self._choose(ready.rows, ready.logits)
         for row, choice in zip(ready.rows, choices, strict=True):
             if isinstance(choice, Exception):

@@ -57,6 +57,7 @@ def engine_limits(model: PreTrainedModel, limits: Limits) -> EngineLimits:
         kv_tokens=budget,
         max_total_tokens=total,
         prefill_chunk=limits.prefill_chunk,
+        prefix_cache_tokens=limits.prefix_cache_tokens,
     )
 
 

@@ -199,6 +199,12 @@ def prompts(count: int, seed: int = 0, longest: int = 24) -> list[tuple[int, ...
     return found
 
 
+def long_prompt(length: int, seed: int = 0) -> tuple[int, ...]:
+    """A random prompt of exactly this length."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(2, VOCAB, (length,), generator=generator).tolist())
+
+
 def texts(ids: Sequence[int]) -> str:
     """What the tiny tokenizer makes of ids."""
     return str(make_tokenizer().decode(list(ids), skip_special_tokens=True))

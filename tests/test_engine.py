@@ -14,7 +14,14 @@ from transformers import AutoModelForCausalLM
 from serving.adapters import read_adapter
 from serving.engine import Engine, EngineLimits
 from serving.errors import EngineFailure, ModelLoadError
-from serving.request import EngineRequest, Event, FailureEvent, FinishReason, TokenEvent
+from serving.request import (
+    EngineRequest,
+    Event,
+    FailureEvent,
+    FinishReason,
+    PrefillEvent,
+    TokenEvent,
+)
 from serving.sampling import SamplingParams
 
 KINDS = ("lora", "prefix", "prompt", "ia3", "dora")
@@ -72,12 +79,13 @@ class Collected:
 
 def submit(
     engine: Engine, prompt: tuple[int, ...], adapter: str | None = None, count: int = NUM_NEW,
-    **settings: object,
+    eos: bool = True, **settings: object,
 ) -> tuple[EngineRequest, Collected]:  # fmt: skip
     collected = Collected()
     request = EngineRequest(
-        prompt, count, collected.events.append, adapter=adapter, eos_ids=frozenset({1}), **settings
-    )
+        prompt, count, collected.events.append, adapter=adapter,
+        eos_ids=frozenset({1} if eos else ()), **settings,
+    )  # fmt: skip
     engine.submit(request)
     return request, collected
 
@@ -269,3 +277,61 @@ def test_adapters_of_another_base_are_refused(setups: dict[str, Setup], tmp_path
     engine = setups["llama"].engine
     with pytest.raises(ModelLoadError, match="tuned from another base"):
         engine.prepare_adapters([read_adapter(foreign, "foreign")])
+
+
+def test_prompt_logprobs_equal_the_model_over_chunks(setups: dict[str, Setup]) -> None:
+    setup = setups["llama"]
+    for prompt in (tuple(range(5, 27)), (9,)):
+        for adapter in (None, "lora"):
+            _, got = submit(setup.engine, prompt, adapter, prompt_logprobs=True)
+            run(setup.engine)
+            first = got.events[0]
+            assert isinstance(first, PrefillEvent)
+            model = tiny.reference_model(setup.base, setup.folders[adapter])
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([prompt])).logits[0].float()
+            truth = torch.log_softmax(logits, -1)[:-1].gather(1, torch.tensor([prompt[1:]]).T)
+            assert first.logprobs[0] is None
+            assert list(first.logprobs[1:]) == pytest.approx(truth[:, 0].tolist(), abs=1e-4)
+            assert got.tokens == setup.truth(adapter, prompt)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral"])
+def test_a_shared_beginning_is_computed_once_per_variant(tmp_path: Path, architecture: str) -> None:
+    limits = EngineLimits(kv_tokens=4096, max_total_tokens=256, prefix_cache_tokens=400)
+    setup = Setup(architecture, tmp_path, limits)
+    engine = setup.engine
+    shared = tiny.long_prompt(120)
+    for adapter in (None, "lora", "prefix", "prompt"):
+        first = engine.stats.prefill_tokens
+        for tail in ((5, 6), (7, 8, 9)):
+            _, got = submit(engine, (*shared, *tail), adapter)
+            run(engine)
+            assert got.tokens == setup.truth(adapter, (*shared, *tail)), adapter
+        assert engine.stats.prefill_tokens - first == 120 + 2 + 3, adapter
+        assert engine.cache.num_tokens <= 400
+    assert engine.cache.num_hits == 4
+    assert engine.cache.num_reused == 4 * 120
+    # The base's entry had to go for the others: it is computed again, and right again.
+    before = engine.stats.prefill_tokens
+    _, got = submit(engine, (*shared, 3), None)
+    run(engine)
+    assert got.tokens == setup.truth(None, (*shared, 3))
+    assert engine.stats.prefill_tokens - before == 121
+
+
+def test_a_long_prompt_does_not_hold_up_running_streams(setups: dict[str, Setup]) -> None:
+    setup = setups["llama"]
+    _, running = submit(setup.engine, (5, 6, 7), "lora", count=30, eos=False)
+    setup.engine.step()
+    long = tiny.long_prompt(60)
+    _, late = submit(setup.engine, long, "prefix")
+    steps = 0
+    while not late.tokens:
+        before = len(running.tokens)
+        setup.engine.step()
+        steps += 1
+        assert len(running.tokens) == before + 1
+    assert steps == -(-60 // setup.limits.prefill_chunk)
+    run(setup.engine)
+    assert late.tokens == setup.truth("prefix", long)
