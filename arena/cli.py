@@ -391,5 +391,58 @@ def remove_model(
     run_remove(name, home, yes=yes)
 
 
+@app.command()
+def leaderboard(
+    ties: Annotated[str, typer.Option("--ties", help="half, davidson or drop.")] = "half",
+    both_bad: Annotated[str, typer.Option("--both-bad", help="tie or drop.")] = "tie",
+    ridge: Annotated[float, typer.Option("--ridge", help="Penalty on strengths.")] = 0.1,
+    named: Annotated[bool, typer.Option("--named", help="Also votes given by name.")] = False,
+    flagged: Annotated[bool, typer.Option("--flagged", help="Also votes in quarantine.")] = False,
+    propensity: Annotated[
+        bool, typer.Option("--propensity", help="Weigh votes by one over the pair's propensity.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Votes with this reason.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Battles with this tag.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="From this date (ISO 8601).")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Before this date.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the intervals (.png, .svg, .pdf).")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Rate the models from the votes, with intervals and what they cannot support."""
+    from arena.leaderboard import LeaderboardRequest, run_leaderboard
+
+    request = LeaderboardRequest(
+        home=home,
+        ties=ties,
+        both_bad=both_bad,
+        ridge=ridge,
+        named=named,
+        flagged=flagged,
+        propensity=propensity,
+        reason=reason,
+        tag=tag,
+        since=since,
+        until=until,
+    )
+    run_leaderboard(request, json_out=json_out, plot=plot)
+
+
+@starter_app.command("pretrain")
+def starter_pretrain(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run and its checkpoints.")],
+    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 65.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
+    json_out: Json = False,
+) -> None:
+    """Pretrain the starter's base model on its generated corpus; the same command resumes."""
+    from tuning.starter.build import run_pretrain
+    from tuning.starter.pretrain import PretrainConfig
+
+    run_pretrain(PretrainConfig(minutes=minutes, seed=seed), out, json_out=json_out)
+
+
 if __name__ == "__main__":
     main()

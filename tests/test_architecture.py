@@ -29,6 +29,7 @@ STORAGE = {
     "arena.records",
     "arena.selection",
     "arena.store",
+    "arena.tally",
     "arena.voting",
 }
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}

@@ -1,0 +1,283 @@
+"""What the votes say about the models: ratings, ranks, effects, pairs, and their limits.
+
+`rate` is a pure function from a `VoteTable` to a `Leaderboard`. Ratings are
+`1000 + 400/ln(10) · θ` with mean 1000. What the votes cannot support is said in a note and
+marked at the model; its interval then comes from the penalty (wide), not from the votes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+
+from arena.bradley_terry import Fit, FitConfig, Ties, covariance_root, fit
+from arena.connectivity import Connectivity, connectivity
+from arena.intervals import Z95, confidence, covariance, ranks, votes_to_settle
+from arena.standings import (
+    EMPTY,
+    POINTS,
+    Effect,
+    Leaderboard,
+    Pair,
+    Rating,
+    effect,
+    sigmoid,
+)
+from arena.votetable import BOTH_BAD, LEFT, RIGHT, TIE, Cells, Floats, VoteTable, to_cells
+
+MIN_VOTERS = 10
+"""From this many voters on, votes of one voter count as dependent."""
+
+MIN_DECIDED = 5
+"""With fewer decided votes a model's interval is not left to the sandwich: ties alone would
+give an interval of no width."""
+
+MAX_PAIRED_MODELS = 40
+"""Pairs are listed one by one up to this many models."""
+
+
+class BothBad(StrEnum):
+    """What a both-bad vote says about the two models' order."""
+
+    TIE = "tie"
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class RatingConfig:
+    """How votes become ratings; every default of the leaderboard is written here."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    both_bad: BothBad = BothBad.TIE
+
+
+def rate(table: VoteTable, config: RatingConfig | None = None) -> Leaderboard:
+    """Fit the votes and say what they support. An empty table gives an empty leaderboard."""
+    config = config or RatingConfig()
+    if not table.models:
+        return EMPTY
+    kept = _kept(table, config)
+    cells = to_cells(kept)
+    links = connectivity(cells)
+    result = fit(cells, config.fit)
+    clustered = _num_voters(kept) is not None and (_num_voters(kept) or 0) >= MIN_VOTERS
+    v = covariance(result, cells, kept, clustered=clustered)
+    wide = _loose(kept, links)
+    variance = _honest_variance(result, v, wide)
+    wins, counts = win_matrix(table)
+    return Leaderboard(
+        ratings=_ratings(table, result, variance, links, wide),
+        position=_position(result, v),
+        style=_style(kept, result, v),
+        pairs=_pairs(kept, result, v, links, wide, counts),
+        models=table.models,
+        win_matrix=tuple(tuple(row) for row in wins.tolist()),
+        count_matrix=tuple(tuple(row) for row in counts.astype(int).tolist()),
+        num_votes=len(kept),
+        num_voters=_num_voters(kept),
+        clustered=clustered,
+        tie_parameter=result.nu,
+        nll=result.nll,
+        converged=result.converged,
+        notes=tuple(_notes(kept, cells, config, result, links, clustered=clustered)),
+    )
+
+
+def win_matrix(table: VoteTable) -> tuple[Floats, Floats]:
+    """Wins of row over column (ties and both-bad votes half each), and numbers of votes."""
+    size = len(table.models)
+    share = np.array([1.0, 0.0, 0.5, 0.5])[table.outcome]
+    forth = table.left * size + table.right
+    back = table.right * size + table.left
+    wins = np.bincount(forth, share, size * size) + np.bincount(back, 1 - share, size * size)
+    counts = np.bincount(forth, minlength=size * size) + np.bincount(back, minlength=size * size)
+    shape = (size, size)
+    return np.reshape(np.asarray(wins, np.float64), shape), np.reshape(
+        np.asarray(counts, np.float64), shape
+    )
+
+
+def _kept(table: VoteTable, config: RatingConfig) -> VoteTable:
+    """The rows that the fit uses, weights scaled to mean one, voters numbered densely."""
+    mask = np.ones(len(table), dtype=bool)
+    if config.both_bad is BothBad.DROP:
+        mask &= table.outcome != BOTH_BAD
+    if config.fit.ties is Ties.DROP:
+        mask &= table.outcome < TIE
+    kept = table if mask.all() else table.where(mask)
+    if len(kept):
+        kept = replace(kept, weight=kept.weight / kept.weight.mean())
+    if kept.cluster is not None:
+        seen = np.bincount(kept.cluster) > 0
+        kept = replace(kept, cluster=(np.cumsum(seen) - 1)[kept.cluster])
+    return kept
+
+
+def _num_voters(table: VoteTable) -> int | None:
+    if table.cluster is None:
+        return None
+    return int(table.cluster.max(initial=-1)) + 1
+
+
+def _loose(table: VoteTable, links: Connectivity) -> list[bool]:
+    """Models whose interval the votes alone cannot give."""
+    few = _few_decided(table)
+    return [m in few or not links.is_determined(i) for i, m in enumerate(table.models)]
+
+
+def _few_decided(table: VoteTable) -> list[str]:
+    """Models with fewer than MIN_DECIDED votes for or against them."""
+    size = len(table.models)
+    decided = _count(table, size, LEFT, RIGHT) + _count(table, size, RIGHT, LEFT)
+    return [model for i, model in enumerate(table.models) if decided[i] < MIN_DECIDED]
+
+
+def _honest_variance(result: Fit, v: Floats, wide: list[bool]) -> Floats:
+    """Variance of each strength; where the votes do not fix it, at least the penalty's.
+
+    Strengths are relative to the mean of all, so one loose model widens every interval.
+    """
+    count = result.layout.num_models
+    sandwich = np.diag(v)[:count]
+    if not any(wide):
+        return sandwich
+    return np.maximum(sandwich, np.diag(covariance_root(result))[:count])
+
+
+def _ratings(
+    table: VoteTable, result: Fit, variance: Floats, links: Connectivity, wide: list[bool]
+) -> tuple[Rating, ...]:
+    half = Z95 * np.sqrt(np.maximum(variance, 0))
+    best, worst = ranks(result.theta - half, result.theta + half)
+    size = len(table.models)
+    counts = {
+        "num_wins": _count(table, size, LEFT, RIGHT),
+        "num_losses": _count(table, size, RIGHT, LEFT),
+        "num_ties": _count(table, size, TIE, TIE),
+        "num_both_bad": _count(table, size, BOTH_BAD, BOTH_BAD),
+    }
+    lines = [
+        Rating(
+            model=model,
+            rating=1000 + POINTS * float(result.theta[i]),
+            lower=1000 + POINTS * float(result.theta[i] - half[i]),
+            upper=1000 + POINTS * float(result.theta[i] + half[i]),
+            rank=int(best[i]),
+            worst_rank=int(worst[i]),
+            num_battles=sum(int(column[i]) for column in counts.values()),
+            component=int(links.component[i]),
+            determined=not wide[i],
+            **{name: int(column[i]) for name, column in counts.items()},
+        )
+        for i, model in enumerate(table.models)
+    ]
+    return tuple(sorted(lines, key=lambda line: (-line.rating, line.model)))
+
+
+def _count(table: VoteTable, size: int, as_left: int, as_right: int) -> Floats:
+    """Votes per model with this outcome seen from the left, or that one from the right."""
+    left = np.bincount(table.left[table.outcome == as_left], minlength=size)
+    right = np.bincount(table.right[table.outcome == as_right], minlength=size)
+    return (left + right).astype(np.float64)
+
+
+def _position(result: Fit, v: Floats) -> Effect | None:
+    if result.position is None:
+        return None
+    index = result.layout.num_models
+    return effect("left side", result.position, float(v[index, index]))
+
+
+def _style(table: VoteTable, result: Fit, v: Floats) -> tuple[Effect, ...]:
+    first = result.layout.first_feature
+    return tuple(
+        effect(name, float(result.gamma[i]), float(v[first + i, first + i]))
+        for i, name in enumerate(table.feature_names)
+    )
+
+
+def _pairs(
+    table: VoteTable,
+    result: Fit,
+    v: Floats,
+    links: Connectivity,
+    wide: list[bool],
+    counts: Floats,
+) -> tuple[Pair, ...]:
+    """Pairs that the votes connect, better model first; none when there are too many."""
+    size = len(table.models)
+    if size > MAX_PAIRED_MODELS:
+        return ()
+    tie_share = float((table.outcome >= TIE).mean()) if len(table) else 0.0
+    prior = covariance_root(result)
+    pairs = []
+    for i in range(size):
+        for j in range(size):
+            gap = float(result.theta[i] - result.theta[j])
+            if i == j or gap < 0 or (gap == 0 and i > j):
+                continue
+            if links.component[i] != links.component[j]:
+                continue
+            variance = gap_variance(v, i, j)
+            if wide[i] or wide[j]:
+                variance = max(variance, gap_variance(prior, i, j))
+            pairs.append(
+                Pair(
+                    model=table.models[i],
+                    other=table.models[j],
+                    gap=POINTS * gap,
+                    p_better=confidence(gap, variance),
+                    win_rate=sigmoid(gap),
+                    num_battles=int(counts[i, j]),
+                    more_votes=votes_to_settle(gap, variance, tie_share),
+                )
+            )
+    return tuple(sorted(pairs, key=lambda pair: -pair.gap))
+
+
+def gap_variance(v: Floats, i: int, j: int) -> float:
+    """Variance of θ_i - θ_j."""
+    return float(v[i, i] + v[j, j] - 2 * v[i, j])
+
+
+def _notes(
+    table: VoteTable,
+    cells: Cells,
+    config: RatingConfig,
+    result: Fit,
+    links: Connectivity,
+    *,
+    clustered: bool,
+) -> list[str]:
+    """What these votes do not support, one sentence each."""
+    if not len(table):
+        return ["No vote to rate: give blind votes on the page."]
+    notes = []
+    if links.num_components > 1:
+        notes.append(
+            f"The models form {links.num_components} groups that were never compared with each"
+            " other: gaps between groups mean nothing."
+        )
+    loose = [m for i, m in enumerate(table.models) if not links.is_determined(i)]
+    if loose:
+        notes.append(
+            f"The votes alone do not fix the rating of {', '.join(loose[:5])}"
+            f"{' and others' if len(loose) > 5 else ''} (never lost or never won against the"
+            f" rest): the penalty of {config.fit.ridge:g} decides there."
+        )
+    thin = [m for m in _few_decided(table) if m not in loose]
+    if thin:
+        notes.append(f"Fewer than {MIN_DECIDED} decided votes: {', '.join(thin[:5])}.")
+    if config.fit.position and result.position is None:
+        notes.append("Left and right have not both won yet: the effect of the side cannot be told.")
+    if not clustered and table.cluster is not None:
+        notes.append(
+            f"Fewer than {MIN_VOTERS} voters: intervals take votes as independent of each other."
+        )
+    if config.fit.ties is Ties.DAVIDSON and result.nu is None:
+        notes.append("Davidson's tie parameter needs ties and decided votes: it was left out.")
+    if not result.converged:
+        notes.append("The fit did not converge: do not use these numbers.")
+    return notes

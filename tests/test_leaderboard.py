@@ -1,0 +1,154 @@
+"""`arena leaderboard` and `arena export` on a real store, through the command itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_fixtures import BASE, FULL, LORA, Hand
+from typer.testing import CliRunner
+
+from arena.battle import Mode
+from arena.cli import app
+from arena.errors import ArenaError
+from arena.judgement import Judgement, Winner
+from arena.store import Store
+from arena.tally import Ballot, tally
+from arena.votetable import TableError
+
+
+def run(*arguments: str) -> str:
+    """Output of the command; errors of the user come out as exceptions."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def board_of(home: Path, *arguments: str) -> dict[str, Any]:
+    """What a script reads."""
+    found: dict[str, Any] = json.loads(
+        run("leaderboard", "--json", "--home", str(home), *arguments)
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight votes for lora, three for its base, one tie and one both-bad; sides vary."""
+    hand = Hand(Store.at_home(tmp_path_factory.mktemp("home")))
+    for winner, count in (
+        (Winner.MODEL_B, 5),
+        (Winner.MODEL_A, 2),
+        (Winner.TIE, 1),
+        (Winner.BOTH_BAD, 1),
+    ):
+        for _ in range(count):
+            hand.vote(winner)
+    for winner, count in ((Winner.MODEL_A, 3), (Winner.MODEL_B, 1)):
+        for _ in range(count):
+            hand.vote(winner, participants=[LORA, BASE], tags=["swapped"])
+    return hand.store.path.parent
+
+
+def test_the_json_that_scripts_read(home: Path) -> None:
+    board = board_of(home)
+    first, second = board["ratings"]
+    assert (first["model"], second["model"]) == ("lora", "starter")
+    assert first["lower"] < first["rating"] < first["upper"]
+    assert (first["rank"], first["num_battles"], first["num_wins"]) == (1, 13, 8)
+    assert (first["num_ties"], first["num_both_bad"]) == (1, 1)
+    assert board["position_effect"]["estimated"]
+    assert board["pairs"][0]["model"] == "lora"
+    assert board["num_votes"] == 13
+
+
+def test_the_table_that_people_read(home: Path) -> None:
+    text = run("leaderboard", "--home", str(home))
+    assert text.splitlines()[1].split()[:2] == ["1", "lora"]
+    assert "P(lora > starter) = 0.9" in text
+    assert "13 votes; ties: half; both bad: tie" in text
+
+
+def test_options_choose_votes_and_rules(home: Path) -> None:
+    assert board_of(home, "--tag", "swapped")["num_votes"] == 4
+    assert board_of(home, "--both-bad", "drop", "--ties", "drop")["num_votes"] == 11
+    assert board_of(home, "--since", "2090-01-01")["ratings"] == []
+    assert board_of(home, "--ties", "davidson")["tie_parameter"] > 0
+    for option, value in (("--ties", "often"), ("--both-bad", "x"), ("--reason", "pretty")):
+        with pytest.raises(ArenaError, match=value):
+            board_of(home, option, value)
+    with pytest.raises(ArenaError, match="ISO 8601"):
+        board_of(home, "--since", "yesterday")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_plot_is_written(home: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "plots" / f"board{suffix}"
+    run("leaderboard", "--home", str(home), "--plot", str(path))
+    start = path.read_bytes()[:200]
+    assert start.startswith(b"\x89PNG") or b"<svg" in start or b"<?xml" in start
+    with pytest.raises(ArenaError, match=r"\.png, \.svg"):
+        run("leaderboard", "--home", str(home), "--plot", str(tmp_path / "board.gif"))
+
+
+def test_a_home_without_votes_is_named(tmp_path: Path) -> None:
+    for command in ("leaderboard", "export"):
+        with pytest.raises(ArenaError, match=r"has no arena\.db"):
+            run(command, "--home", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_export_command(home: Path, tmp_path: Path) -> None:
+    done = json.loads(run("export", "--json", "--home", str(home), "--out", str(tmp_path / "x")))
+    assert done["splits"] == {"train": 11}
+    assert done["left_out"] == {"tie": 1, "both_bad": 1}
+    text = run("export", "--home", str(home))
+    assert text.startswith(f"11 rows in {home}")
+    assert (home / "exports/trl/MANIFEST.json").is_file()
+    for arguments, words in (
+        (("--format", "xml"), "format 'xml' is unknown; use one of trl"),
+        (("--include", "ties"), "--include 'ties' is unknown"),
+        (("--test-fraction", "1"), "test fraction 1.0 is no share"),
+    ):
+        with pytest.raises(ArenaError, match=words):
+            run("export", "--home", str(home), "--out", str(tmp_path / "y"), *arguments)
+
+
+def test_named_and_flagged_votes_are_left_out_and_counted(hand: Hand) -> None:
+    hand.vote()
+    named, _ = hand.battle(mode=Mode.NAMED)
+    leaking, _ = hand.battle(leaks=[True, False])
+    for battle in (named, leaking):
+        hand.store.cast_vote(battle, Judgement(Winner.MODEL_B), voter=hand.voter())
+    found = tally(hand.store)
+    assert len(found.table) == 1
+    assert found.left_out == {"named": 1, "flagged": 1}
+    assert len(tally(hand.store, Ballot(named=True, flagged=True)).table) == 3
+
+
+def test_one_name_with_two_weights_is_two_models(hand: Hand) -> None:
+    hand.vote(participants=[BASE, LORA])
+    hand.vote(participants=[BASE, replace(LORA, weights_sha256="9" * 64)])
+    models = tally(hand.store).table.models
+    assert models == ("lora @9999999999", "lora @cccccccccc", "starter")
+
+
+def test_a_ranking_of_three_weighs_as_two_votes(hand: Hand) -> None:
+    battle, _ = hand.battle(["a", "b", "c"], participants=[BASE, LORA, FULL])
+    hand.store.cast_vote(battle, Judgement(ranking=(3, 1, 2)), voter=hand.voter())
+    table = tally(hand.store).table
+    assert table.weight.sum() == pytest.approx(2.0)
+    assert len(set(table.cluster.tolist())) == 1  # type: ignore[union-attr]
+
+
+def test_propensity_needs_to_be_known(hand: Hand) -> None:
+    hand.vote()
+    assert tally(hand.store, Ballot(propensity=True)).table.weight.tolist() == [1.0]
+    battle, _ = hand.store.create_battle([BASE, LORA], voter=hand.voter(), mode=Mode.BLIND)
+    hand.turn(battle, "p", ["a", "b"])
+    hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=hand.voter())
+    with pytest.raises(TableError, match="1 votes have no propensity"):
+        tally(hand.store, Ballot(propensity=True))
