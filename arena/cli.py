@@ -14,6 +14,8 @@ from typing import Annotated
 import typer
 
 from arena.errors import ArenaError
+from arena.options import DEFAULT_HOME, Home, Json
+from arena.votes_cli import votes_app
 from serving.errors import ServingError
 from tuning.errors import TuningError
 
@@ -31,13 +33,17 @@ models_app = typer.Typer(
 starter_app = typer.Typer(help="Rebuild the embedded starter model.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(starter_app, name="starter")
+app.add_typer(votes_app)  # no name: its commands are commands of `arena`
 
-Home = Annotated[
-    Path,
-    typer.Option("--home", envvar="ARENA_HOME", help="Folder of models/, arena.db and exports/."),
+Backend = Annotated[
+    list[str] | None,
+    typer.Option("--backend", help="Address of a TGI or OpenAI-compatible server (repeat)."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-DEFAULT_HOME = Path("workspace")
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option("--allowed-host", help="Name under which the page may be opened (repeat)."),
+]
 
 
 def main() -> None:
@@ -66,73 +72,18 @@ def main() -> None:
         sys.exit(130)
 
 
-@app.command("export")
-def export_votes(
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; default <home>/exports/<format>.")
-    ] = None,
-    format_name: Annotated[str, typer.Option("--format", help="Dataset format.")] = "trl",
-    model: Annotated[
-        list[str] | None, typer.Option("--model", help="Only pairs of these models (repeat).")
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option("--tag", help="Only battles with such a tag (repeat)."),
-    ] = None,
-    since: Annotated[str | None, typer.Option("--since", help="From this date (ISO 8601).")] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Before this date.")] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--include", help="Keep flagged, identity_leak, partial or diverged votes (repeat)."
-        ),
-    ] = None,
-    blind_only: Annotated[
-        bool, typer.Option("--blind-only", help="Only votes given before the names were shown.")
-    ] = False,
-    test_fraction: Annotated[
-        float, typer.Option("--test-fraction", help="Share of the prompts for a test split.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Which prompts go to the test split.")] = 0,
-    license_name: Annotated[str, typer.Option("--license", help="License for the card.")] = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
-    ] = False,
-    home: Home = DEFAULT_HOME,
+@starter_app.command("pretrain")
+def starter_pretrain(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run and its checkpoints.")],
+    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 65.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
     json_out: Json = False,
 ) -> None:
-    """Write the votes as a dataset that trainers read."""
-    from arena.exporting import ExportRequest, run_export
+    """Pretrain the starter's base model on its generated corpus; the same command resumes."""
+    from tuning.starter.build import run_pretrain
+    from tuning.starter.pretrain import PretrainConfig
 
-    run_export(
-        ExportRequest(
-            home=home,
-            out=out,
-            format=format_name,
-            models=tuple(model or ()),
-            tags=tuple(tag or ()),
-            since=since,
-            until=until,
-            include=tuple(include or ()),
-            blind_only=blind_only,
-            test_fraction=test_fraction,
-            seed=seed,
-            license=license_name,
-            overwrite=overwrite,
-        ),
-        json_out=json_out,
-    )
-
-
-Backend = Annotated[
-    list[str] | None,
-    typer.Option("--backend", help="Address of a TGI or OpenAI-compatible server (repeat)."),
-]
-Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")]
-AllowedHost = Annotated[
-    list[str] | None,
-    typer.Option("--allowed-host", help="Name under which the page may be opened (repeat)."),
-]
+    run_pretrain(PretrainConfig(minutes=minutes, seed=seed), out, json_out=json_out)
 
 
 @app.command("up")
@@ -389,59 +340,6 @@ def remove_model(
     from tuning.commands import run_remove
 
     run_remove(name, home, yes=yes)
-
-
-@app.command()
-def leaderboard(
-    ties: Annotated[str, typer.Option("--ties", help="half, davidson or drop.")] = "half",
-    both_bad: Annotated[str, typer.Option("--both-bad", help="tie or drop.")] = "tie",
-    ridge: Annotated[float, typer.Option("--ridge", help="Penalty on strengths.")] = 0.1,
-    named: Annotated[bool, typer.Option("--named", help="Also votes given by name.")] = False,
-    flagged: Annotated[bool, typer.Option("--flagged", help="Also votes in quarantine.")] = False,
-    propensity: Annotated[
-        bool, typer.Option("--propensity", help="Weigh votes by one over the pair's propensity.")
-    ] = False,
-    reason: Annotated[str | None, typer.Option("--reason", help="Votes with this reason.")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="Battles with this tag.")] = None,
-    since: Annotated[str | None, typer.Option("--since", help="From this date (ISO 8601).")] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Before this date.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the intervals (.png, .svg, .pdf).")
-    ] = None,
-    home: Home = DEFAULT_HOME,
-    json_out: Json = False,
-) -> None:
-    """Rate the models from the votes, with intervals and what they cannot support."""
-    from arena.leaderboard import LeaderboardRequest, run_leaderboard
-
-    request = LeaderboardRequest(
-        home=home,
-        ties=ties,
-        both_bad=both_bad,
-        ridge=ridge,
-        named=named,
-        flagged=flagged,
-        propensity=propensity,
-        reason=reason,
-        tag=tag,
-        since=since,
-        until=until,
-    )
-    run_leaderboard(request, json_out=json_out, plot=plot)
-
-
-@starter_app.command("pretrain")
-def starter_pretrain(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run and its checkpoints.")],
-    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 65.0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
-    json_out: Json = False,
-) -> None:
-    """Pretrain the starter's base model on its generated corpus; the same command resumes."""
-    from tuning.starter.build import run_pretrain
-    from tuning.starter.pretrain import PretrainConfig
-
-    run_pretrain(PretrainConfig(minutes=minutes, seed=seed), out, json_out=json_out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""The commands about votes: names, options and help; each body imports what it calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from arena.options import DEFAULT_HOME, Home, Json
+
+votes_app = typer.Typer()
+
+
+@votes_app.command("export")
+def export_votes(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; default <home>/exports/<format>.")
+    ] = None,
+    format_name: Annotated[str, typer.Option("--format", help="Dataset format.")] = "trl",
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Only pairs of these models (repeat).")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Only battles with such a tag (repeat)."),
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="From this date (ISO 8601).")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Before this date.")] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include", help="Keep flagged, identity_leak, partial or diverged votes (repeat)."
+        ),
+    ] = None,
+    blind_only: Annotated[
+        bool, typer.Option("--blind-only", help="Only votes given before the names were shown.")
+    ] = False,
+    test_fraction: Annotated[
+        float, typer.Option("--test-fraction", help="Share of the prompts for a test split.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Which prompts go to the test split.")] = 0,
+    license_name: Annotated[str, typer.Option("--license", help="License for the card.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
+    ] = False,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Write the votes as a dataset that trainers read."""
+    from arena.exporting import ExportRequest, run_export
+
+    run_export(
+        ExportRequest(
+            home=home,
+            out=out,
+            format=format_name,
+            models=tuple(model or ()),
+            tags=tuple(tag or ()),
+            since=since,
+            until=until,
+            include=tuple(include or ()),
+            blind_only=blind_only,
+            test_fraction=test_fraction,
+            seed=seed,
+            license=license_name,
+            overwrite=overwrite,
+        ),
+        json_out=json_out,
+    )
+
+
+@votes_app.command()
+def leaderboard(
+    ties: Annotated[str, typer.Option("--ties", help="half, davidson or drop.")] = "half",
+    both_bad: Annotated[str, typer.Option("--both-bad", help="tie or drop.")] = "tie",
+    ridge: Annotated[float, typer.Option("--ridge", help="Penalty on strengths.")] = 0.1,
+    named: Annotated[bool, typer.Option("--named", help="Also votes given by name.")] = False,
+    flagged: Annotated[bool, typer.Option("--flagged", help="Also votes in quarantine.")] = False,
+    propensity: Annotated[
+        bool, typer.Option("--propensity", help="Weigh votes by one over the pair's propensity.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Votes with this reason.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Battles with this tag.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="From this date (ISO 8601).")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Before this date.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the intervals (.png, .svg, .pdf).")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Rate the models from the votes, with intervals and what they cannot support."""
+    from arena.leaderboard import LeaderboardRequest, run_leaderboard
+
+    request = LeaderboardRequest(
+        home=home,
+        ties=ties,
+        both_bad=both_bad,
+        ridge=ridge,
+        named=named,
+        flagged=flagged,
+        propensity=propensity,
+        reason=reason,
+        tag=tag,
+        since=since,
+        until=until,
+    )
+    run_leaderboard(request, json_out=json_out, plot=plot)
