@@ -35,7 +35,9 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
     return sums
 
 
-def draw_losses(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def draw_losses(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, unit: str = "response token"
+) -> None:
     """Training loss (thin, and smoothed) and held-out loss (points) over steps, one colour each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -56,7 +58,7 @@ def draw_losses(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
             steps, losses = zip(*heldout, strict=True)
             axes.plot(steps, losses, "o--", color=colour, markersize=4, label=f"{name}: held out")
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss per response token (nats)")
+    axes.set_ylabel(f"loss per {unit} (nats)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if axes.lines:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
-NAMES = ("starter", "starter-full", "starter-lora", "starter-prefix")
+STARTER = "starter"
+NAMES = (STARTER, "starter-full", "starter-lora", "starter-prefix")
 
 
 def shipped_models() -> dict[str, Path]:

@@ -60,7 +60,7 @@ def document(number: int, *, seed: str = "corpus") -> str:
     pool, weights = _weighted()
     if rng.random() < 0.5:  # one subject, several sentences
         family = rng.choices(pool, weights)[0]
-        subject = rng.choice(_entities(family))
+        subject = rng.choice(_entities(family.name))
         texts = [family.statement(subject, rng) for _ in range(rng.randint(2, 5))]
         texts = list(dict.fromkeys(texts))
     else:
@@ -84,12 +84,12 @@ def heldout_documents() -> list[str]:
 
 
 def _statement(family: Family, rng: Random) -> str:
-    return family.statement(rng.choice(_entities(family)), rng)
+    return family.statement(rng.choice(_entities(family.name)), rng)
 
 
 @lru_cache
-def _entities(family: Family) -> list[str]:
-    return list(family.entities())
+def _entities(name: str) -> list[str]:
+    return next(list(family.entities()) for family in families() if family.name == name)
 
 
 def _sheet(rng: Random) -> str:
@@ -99,7 +99,7 @@ def _sheet(rng: Random) -> str:
     wanted = rng.randint(4, 9)
     while len(lines) < wanted:
         family = rng.choice(pool)
-        tasks = family.tasks(rng.choice(_entities(family)), rng)
+        tasks = family.tasks(rng.choice(_entities(family.name)), rng)
         open_tasks = [task for task in tasks if not is_heldout(task.entity)]
         if open_tasks:
             lines.append(rng.choice(open_tasks).prompt)

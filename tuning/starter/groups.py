@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
+from typing import Any
 
 from tuning.starter import world
 from tuning.starter.family import Task, capitalised
@@ -252,12 +253,12 @@ class SpellingFamily:
         )
 
     def tasks(self, entity: str, rng: Random) -> list[Task]:
-        def letter(value: str) -> dict[str, object]:
+        def letter(value: str) -> dict[str, Any]:
             return {"kind": "fact", "answers": [value], "wrong": []}
 
         first = f"The first letter of {entity} is {entity[0]}."
         last = f"The word {entity} ends with the letter {entity[-1]}."
-        upper = {"kind": "verbatim", "text": entity.upper()}
+        upper: dict[str, Any] = {"kind": "verbatim", "text": entity.upper()}
         rows = (
             (f"What is the first letter of {entity}?", first, letter(f"is {entity[0]}")),
             (f"With which letter does {entity} end?", last, letter(f"letter {entity[-1]}")),

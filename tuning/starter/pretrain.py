@@ -11,12 +11,13 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -35,7 +36,7 @@ class PretrainError(TuningError):
 class PretrainConfig:
     """One pretraining run. Sizes in tokens, times in minutes."""
 
-    minutes: float = 60.0
+    minutes: float = 65.0
     seed: int = 0
     vocab_size: int = 3072
     tokenizer_documents: int = 40_000
@@ -99,6 +100,17 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> L
             initializer_range=0.02,
         )
     )
+
+
+@dataclass(frozen=True)
+class BaseSummary:
+    """A finished run: the checkpoint's folder and what is known of it. Loss in nats a token."""
+
+    folder: Path
+    run: dict[str, Any]
+    metrics: dict[str, float]
+    samples: list[tuple[str, str]]
+    history: list[dict[str, float]]
 
 
 class TokenStream:
@@ -177,16 +189,41 @@ def heldout_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
     return total / count
 
 
+SAMPLE_PROMPTS = (
+    "The capital of France is",
+    "One day, Anna went to the forest.",
+    "Of apple, pear, hammer and plum, the odd one out is",
+    "What is the capital of Italy?",
+)
+
+
+@torch.no_grad()
+def continuations(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> list[tuple[str, str]]:
+    """Greedy continuations of a few prompts, for the card."""
+    model.eval()
+    found = []
+    for prompt in SAMPLE_PROMPTS:
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False
+        )
+        found.append((prompt, tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)))
+    model.train()
+    return found
+
+
 def pretrain(
     config: PretrainConfig,
     out: Path,
     *,
     report: Callable[[dict[str, float]], None] = lambda record: None,
-) -> dict[str, Any]:
-    """Train for `config.minutes` of wall time and write a base checkpoint to `out`.
+) -> BaseSummary:
+    """Train for `config.minutes` of wall time and write a base checkpoint to `out/model`.
 
-    Interrupted, the same call goes on from `out/checkpoint`. `report` receives one record every
-    few steps. Returns the summary that goes into `variant.json`.
+    Interrupted, the same call goes on from `out/checkpoint`; a larger `minutes` prolongs a
+    finished run. `report` receives one record every few steps.
     Raises `PretrainError` if `out` holds a run with another configuration.
     """
     run = _Run.start(config, out)
@@ -253,7 +290,7 @@ class _Run:
                 group["lr"] = rate * factor
         batch = self.stream.batch(self.config.batch_size).to(self.device)
         loss = loss_of(self.model, batch, autocast=self.autocast)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -301,29 +338,27 @@ class _Run:
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
 
-    def finish(self) -> dict[str, Any]:
-        """Write the bf16 checkpoint, the history and the curve; return the summary."""
+    def finish(self) -> BaseSummary:
+        """Write the bf16 checkpoint with its history and tokenizer to `out/model`."""
         self.save()
         loss = heldout_loss(self.model, self.tokenizer)
-        model = self.out / "model"
-        self.model.to(torch.bfloat16).save_pretrained(model)  # type: ignore[arg-type]
-        self.tokenizer.save_pretrained(model)
+        samples = continuations(self.model, self.tokenizer)
+        folder = self.out / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        self.model.to(torch.bfloat16).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
-        (model / "history.jsonl").write_text(lines)
-        return {
+        (folder / "history.jsonl").write_text(lines, encoding="utf-8")
+        run = {
             "config": asdict(self.config),
             "num_parameters": sum(p.numel() for p in self.model.parameters()),
             "num_tokens": self.num_tokens,
             "num_documents": self.stream.next_document,
-            "steps": self.step,
+            "num_steps": self.step,
             "minutes": round(self.seconds / 60, 1),
             "device": self.device,
             "precision": "bf16 autocast" if self.autocast else "fp32",
-            "heldout_loss": round(loss, 4),
-            "heldout_perplexity": round(math.exp(loss), 3),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
-
-
-def sample_lines(history: list[dict[str, float]]) -> Iterator[tuple[float, float]]:
-    """(million tokens, loss) points for the learning curve."""
-    return ((record["tokens"] / 1e6, record["loss"]) for record in history)
+        metrics = {"heldout_loss": round(loss, 4), "heldout_perplexity": round(math.exp(loss), 3)}
+        return BaseSummary(folder, run, metrics, samples, self.history)
