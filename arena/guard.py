@@ -56,6 +56,7 @@ OPEN_PATHS = re.compile(
     r"|heartbeat/\w+|call/[\w-]+(?:/\w+)?)"
     r")"
 )
+JOIN_PATH = "/gradio_api/queue/join"
 COUNTED_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -97,8 +98,10 @@ class Guard:
 
         if refusal is not None:
             await _answer(refusal, send_guarded)
-            return
-        await self.app(scope, receive, send_guarded)
+        elif scope["path"] == JOIN_PATH:
+            await _join(self.app, scope, receive, send_guarded)
+        else:
+            await self.app(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope, headers: Headers, voter: str | None) -> tuple[int, str] | None:
         if not OPEN_PATHS.fullmatch(scope["path"]):
@@ -156,6 +159,26 @@ def _set_cookie(value: str, is_https: bool) -> str:
     return (
         f"{VOTER_COOKIE}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
     )
+
+
+async def _join(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Gradio looks an act up by its number and fails on one it does not have: that is a 404."""
+    unknown = False
+
+    async def send_known(message: Message) -> None:
+        nonlocal unknown
+        if message["type"] == "http.response.start" and message["status"] == 500:
+            unknown = True
+        if not unknown:
+            await send(message)
+
+    try:
+        await app(scope, receive, send_known)
+    except KeyError:
+        if not unknown:
+            raise
+    if unknown:
+        await _answer((404, "There is no such act on this page."), send)
 
 
 async def _answer(refusal: tuple[int, str], send: Send) -> None:

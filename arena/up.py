@@ -8,13 +8,11 @@ three packages, inside functions only.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 import threading
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import httpx2
 
@@ -25,7 +23,7 @@ from arena.settings import PageConfig
 READY_SECONDS = 600.0  # a large model from a slow disk
 MAX_RESTARTS = 5
 POLL_SECONDS = 0.1
-SAID_WHY = 3  # the child's exit status after a line on stderr that says what is wrong
+SAID_WHY = (1, 2)  # the child's exit status after a line on stderr that says what is wrong
 
 
 class UpError(ArenaError):
@@ -45,6 +43,20 @@ class ModelServer:
     device: str = "auto"
 
     @property
+    def arguments(self) -> list[str]:
+        """The command line of `arena` that serves this."""
+        options = {
+            "--base": self.base,
+            "--home": self.home,
+            "--host": self.host,
+            "--port": str(self.port),
+            "--dtype": self.dtype,
+            "--device": self.device,
+        }
+        words = [word for option in options.items() for word in option]
+        return ["serve", *words, *(word for model in self.models for word in ("--model", model))]
+
+    @property
     def url(self) -> str:
         """Where it answers."""
         return f"http://{self.host}:{self.port}"
@@ -56,19 +68,21 @@ class Child:
     def __init__(self, server: ModelServer) -> None:
         self.server = server
         self.num_starts = 0
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start, or start again."""
         self.num_starts += 1
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from arena.up import child_main; child_main()"],
+            [
+                sys.executable,
+                "-c",
+                "from arena.up import child_main; child_main()",
+                *self.server.arguments,
+            ],
             stdin=subprocess.PIPE,
-            text=True,
+            stdout=subprocess.DEVNULL,  # what it says is on stderr; stdout is ours
         )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(self.server)) + "\n")
-        self._process.stdin.flush()
 
     @property
     def exit_status(self) -> int | None:
@@ -92,32 +106,11 @@ class Child:
 
 
 def child_main() -> None:
-    """The child's whole life: read what to serve, serve it, end when the pipe is closed."""
-    told = json.loads(sys.stdin.readline())
-    server = ModelServer(**{**told, "models": tuple(told["models"])})
+    """The child's whole life: `arena serve` with our arguments, ended when the pipe closes."""
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    from arena.hosting import serve_config
-    from serving.app import serve
-    from serving.errors import ServingError
-    from tuning.errors import TuningError
+    from arena.cli import main
 
-    try:
-        config = serve_config(
-            base=server.base,
-            models=server.models,
-            home=Path(server.home),
-            host=server.host,
-            port=server.port,
-            dtype=server.dtype,
-            device=server.device,
-            api_key=None,
-        )
-        serve(config)
-    except (ArenaError, ServingError, TuningError) as error:
-        print(f"arena: {error}", file=sys.stderr, flush=True)
-        sys.exit(SAID_WHY)
-    except KeyboardInterrupt:
-        sys.exit(0)
+    main()
 
 
 def _end_with_parent() -> None:
@@ -177,7 +170,7 @@ async def _until_ready(config: PageConfig, child: Child) -> None:
             waiting.cancel()
             raise (
                 ChildSaidWhyError("it said why")
-                if status == SAID_WHY
+                if status in SAID_WHY
                 else UpError(
                     f"the model server ended with status {status} before it was ready; "
                     "run 'arena serve' alone to see why"

@@ -1,0 +1,68 @@
+"""Runs the arena's page in a thread, on a port of its own, as `arena ui` does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from arena.app import create_app
+from arena.listening import bind
+from arena.settings import PageConfig
+from arena.stage import Stage
+from arena.store import Store
+
+
+class PageServer:
+    """The page over the given servers; a context manager."""
+
+    def __init__(self, home: Path, *backends: str, **settings: Any) -> None:
+        self.listener: socket.socket = bind("127.0.0.1", 0)
+        port = self.listener.getsockname()[1]
+        self.config = PageConfig(backends, home, port=port, **settings)
+        home.mkdir(parents=True, exist_ok=True)
+        self.url = self.config.page_url
+        self.app: FastAPI | None = None
+        self._server: uvicorn.Server | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """The stage behind the page."""
+        assert self.app is not None
+        stage: Stage = self.app.state.stage
+        return stage
+
+    @property
+    def store(self) -> Store:
+        """The store behind the page."""
+        return self.stage.store
+
+    def __enter__(self) -> PageServer:
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
+        self._thread.start()
+        limit = time.monotonic() + 30
+        while self._server is None or not self._server.started:
+            assert time.monotonic() < limit, "the page did not start"
+            assert self._thread.is_alive(), "the page ended before it answered"
+            time.sleep(0.01)
+        return self
+
+    async def _serve(self) -> None:
+        # Made inside the loop: outside of one Gradio opens loops that it never closes.
+        self.app = create_app(self.config)
+        config = uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        await self._server.serve([self.listener])
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.should_exit = True
+        self._thread.join(15)
+        self.listener.close()
+        assert not self._thread.is_alive()

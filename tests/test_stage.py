@@ -1,0 +1,356 @@
+"""A battle from the prompt to the vote, over a real store and real (good and bad) servers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_server import FaultServer, Script
+
+from arena.battle import AnswerStatus, Mode
+from arena.client import install_http_client
+from arena.judgement import Judgement, Winner
+from arena.pairing import PairingError
+from arena.panes import pane_html, reveal_html, scene_status
+from arena.refusals import AlreadyVotedError, SideFailedError, UnfinishedError, WrongTokenError
+from arena.roster import Roster, RosterError
+from arena.settings import Deadlines, Limits, PageConfig
+from arena.stage import Access, BusyError, PromptError, Scene, Stage
+from arena.store import Store
+from arena.streams import Side
+from arena.wording import words
+
+A_WINS = Judgement(winner=Winner.MODEL_A)
+FRANCE = "What is the capital of France?"
+Play = Callable[[Stage], Coroutine[Any, Any, None]]
+
+
+def perform(
+    scripts: dict[str, Script],
+    home: Path,
+    play: Play,
+    *,
+    deadlines: Deadlines | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Run `play` on a stage over one server with these scripts and a store of its own."""
+
+    async def main(url: str) -> None:
+        config = PageConfig(
+            (url,), home, deadlines=deadlines or Deadlines(), limits=limits or Limits()
+        )
+        install_http_client()
+        stage = Stage(Store(home / "arena.db"), Roster((url,), config.sampling), config)
+        try:
+            await play(stage)
+        finally:
+            await stage.close()
+
+    with FaultServer(scripts) as server:
+        asyncio.run(main(server.url))
+
+
+async def finish(stage: Stage, access: Access) -> Scene:
+    """Watch to the end; the last scene."""
+    last = None
+    async for scene in stage.follow(access):
+        last = scene
+    assert last is not None
+    assert not last.is_running
+    return last
+
+
+async def named(stage: Stage, *names: str, prompt: str = FRANCE) -> Access:
+    return await stage.open_named(await stage.voter("one"), names, prompt)
+
+
+def test_blind_battle_vote_and_reveal(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        voter = await stage.voter("cookie-of-this-browser")
+        access = await stage.open_blind(voter, FRANCE)
+        scene = await finish(stage, access)
+        assert [side.state for side in scene.sides] == ["done", "done"]
+        assert scene.sides[0].text == "The capital of France is Paris."
+        assert not scene.is_revealed
+        assert scene.is_votable
+        assert scene.battle.propensity == pytest.approx(1.0)
+        page = "".join(pane_html(scene, i, words()) for i in (0, 1)) + reveal_html(scene, words())
+        assert "model-one" not in page
+        assert "model-two" not in page
+        await stage.vote(access, A_WINS)
+        scene = await stage.scene(access)
+        assert scene.is_revealed
+        assert not scene.is_votable
+        shown = reveal_html(scene, words())
+        for fact in ("model-one", "model-two", "abababababab", "&lt;user&gt;What is the capital"):
+            assert fact in shown
+        stored = scene.battle.turns[0].answer(0)
+        assert stored is not None
+        assert (stored.status, stored.num_tokens) == (AnswerStatus.COMPLETE, 7)
+        assert stored.weights_sha256 == "ab" * 32
+        assert stored.prompt_sent == "<user>" + FRANCE
+
+    perform({"model-one": Script(), "model-two": Script()}, tmp_path, play)
+
+
+def test_sides_run_at_their_own_pace(tmp_path: Path) -> None:
+    """A fast side beside a slow one ends when it would alone: 10 % and a grain of scheduling."""
+    fast = Script(words=("w ",) * 60, delay=0.005)
+    slow = Script(words=("w ",) * 8, delay=0.2)
+
+    async def play(stage: Stage) -> None:
+        alone = (await finish(stage, await named(stage, "fast", "fast-two"))).sides[0].ended_at
+        beside = await finish(stage, await named(stage, "fast", "slow"))
+        assert alone is not None
+        assert beside.sides[0].ended_at is not None
+        assert beside.sides[0].ended_at < alone * 1.1 + 0.15
+        assert beside.sides[1].ended_at is not None
+        assert beside.sides[1].ended_at > 1.4
+
+    perform({"fast": fast, "fast-two": fast, "slow": slow}, tmp_path, play)
+
+
+def test_side_that_fails_is_shown_and_cannot_be_voted_on(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await named(stage, "good", "bad")
+        scene = await finish(stage, access)
+        assert [side.state for side in scene.sides] == ["done", "failed"]
+        assert scene.sides[0].text == "The capital of France is Paris."
+        assert not scene.is_votable
+        assert "Answer B failed" in scene_status(scene, words())[0]
+        assert "This side failed: The server failed" in pane_html(scene, 1, words())
+        with pytest.raises(SideFailedError):
+            await stage.vote(access, A_WINS)
+        assert stage.store.counts()["votes"] == 0
+
+    perform({"good": Script(), "bad": Script(fault="error")}, tmp_path, play)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_side_that_hangs_meets_its_deadline_alone(tmp_path: Path, after: int) -> None:
+    async def play(stage: Stage) -> None:
+        scene = await finish(stage, await named(stage, "good", "hang"))
+        assert [side.state for side in scene.sides] == ["done", "failed"]
+        assert scene.sides[1].error_kind == ("idle" if after else "no-token")
+        assert scene.sides[1].ended_at == pytest.approx(0.5, abs=0.4)
+
+    scripts = {"good": Script(), "hang": Script(fault="hang", after=after)}
+    perform(scripts, tmp_path, play, deadlines=Deadlines(first_token=0.4, idle=0.4))
+
+
+def test_answers_that_never_end_are_cut(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        scene = await finish(stage, await named(stage, "long", "slow"))
+        assert [side.error_kind for side in scene.sides] == ["too-long", "too-long"]
+
+    long = Script(words=("word ",) * 200)
+    slow = Script(words=("w ",) * 100, delay=0.05)
+    limits = Limits(answer_chars=500)
+    perform(
+        {"long": long, "slow": slow}, tmp_path, play, deadlines=Deadlines(total=0.6), limits=limits
+    )
+
+
+def test_stop_keeps_the_text_and_allows_a_partial_vote(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await named(stage, "slow", "good")
+        async for scene in stage.follow(access):
+            if scene.sides[0].num_pieces >= 2 and scene.is_running:
+                await stage.stop(access)
+        scene = await stage.scene(access)
+        assert [side.state for side in scene.sides] == ["stopped", "done"]
+        assert scene.sides[0].text.startswith("w w ")
+        vote = await stage.vote(access, A_WINS)
+        assert vote.partial
+
+    slow = Script(words=("w ",) * 100, delay=0.1)
+    perform({"slow": slow, "good": Script()}, tmp_path, play)
+
+
+def test_stop_before_the_first_word_fails_the_side(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await named(stage, "hang", "good")
+        await asyncio.sleep(0.3)
+        await stage.stop(access)
+        scene = await stage.scene(access)
+        assert [side.state for side in scene.sides] == ["failed", "done"]
+        assert scene.sides[0].error_kind == "stopped"
+
+    perform({"hang": Script(fault="hang", after=0), "good": Script()}, tmp_path, play)
+
+
+def test_no_vote_while_a_side_writes(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await named(stage, "slow", "good")
+        await asyncio.sleep(0.3)
+        with pytest.raises(UnfinishedError):
+            await stage.vote(access, A_WINS)
+
+    perform({"slow": Script(delay=0.5), "good": Script()}, tmp_path, play)
+
+
+def test_the_last_to_leave_ends_the_streams_within_half_a_second(tmp_path: Path) -> None:
+    with FaultServer({"one": Script(delay=0.3), "two": Script(fault="hang")}) as server:
+
+        async def main() -> None:
+            config = PageConfig((server.url,), tmp_path)
+            install_http_client()
+            stage = Stage(Store(config.database), Roster((server.url,), config.sampling), config)
+            access = await named(stage, "one", "two")
+            first, second = stage.follow(access), stage.follow(access)
+            await anext(first)
+            await anext(second)
+            await first.aclose()
+            await asyncio.sleep(0.1)
+            assert server.open_streams == 2, "somebody still watches"
+            left = time.monotonic()
+            await second.aclose()
+            while server.open_streams and time.monotonic() - left < 5:
+                await asyncio.sleep(0.01)
+            assert time.monotonic() - left < 0.5
+            assert stage.num_running == 0
+            sides = (await stage.scene(access)).sides
+            assert [side.state for side in sides] == ["stopped", "stopped"]
+
+        asyncio.run(main())
+
+
+def test_votes_belong_to_the_holder_of_the_link(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await named(stage, "one", "two")
+        await finish(stage, access)
+        stranger = await stage.voter("another browser")
+        with pytest.raises(WrongTokenError):
+            await stage.vote(Access(stranger, access.battle_id), A_WINS)
+        with pytest.raises(WrongTokenError):
+            await stage.vote(Access(stranger, access.battle_id, "guess"), A_WINS)
+        second_device = Access(stranger, access.battle_id, access.token)
+        await stage.vote(second_device, A_WINS)
+        with pytest.raises(AlreadyVotedError):
+            await stage.vote(access, Judgement(winner=Winner.TIE))
+        assert stage.store.counts()["votes"] == 1
+
+    perform({"one": Script(), "two": Script()}, tmp_path, play)
+
+
+def test_many_votes_at_once_are_one_row(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await named(stage, "one", "two")
+        await finish(stage, access)
+        votes = await asyncio.gather(*(stage.vote(access, A_WINS) for _ in range(20)))
+        assert len({vote.id for vote in votes}) == 1
+        assert stage.store.counts()["votes"] == 1
+
+    perform({"one": Script(), "two": Script()}, tmp_path, play)
+
+
+def test_skip_counts_nothing_and_shows_the_names(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await stage.open_blind(await stage.voter("one"), FRANCE)
+        await finish(stage, access)
+        await stage.skip(access)
+        assert (await stage.scene(access)).is_revealed
+        assert (stage.store.counts()["votes"], stage.store.counts()["skips"]) == (0, 1)
+
+    perform({"one": Script(), "two": Script()}, tmp_path, play)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("", "empty"),
+        (" \n\t ", "empty"),
+        ("x" * 8001, "8001 characters; at most 8000"),
+        ("half \ud83d", "surrogate"),
+        ("nul \0", "null character"),
+    ],
+)
+def test_prompt_that_cannot_be_asked_is_told(tmp_path: Path, prompt: str, reason: str) -> None:
+    async def play(stage: Stage) -> None:
+        with pytest.raises(PromptError, match=reason):
+            await stage.open_blind(await stage.voter("one"), prompt)
+        assert stage.store.counts()["battles"] == 0
+
+    perform({"one": Script(), "two": Script()}, tmp_path, play)
+
+
+@pytest.mark.parametrize("prompt", ["x", "‮right to left", "\n" * 5000 + "x", "🙂" * 4000])
+def test_odd_prompt_is_asked_as_it_is(tmp_path: Path, prompt: str) -> None:
+    async def play(stage: Stage) -> None:
+        scene = await finish(stage, await named(stage, "one", "two", prompt=prompt))
+        assert scene.is_votable
+        assert scene.battle.turns[0].prompt == prompt
+
+    perform({"one": Script(), "two": Script()}, tmp_path, play)
+
+
+def test_one_model_or_an_unknown_one_or_no_place_left(tmp_path: Path) -> None:
+    async def alone(stage: Stage) -> None:
+        with pytest.raises(PairingError, match="two models"):
+            await stage.open_blind(await stage.voter("one"), FRANCE)
+        with pytest.raises(RosterError, match="gone"):
+            await named(stage, "one", "gone")
+
+    async def full(stage: Stage) -> None:
+        await named(stage, "hang", "hang-too")
+        with pytest.raises(BusyError):
+            await named(stage, "hang", "hang-too")
+
+    perform({"one": Script()}, tmp_path / "alone", alone)
+    hang = Script(fault="hang")
+    limits = Limits(running_battles=1)
+    perform({"hang": hang, "hang-too": hang}, tmp_path / "full", full, limits=limits)
+
+
+def test_battle_outlives_the_program(tmp_path: Path) -> None:
+    """Answers, link and vote work on a second stage over the same file; cut answers say so."""
+    kept: list[Access] = []
+
+    async def before(stage: Stage) -> None:
+        kept.append(await stage.open_blind(await stage.voter("one"), FRANCE))
+        await finish(stage, kept[0])
+        voter = await stage.voter("one")
+        battle_id, token = stage.store.create_battle(
+            (await stage.scene(kept[0])).battle.participants, voter=voter, mode=Mode.NAMED
+        )
+        stage.store.add_turn(battle_id, FRANCE)
+        for side in (0, 1):
+            sampling = stage.config.sampling
+            stage.store.start_answer(battle_id, 0, side, prompt_sent="", sampling=sampling)
+        kept.append(Access(voter, battle_id, token))
+
+    async def after(stage: Stage) -> None:
+        assert stage.store.close_orphans() == 2
+        await stage.vote(kept[0], A_WINS)
+        assert (await stage.scene(kept[0])).vote is not None
+        cut = await stage.scene(kept[1])
+        assert [side.state for side in cut.sides] == ["failed", "failed"]
+        assert "the program was stopped" in cut.sides[0].error
+
+    scripts = {"one": Script(), "two": Script()}
+    perform(scripts, tmp_path, before)
+    perform(scripts, tmp_path, after)
+
+
+def test_answer_that_names_its_model_is_marked(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await stage.open_blind(await stage.voter("one"), FRANCE)
+        scene = await finish(stage, access)
+        answers = [scene.battle.turns[0].answer(i) for i in (0, 1)]
+        leaks = {a.model: a.identity_leak for a in answers if a is not None}
+        assert leaks == {"tell-tale": True, "quiet": False}
+
+    tell = Script(words=("I", " am", " Tell-Tale", "."))
+    perform({"tell-tale": tell, "quiet": Script()}, tmp_path, play)
+
+
+def test_speed_is_measured_after_the_first_token() -> None:
+    side = Side("done", "x", num_pieces=11, first_piece_at=1.0, ended_at=3.0)
+    assert side.tokens_per_second == pytest.approx(5.0)
+    assert (
+        Side("done", "x", num_pieces=1, first_piece_at=1.0, ended_at=3.0).tokens_per_second is None
+    )
