@@ -27,7 +27,6 @@ os.environ.update(
     GRADIO_ANALYTICS_ENABLED="False",
     HF_HOME=CACHE,
     HF_HUB_DISABLE_TELEMETRY="1",
-    HF_HUB_OFFLINE="1",
     MPLBACKEND="Agg",
     TOKENIZERS_PARALLELISM="false",
 )
@@ -37,7 +36,7 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::", ""}
 # Names that no resolver may ever answer (RFC 2606 and 6761): a test may ask for them.
 RESERVED = (".invalid", ".test", ".example")
 
-pytest_plugins: list[str] = ["store_fixtures", "serving_fixtures"]
+pytest_plugins: list[str] = ["store_fixtures", "serving_fixtures", "tuning_fixtures"]
 
 
 chromium_path = functools.cache(chromium.find_chromium)

@@ -1,4 +1,4 @@
-"""Tiny real checkpoints and data files for the tests of tuning: random weights, trained tokenizer."""
+"""Tiny real checkpoints and data files for tests of tuning: random weights, real tokenizer."""
 
 from __future__ import annotations
 

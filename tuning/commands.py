@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +33,7 @@ def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out:
     from tuning.train import tune
 
     console = Console(stderr=True)
-    with quiet_warnings():
-        variant = tune(config, console=console)
+    variant = tune(config, console=console)
     if json_out:
         print(json.dumps({"folder": str(variant.folder), **variant.to_json()}, ensure_ascii=False))
         return
@@ -66,15 +63,15 @@ def run_eval(
 ) -> None:
     """`arena eval`: score models on a suite; home variants keep the result in variant.json."""
     from tuning import evaluate as scoring
+    from tuning.quiet import quiet_libraries
     from tuning.suites import load_suite
-    from tuning.train import quiet_libraries
 
     quiet_libraries()
     documents = scoring.starter_documents() if forgetting else []
     results: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     items = load_suite(suite, limit)
-    with quiet_warnings(), Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         for name in names:
             task = bar.add_task(name, total=len(items))
             result = scoring.evaluate(
@@ -221,11 +218,3 @@ def run_remove(name: str, home: Path, *, yes: bool) -> None:
     folder.rename(doomed)
     shutil.rmtree(doomed)
     print(f"removed {folder}")
-
-
-@contextmanager
-def quiet_warnings() -> Iterator[None]:
-    """Hide deprecation notes that libraries raise about each other; ours and errors stay."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers.*")
-        yield

@@ -15,6 +15,7 @@ import torch
 
 from tuning.generate import greedy_answers
 from tuning.loading import Loaded, load_variant
+from tuning.quiet import known_warnings_hidden
 from tuning.suites import SuiteItem, load_suite
 from tuning.template import render_prompts
 
@@ -117,10 +118,11 @@ def evaluate(
     `documents` are held-out texts for perplexity; `on_batch` is told how many prompts were done.
     """
     items = load_suite(suite, limit)
-    loaded = load_variant(name, home, base)
-    answers = answer_items(loaded, items, max_new_tokens, on_batch)
+    with known_warnings_hidden():
+        loaded = load_variant(name, home, base)
+        answers = answer_items(loaded, items, max_new_tokens, on_batch)
+        perplexity = document_perplexity(loaded, documents) if documents else None
     passed = check_answers(items, answers)
-    perplexity = document_perplexity(loaded, documents) if documents else None
     mode = "chat" if loaded.speaks_chat else "completion"
     return Result(name, mode, items, answers, passed, perplexity)
 

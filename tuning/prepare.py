@@ -66,11 +66,16 @@ def prepare(config: TuningConfig) -> Prepared:
             f"base {config.base!r}: is a {parent.kind} adapter, not a checkpoint; merge it first "
             f"with `arena models merge {parent.name}`"
         )
+    from transformers import AutoConfig
+
     ledger = Ledger()
     corpus = load_corpus(config.data, config.data_options, config.seed, ledger)
     tokenizer = load_tokenizer(folder)
-    default_template = ensure_template(tokenizer, str(folder))
-    max_length = pick_max_length(config, folder)
+    model_config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    default_template = ensure_template(
+        tokenizer, str(folder), getattr(model_config, "vocab_size", None)
+    )
+    max_length = pick_max_length(config, model_config)
     rows = encode_examples(tokenizer, corpus.train, max_length, config.data_options, ledger)
     heldout = encode_heldout(tokenizer, corpus.heldout, max_length)
     by_example: dict[int, list[int]] = {}
@@ -106,12 +111,9 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def pick_max_length(config: TuningConfig, folder: Path) -> int:
+def pick_max_length(config: TuningConfig, model_config: Any) -> int:
     """Longest row in tokens: the setting, else the model's own limit, at most 2048."""
-    from transformers import AutoConfig
-
-    model = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    limit = getattr(model, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    limit = getattr(model_config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
     if config.method in ("prefix", "prompt"):
         limit -= config.prefix.virtual_tokens
     asked = config.training.max_length

@@ -40,18 +40,20 @@ class Span:
     trained: tuple[tuple[int, int], ...]
 
 
-def ensure_template(tokenizer: Any, where: str) -> bool:
+def ensure_template(tokenizer: Any, where: str, vocabulary: int | None = None) -> bool:
     """Make `tokenizer` ready for chat; True when it was given the default template.
 
-    A template of its own is kept. A missing pad token becomes the EOS (padded positions are
-    never labels). The EOS becomes the token with which the template ends an answer.
+    A template of its own is kept. A missing pad token, or one beyond the model's `vocabulary`,
+    becomes the EOS (padded positions are never labels). The EOS becomes the token with which
+    the template ends an answer.
     """
     if tokenizer.eos_token is None:
         raise TemplateError(
             f"{where}: the tokenizer has no EOS token, so no answer could end; set eos_token in "
             "its tokenizer_config.json"
         )
-    if tokenizer.pad_token is None:
+    beyond = vocabulary is not None and (tokenizer.pad_token_id or 0) >= vocabulary
+    if tokenizer.pad_token is None or beyond:
         tokenizer.pad_token = tokenizer.eos_token
     given = not tokenizer.chat_template
     if given:

@@ -34,6 +34,7 @@ from tuning.methods import (
 from tuning.plots import draw_losses
 from tuning.prepare import Prepared, check_home, prepare
 from tuning.progress import Display, History, RunControl
+from tuning.quiet import known_warnings_hidden, quiet_libraries
 from tuning.sealing import publish, seal_variant
 from tuning.template import render_prompts
 from tuning.trainer import Clock, SftTrainer, schedule_factor
@@ -71,9 +72,10 @@ def tune(
     out = console or Console(quiet=True)
     check_home(config)
     prepared = prepare(config)
-    outcome = train_model(config, prepared, started, out, replayed)
-    if is_main_process():
-        save_variant(config, prepared, outcome)
+    with known_warnings_hidden():
+        outcome = train_model(config, prepared, started, out, replayed)
+        if is_main_process():
+            save_variant(config, prepared, outcome)
     wait_for_all()
     return read_variant(config.folder)
 
@@ -205,17 +207,6 @@ def wait_for_all() -> None:
     """Let no process go on before the others are here."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
-
-
-def quiet_libraries() -> None:
-    """Keep libraries from talking between our lines; their errors still come through."""
-    import datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
 
 
 def _base_model(

@@ -187,4 +187,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         model.train()
         metrics = {"eval_loss": total / items}
         self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
