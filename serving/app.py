@@ -6,43 +6,93 @@ Wires routes, error answers and listening together; each route's shapes are in `
 from __future__ import annotations
 
 import errno
+import hmac
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from serving import routes_generate, routes_models, routes_openai
+from serving import routes_generate, routes_models, routes_openai, routes_text
 from serving.config import ServeConfig
-from serving.context import Server, speaks_openai
+from serving.context import Server, server_of, speaks_openai
 from serving.errors import EngineFailure, PortInUseError, ServingError
 from serving.problems import Problem, from_exception
 from serving.registry import Registry, UnknownModelError
+from serving.watch import Watcher
 
 STARTUP_SECONDS = 30.0
+# TGI's labels of failures that never reach the engine.
+FAILURE_LABELS = {
+    "validation": "validation",
+    "overloaded": "overloaded",
+    "template_error": "template",
+    "adapter_not_found": "validation",
+}
 
 
 def create_app(registry: Registry, config: ServeConfig) -> FastAPI:
     """The application; closing the registry stays the caller's business."""
 
-    app = FastAPI(title="instruct-arena serving", openapi_url="/api-doc/openapi.json")
+    app = FastAPI(
+        title="instruct-arena serving",
+        openapi_url="/api-doc/openapi.json",
+        dependencies=[Depends(_require_key)],
+    )
     app.state.server = Server(registry, config)
-    for module in (routes_generate, routes_openai, routes_models):
+    modules = (routes_generate, routes_openai, routes_text, routes_models)
+    for module in modules:
         app.include_router(module.router)
+    # The same routes below each model's own URL, for clients that know one model per server.
+    app.add_api_route(
+        "/models/{model:path}/health",
+        routes_models.health,
+        methods=["GET"],
+        include_in_schema=False,
+    )
+    for module in modules:
+        app.include_router(module.router, prefix="/models/{model:path}", include_in_schema=False)
+    app.add_api_route(
+        "/models/{model:path}",
+        routes_generate.compatible,
+        methods=["POST"],
+        include_in_schema=False,
+    )
     for kind in (Problem, UnknownModelError, EngineFailure):
         app.add_exception_handler(kind, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
+    if config.cors:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
     return app
 
 
+async def _require_key(request: Request) -> None:
+    """Ask for the key where one is set; looking at health and models stays free."""
+    key = server_of(request).config.api_key
+    if key is None or request.method != "POST":
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), key.encode()):
+        raise Problem(401, "unauthorized", "Send the server's key as `Authorization: Bearer <key>`")
+
+
 async def _answer_problem(request: Request, error: Exception) -> Response:
+    problem = from_exception(error)
+    if problem.status < 500 and problem.error_type in FAILURE_LABELS:
+        server_of(request).metrics.count(
+            "tgi_request_failure", err=FAILURE_LABELS[problem.error_type]
+        )
     is_openai = request.url.path.find("/v1/") >= 0 and speaks_openai(request)
-    return from_exception(error).response(openai=is_openai)
+    return problem.response(openai=is_openai)
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -74,11 +124,25 @@ def bind(host: str, port: int) -> socket.socket:
 def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) -> None:
     """Load the models, listen, and block until interrupted; `on_ready` is told the URL."""
     listener = bind(config.host, config.port)  # First: a taken port should not cost a load.
-    with listener, Registry(config) as registry:
+    with listener, Registry(config) as registry, watching(registry):
         server = _Uvicorn(
             create_app(registry, config), on_ready and (lambda: on_ready(_url(listener)))
         )
         server.run(sockets=[listener])
+
+
+@contextmanager
+def watching(registry: Registry) -> Iterator[None]:
+    """Follow home's variants meanwhile, if there is a home."""
+    if registry.config.home is None:
+        yield
+        return
+    watcher = Watcher(registry, registry.config.home)
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.stop()
 
 
 class ServerThread:
@@ -89,37 +153,44 @@ class ServerThread:
 
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
-        self._listener = bind(config.host, config.port)
-        self.url = _url(self._listener)
+        self._exit = ExitStack()
+        listener = bind(config.host, config.port)
+        self._exit.callback(listener.close)
+        self._listener = listener
+        self.url = _url(listener)
         self.registry: Registry | None = None
 
     def start(self) -> ServerThread:
         """Load the models and answer requests; ServingError when that fails."""
         try:
-            self.registry = Registry(self.config)
+            self._start()
         except BaseException:
-            self._listener.close()
+            self.stop()
             raise
-        self._ready = threading.Event()
-        self._server = _Uvicorn(create_app(self.registry, self.config), self._ready.set)
-        self._thread = threading.Thread(
-            target=self._server.run, args=([self._listener],), name="serving-http", daemon=True
-        )
-        self._thread.start()
-        deadline = time.monotonic() + STARTUP_SECONDS
-        while not self._ready.wait(0.1):
-            if not self._thread.is_alive() or time.monotonic() > deadline:
-                self.stop()
-                raise ServingError(f"the server at {self.url} did not start")
         return self
 
     def stop(self) -> None:
-        """Stop answering and free the models."""
-        self._server.should_exit = True
-        if self.registry is not None:
-            self.registry.close()
-        self._thread.join(10)
-        self._listener.close()
+        """Stop answering and free the models and the port; safe to call twice."""
+        self._exit.close()
+
+    def _start(self) -> None:
+        registry = Registry(self.config)
+        self.registry = registry
+        ready = threading.Event()
+        server = _Uvicorn(create_app(registry, self.config), ready.set)
+        thread = threading.Thread(
+            target=server.run, args=([self._listener],), name="serving-http", daemon=True
+        )
+        # Undone from the last to the first: end the streams, then wait for the connections.
+        self._exit.callback(thread.join, 10)
+        self._exit.callback(registry.close)
+        thread.start()
+        self._exit.callback(setattr, server, "should_exit", True)
+        self._exit.enter_context(watching(registry))
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while not ready.wait(0.1):
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise ServingError(f"the server at {self.url} did not start")
 
     def __enter__(self) -> ServerThread:
         return self.start()

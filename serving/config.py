@@ -64,6 +64,13 @@ class ServeConfig:
     log_prompts: bool = False
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders that models may be loaded from at run time: home's and the given models'."""
+        parents = [folder.resolve().parent for _, folder in self.models]
+        home = [self.home.resolve() / "models"] if self.home is not None else []
+        return (*home, *parents)
+
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ServingError(f"dtype {self.dtype!r} is unknown; known are {', '.join(DTYPES)}")

@@ -16,9 +16,11 @@ from pydantic import ValidationError
 
 from serving.config import ServeConfig
 from serving.generation import Admission, Completion
+from serving.grammar import GrammarCompiler
+from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.registry import Registry, ServedModel
-from serving.validation import Job
+from serving.validation import Job, input_limit
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,13 +34,63 @@ class Server:
     registry: Registry
     config: ServeConfig
     admission: Admission = field(init=False)
+    grammars: GrammarCompiler = field(default_factory=GrammarCompiler)
+    metrics: Metrics = field(init=False)
+    bandwidths: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.config.limits.max_concurrent_requests)
+        base = self.registry.base
+        self.metrics = Metrics(input_limit(base, self.config.limits), base.max_total_tokens)
 
     def complete(self, job: Job) -> Completion:
         """A completion of the job, not yet running."""
-        return Completion(job, self.registry.worker, self.config.limits.deadline_seconds)
+        grammar = None
+        if job.grammar is not None:
+            model = job.model
+            size = model.engine.model.config.get_text_config().vocab_size
+            grammar = self.grammars.compile(job.grammar, model.tokenizer, size, model.eos_ids)
+        return Completion(
+            job,
+            self.registry.worker,
+            deadline=self.config.limits.deadline_seconds,
+            grammar=grammar,
+            on_end=self._note,
+        )
+
+    def _note(self, completion: Completion) -> None:
+        """Count a completion that ended, whichever way."""
+        job, times, made = completion.job, completion.times, completion.num_generated
+        metrics, model = self.metrics, completion.job.model.name
+        metrics.count("tgi_request_count")
+        metrics.count("arena_variant_requests_count", model=model)
+        metrics.count("arena_variant_generated_tokens_count", made, model=model)
+        metrics.observe("tgi_request_input_length", len(job.prompt))
+        metrics.observe("tgi_request_max_new_tokens", job.max_new_tokens)
+        metrics.observe("tgi_request_generated_tokens", made)
+        metrics.observe("tgi_request_duration", times.total)
+        metrics.observe("tgi_request_queue_duration", times.queue)
+        metrics.observe("tgi_request_inference_duration", times.inference)
+        metrics.observe("tgi_request_mean_time_per_token_duration", times.inference / max(made, 1))
+        if times.first_token is not None:
+            first = times.first_token - times.created
+            metrics.observe("arena_time_to_first_token_seconds", first, model=model)
+        if completion.finish_reason is not None:
+            metrics.count("tgi_request_success")
+        else:
+            reason = "dropped" if completion.failure is None else "generation"
+            metrics.count("tgi_request_failure", err=reason)
+        logger.info(
+            "completion model=%s prompt_tokens=%d generated_tokens=%d finish=%s total_ms=%.0f "
+            "queue_ms=%.0f%s",
+            model,
+            len(job.prompt),
+            made,
+            completion.finish_reason or "none",
+            1000 * times.total,
+            1000 * times.queue,
+            f" text={completion.text!r}" if self.config.log_prompts else "",
+        )
 
 
 def server_of(request: Request) -> Server:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from serving.detokenize import Detokenizer, StopFinder
 from serving.errors import EngineFailure
+from serving.grammar import GrammarMask
 from serving.problems import overloaded
 from serving.request import EngineRequest, Event, FailureEvent, FinishReason, PrefillEvent
 from serving.validation import Job
@@ -92,13 +93,22 @@ class Times:
 class Completion:
     """Runs one job. Iterate `pieces()` once; afterwards text, counts and reason stand here."""
 
-    def __init__(self, job: Job, worker: Worker, deadline: float = 0.0) -> None:
+    def __init__(
+        self,
+        job: Job,
+        worker: Worker,
+        *,
+        deadline: float = 0.0,
+        grammar: GrammarMask | None = None,
+        on_end: Callable[[Completion], None] | None = None,
+    ) -> None:
         self.job = job
         self.text = ""
         self.tokens: list[TokenText] = []
         self.tops: list[list[TokenText]] = []
         self.prefill: list[TokenText] = []
         self.finish_reason: FinishReason | None = None
+        self.failure: Exception | None = None
         self.times = Times()
         self._worker = worker
         self._deadline = deadline
@@ -109,6 +119,7 @@ class Completion:
         self._signal = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._wake_is_due = False
+        self._on_end = on_end
         self._request = EngineRequest(
             job.prompt,
             job.max_new_tokens,
@@ -118,6 +129,8 @@ class Completion:
             eos_ids=job.model.eos_ids,
             num_top=job.num_top,
             prompt_logprobs=job.prompt_logprobs,
+            mask=grammar.mask if grammar else None,
+            accept=grammar.accept if grammar else None,
         )
 
     @property
@@ -159,6 +172,8 @@ class Completion:
             self.times.ended = time.monotonic()
             self.times.started = self._request.started_at
             self.cancel()
+            if self._on_end is not None:
+                self._on_end(self)
 
     async def _has_events(self) -> bool:
         """Wait for events; False when the wait grew so long that the line needs a sign of life."""
@@ -166,9 +181,10 @@ class Completion:
             return True
         left = self.times.created + self._deadline - time.monotonic() if self._deadline else None
         if left is not None and left <= 0:
-            raise EngineFailure(
+            self.failure = EngineFailure(
                 f"the deadline of {self._deadline:g} s passed after {self.num_generated} tokens"
             )
+            raise self.failure
         if self._request.cancelled.is_set():
             raise EngineFailure("the caller left")
         self._signal.clear()
@@ -197,6 +213,7 @@ class Completion:
 
     def _take(self, event: Event) -> Piece | None:
         if isinstance(event, FailureEvent):
+            self.failure = event.error
             raise event.error
         if isinstance(event, PrefillEvent):
             self.prefill = [

@@ -54,6 +54,11 @@ class KVPool:
         width = sum(s.num_kv_heads * (s.key_size + s.value_size) for s in self.shapes)
         return width * torch.empty((), dtype=self.dtype).element_size()
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are allocated now."""
+        return self.bytes_per_token * self.num_slots * self.capacity
+
     def fits(self, num_slots: int, capacity: int) -> bool:
         """Whether `num_slots` rows of `capacity` tokens stay within the budget."""
         return num_slots * round_up(capacity, TOKEN_STEP) <= self.max_tokens

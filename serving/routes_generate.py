@@ -16,7 +16,7 @@ from serving.problems import from_exception
 from serving.registry import ServedModel
 from serving.schema import GenerateParameters, GenerateRequest
 from serving.sse import cancel_on_disconnect, frame, stream_response
-from serving.validation import check_best_of, check_stream, generate_job
+from serving.validation import Job, check_best_of, check_stream, generate_job
 
 router = APIRouter(tags=["Text Generation Inference"])
 BODY = body_schema(GenerateRequest.model_json_schema())
@@ -63,10 +63,7 @@ async def answer(
     model = server.registry.resolve(name)
     parameters = body.parameters
     best_of = check_best_of(parameters, server.config.limits)
-    jobs = [
-        generate_job(model, body.inputs, parameters, server.config.limits) for _ in range(best_of)
-    ]
-    completions = [server.complete(job) for job in jobs]
+    completions = [server.complete(checked_job(server, model, body)) for _ in range(best_of)]
 
     def cancel() -> None:
         for completion in completions:
@@ -78,6 +75,18 @@ async def answer(
             await asyncio.gather(*(completion.run() for completion in completions))
     ranked = sorted(completions, key=lambda c: c.mean_logprob, reverse=True)
     return generate_response(server, body, model, ranked)
+
+
+def checked_job(server: Server, model: ServedModel, body: GenerateRequest) -> Job:
+    """The job of a request to this server."""
+    config = server.config
+    return generate_job(
+        model,
+        body.inputs,
+        body.parameters,
+        config.limits,
+        prefill_logprobs=config.prefill_logprobs,
+    )
 
 
 def generate_response(
@@ -149,8 +158,7 @@ def stream(request: Request, body: GenerateRequest, name: str | None) -> Respons
     check_stream(body.parameters)
     check_best_of(body.parameters, server.config.limits)
     model = server.registry.resolve(name)
-    job = generate_job(model, body.inputs, body.parameters, server.config.limits)
-    completion = server.complete(job)
+    completion = server.complete(checked_job(server, model, body))
     server.admission.check()  # Before the first byte: a full queue is a real 429.
 
     async def events() -> AsyncIterator[bytes]:

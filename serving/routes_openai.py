@@ -1,18 +1,17 @@
-"""OpenAI's routes as TGI speaks them: chat completions. Turns completions into chat JSON."""
+"""OpenAI's chat route as TGI speaks it, tool calls included. Turns completions into chat JSON."""
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.sse import KEEPALIVE_COMMENT
 
+from serving.chat import chat_job
 from serving.context import (
-    VERSION,
     Server,
     body_schema,
     model_headers,
@@ -20,38 +19,78 @@ from serving.context import (
     server_of,
     speaks_openai,
 )
-from serving.generation import Completion, Piece, TokenText
-from serving.problems import from_exception, invalid
+from serving.generation import Completion, Piece
+from serving.openai_forms import Identity, logprob_json, stream_error, usage_of
+from serving.problems import invalid
 from serving.registry import ServedModel
 from serving.request import FinishReason
 from serving.schema import ChatRequest, OpenAIRequest
 from serving.sse import DONE, cancel_on_disconnect, frame, stream_response
-from serving.validation import Job, encode, openai_job, render_chat
+from serving.tools import NO_TOOL, CallReader, ToolPlan, call_json, plan_tools
 
 router = APIRouter(tags=["OpenAI"])
-FINGERPRINT = f"{VERSION}-native"
+CHUNK = "chat.completion.chunk"
+
+
+@dataclass
+class Chat:
+    """One chat request on its way: what was asked, by which model, what runs now."""
+
+    server: Server
+    body: ChatRequest
+    identity: Identity
+    tools: ToolPlan | None
+    completion: Completion
+
+    @classmethod
+    def start(cls, request: Request, body: ChatRequest) -> Chat:
+        """Check the request; Problem when it cannot be answered."""
+        server, openai = server_of(request), speaks_openai(request)
+        model = resolve(request, server, body)
+        tools = plan_tools(body)
+        job = chat_job(server, model, body, openai=openai, tools=tools)
+        identity = Identity(model, openai, "chatcmpl")
+        return cls(server, body, identity, tools, server.complete(job))
+
+    def retry_without_tools(self) -> None:
+        """The model decided for no tool: ask it again for plain text."""
+        model, openai = self.identity.model, self.identity.openai
+        job = chat_job(self.server, model, self.body, openai=openai, tools=None)
+        self.completion.cancel()
+        self.tools = None
+        self.completion = self.server.complete(job)
+
+    def cancel(self) -> None:
+        """The caller left."""
+        self.completion.cancel()
+
+    def finish(self, reason: FinishReason | None, *, is_call: bool = False) -> str | None:
+        """The finish reason on the wire."""
+        if is_call and reason is FinishReason.EOS_TOKEN:
+            return "tool_calls" if self.identity.openai else "stop"
+        return self.identity.finish(reason)
 
 
 @router.post("/v1/chat/completions", openapi_extra=body_schema(ChatRequest.model_json_schema()))
 async def chat_completions(request: Request) -> Response:
     """Answer a chat, whole or as a stream of chunks."""
     body = await read_body(request, ChatRequest.model_validate)
-    server, openai = server_of(request), speaks_openai(request)
-    model = resolve(request, server, body)
-    job = chat_job(server, model, body, openai=openai)
-    completion = server.complete(job)
-    identity = Identity(model, openai=openai, kind="chat.completion")
+    chat = Chat.start(request, body)
+    chat.server.admission.check()
+    headers = model_headers(chat.identity.model)
     if body.stream:
-        return chat_stream(request, server, body, completion, identity)
-    server.admission.check()
-    with server.admission:
-        async with cancel_on_disconnect(request, completion.cancel):
-            await completion.run()
-    return JSONResponse(chat_response(completion, body, identity), headers=model_headers(model))
+        return stream_response(chat_stream(request, chat), headers)
+    with chat.server.admission:
+        async with cancel_on_disconnect(request, chat.cancel):
+            await chat.completion.run()
+            if chat.tools is not None and called_name(chat) == NO_TOOL:
+                chat.retry_without_tools()
+                await chat.completion.run()
+    return JSONResponse(chat_response(chat), headers=headers)
 
 
 def resolve(request: Request, server: Server, body: OpenAIRequest) -> ServedModel:
-    """The model that path, `model` and `adapter_id` mean; they may not contradict each other."""
+    """The model that path, `model` and `adapter_id` mean; the last two may not differ."""
     registry = server.registry
     path = request.path_params.get("model")
     if path is not None:
@@ -62,146 +101,112 @@ def resolve(request: Request, server: Server, body: OpenAIRequest) -> ServedMode
     return registry.resolve(adapter or named)
 
 
-def chat_job(server: Server, model: ServedModel, body: ChatRequest, *, openai: bool) -> Job:
-    """Check a chat request and turn it into a job."""
-    limits = server.config.limits
-    if body.response_format is not None and body.response_format.type != "text":
-        raise invalid("grammar is not supported")
-    if body.tools and body.tool_choice != "none":
-        raise invalid("tools are not supported", "tools")
-    num_top = 0
-    if body.logprobs:
-        num_top = body.top_logprobs or 0
-        if not 0 <= num_top <= limits.max_top_n_tokens:
-            raise invalid(
-                f"`top_logprobs` must be >= 0 and <= {limits.max_top_n_tokens}. Given: {num_top}"
-            )
-    text = render_chat(model, body)
-    ids = encode(model.tokenizer, text, special=False)
-    return openai_job(model, ids, body, limits, keep_stop=not openai, num_top=num_top)
+def called_name(chat: Chat) -> str | None:
+    """The function a finished call names; None when it ran out of tokens before."""
+    reader = CallReader()
+    reader.push(chat.completion.text, final=True)
+    return reader.name
 
 
-class Identity:
-    """What all parts of one answer carry: id, time, the model that answers."""
-
-    def __init__(self, model: ServedModel, *, openai: bool, kind: str) -> None:
-        self.model = model
-        self.openai = openai
-        self.kind = kind
-        self.created = int(time.time())
-        self.id = f"chatcmpl-{uuid.uuid4().hex}" if openai else ""
-
-    def wrap(self, kind: str, choices: list[dict[str, Any]], usage: Any) -> dict[str, Any]:
-        """An answer or chunk of this identity."""
-        return {
-            "object": kind,
-            "id": self.id,
-            "created": self.created,
-            "model": self.model.name,
-            "system_fingerprint": FINGERPRINT,
-            "choices": choices,
-            "usage": usage,
-            "weights_sha256": self.model.weights_sha256,
-        }
-
-    def finish(self, reason: FinishReason | None) -> str | None:
-        """The finish reason as the dialect says it."""
-        if reason is None:
-            return None
-        if reason is FinishReason.EOS_TOKEN:
-            return "stop"
-        return "stop" if self.openai and reason is FinishReason.STOP_SEQUENCE else str(reason)
-
-
-def usage_of(completion: Completion) -> dict[str, int]:
-    """Token counts."""
-    prompt, made = len(completion.job.prompt), completion.num_generated
-    return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
-
-
-def logprob_json(token: TokenText, top: list[TokenText]) -> dict[str, Any]:
-    """OpenAI's log probability entry of one token."""
-
-    def entry(item: TokenText) -> dict[str, Any]:
-        raw = list(item.text.encode("utf-8"))
-        return {"token": item.text, "logprob": item.logprob, "bytes": raw}
-
-    return {**entry(token), "top_logprobs": [entry(item) for item in top]}
-
-
-def chat_response(completion: Completion, body: ChatRequest, identity: Identity) -> dict[str, Any]:
+def chat_response(chat: Chat) -> dict[str, Any]:
     """The whole answer."""
-    logprobs = None
-    if body.logprobs:
+    completion, logprobs = chat.completion, None
+    if chat.body.logprobs:
         pairs = zip(completion.tokens, completion.tops, strict=True)
         logprobs = {"content": [logprob_json(token, top) for token, top in pairs]}
+    message: dict[str, Any] = {"role": "assistant", "content": completion.text}
+    name = called_name(chat) if chat.tools is not None else None
+    if name is not None:
+        reader = CallReader(text=completion.text)
+        call = call_json(name, reader.arguments, call_id(chat))
+        message = {"role": "assistant", "tool_calls": [call]}
+        if chat.identity.openai:
+            message["content"] = None
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": completion.text},
+        "message": message,
         "logprobs": logprobs,
-        "finish_reason": identity.finish(completion.finish_reason),
+        "finish_reason": chat.finish(completion.finish_reason, is_call=name is not None),
     }
-    return identity.wrap("chat.completion", [choice], usage_of(completion))
+    return chat.identity.wrap("chat.completion", [choice], usage_of(completion))
 
 
-def chat_stream(
-    request: Request,
-    server: Server,
-    body: ChatRequest,
-    completion: Completion,
-    identity: Identity,
-) -> Response:
-    """The answer as chunks; a full queue is a real 429 before the first byte."""
-    server.admission.check()
-
-    async def events() -> AsyncIterator[bytes]:
-        with server.admission:
-            async with cancel_on_disconnect(request, completion.cancel):
-                async for event in chat_events(completion, body, identity):
-                    yield event
-
-    return stream_response(events(), model_headers(identity.model))
+def call_id(chat: Chat) -> str:
+    """TGI numbers calls from 0; OpenAI's ids are unique."""
+    return f"call_{chat.identity.unique[:24]}" if chat.identity.openai else "0"
 
 
-async def chat_events(
-    completion: Completion, body: ChatRequest, identity: Identity
-) -> AsyncIterator[bytes]:
-    """One frame per token, perhaps the counts, or an error; `[DONE]` ends the stream."""
-    try:
-        async for piece in completion.pieces():
-            if piece is None:
-                yield KEEPALIVE_COMMENT
-            else:
-                yield frame(chat_chunk(piece, body, identity))
-        if body.stream_options.include_usage:
-            yield frame(identity.wrap("chat.completion.chunk", [], usage_of(completion)))
-    except Exception as error:
-        yield frame(stream_error(error))
-    yield frame(DONE)
+async def chat_stream(request: Request, chat: Chat) -> AsyncIterator[bytes]:
+    """Frames of the whole stream: chunks, perhaps the counts, or an error; then `[DONE]`."""
+    with chat.server.admission:
+        async with cancel_on_disconnect(request, chat.cancel):
+            try:
+                if chat.tools is not None:
+                    async for event in tool_frames(chat):
+                        yield event
+                if chat.tools is None:
+                    async for piece in chat.completion.pieces():
+                        if piece is None:
+                            yield KEEPALIVE_COMMENT
+                        else:
+                            yield frame(text_chunk(chat, piece))
+                if chat.body.stream_options.include_usage:
+                    yield frame(chat.identity.wrap(CHUNK, [], usage_of(chat.completion)))
+            except Exception as error:
+                yield frame(stream_error(error))
+            yield frame(DONE)
 
 
-def chat_chunk(piece: Piece, body: ChatRequest, identity: Identity) -> dict[str, Any]:
+async def tool_frames(chat: Chat) -> AsyncIterator[bytes]:
+    """Chunks of a tool call; none when the model decides for no tool (then `tools` is None)."""
+    reader = CallReader()
+    named = False
+    async for piece in chat.completion.pieces():
+        if piece is None:
+            yield KEEPALIVE_COMMENT
+            continue
+        more = reader.push(piece.shown, final=piece.finish_reason is not None)
+        if reader.name == NO_TOOL:
+            chat.retry_without_tools()
+            return
+        if reader.name is None and piece.finish_reason is None:
+            continue
+        if not named and reader.name is not None:
+            named = True
+            yield frame(call_chunk(chat, reader.name, "{", None))
+            more = more.removeprefix("{")
+        if more or piece.finish_reason is not None:
+            yield frame(call_chunk(chat, None, more, piece.finish_reason))
+
+
+def text_chunk(chat: Chat, piece: Piece) -> dict[str, Any]:
     """One token as a chunk; control tokens have no content."""
-    logprobs = None
-    if body.logprobs:
-        logprobs = {"content": [logprob_json(piece.token, piece.top)]}
-    choice = {
+    delta = {"role": "assistant", "content": piece.shown}
+    return chunk(chat, delta, piece, chat.finish(piece.finish_reason))
+
+
+def call_chunk(
+    chat: Chat, name: str | None, arguments: str, reason: FinishReason | None
+) -> dict[str, Any]:
+    """A piece of a tool call."""
+    call: dict[str, Any] = {
         "index": 0,
-        "delta": {"role": "assistant", "content": piece.shown},
-        "logprobs": logprobs,
-        "finish_reason": identity.finish(piece.finish_reason),
+        "id": call_id(chat),
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
     }
-    return identity.wrap("chat.completion.chunk", [choice], None)
+    if chat.identity.openai and name is None:
+        call = {"index": 0, "function": {"arguments": arguments}}
+    delta = {"role": "assistant", "tool_calls": [call]}
+    return chunk(chat, delta, None, chat.finish(reason, is_call=True))
 
 
-def stream_error(error: Exception) -> dict[str, Any]:
-    """An error inside a /v1 stream, with its true status."""
-    problem = from_exception(error)
-    return {
-        "error": {
-            "message": problem.message,
-            "http_status_code": problem.status,
-            "type": problem.error_type,
-            "code": problem.status,
-        }
-    }
+def chunk(
+    chat: Chat, delta: dict[str, Any], piece: Piece | None, reason: str | None
+) -> dict[str, Any]:
+    """A chunk around a delta."""
+    logprobs = None
+    if chat.body.logprobs and piece is not None:
+        logprobs = {"content": [logprob_json(piece.token, piece.top)]}
+    choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+    return chat.identity.wrap(CHUNK, [choice], None)

@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
 from serving.config import Limits
-from serving.problems import Problem, invalid
+from serving.grammar import translate
+from serving.problems import invalid
 from serving.registry import ServedModel
 from serving.sampling import SamplingParams
-from serving.schema import ChatRequest, GenerateParameters, Message, OpenAIRequest
+from serving.schema import GenerateParameters, OpenAIRequest
 
 
 @dataclass(frozen=True)
 class Job:
     """One completion to make: which model, which token ids, how to choose, when to stop.
 
-    `keep_stop` leaves the stop string in the text (TGI) or cuts it off (OpenAI).
+    `keep_stop` leaves the stop string in the text (TGI) or cuts it off (OpenAI). `grammar` is
+    one that `serving.grammar` translated.
     """
 
     model: ServedModel
@@ -34,6 +34,7 @@ class Job:
     num_top: int = 0
     prompt_logprobs: bool = False
     keep_stop: bool = True
+    grammar: str | None = None
 
 
 def check_stream(parameters: GenerateParameters) -> None:
@@ -162,14 +163,18 @@ def fit_prompt(
 
 
 def generate_job(
-    model: ServedModel, inputs: str, parameters: GenerateParameters, limits: Limits
+    model: ServedModel,
+    inputs: str,
+    parameters: GenerateParameters,
+    limits: Limits,
+    *,
+    prefill_logprobs: bool = False,
 ) -> Job:
     """The job of a generate request."""
     sampling = read_sampling(parameters, limits)
     if parameters.watermark:
         raise invalid("`watermark` is not supported")
-    if parameters.grammar is not None:
-        raise invalid("grammar is not supported")
+    grammar = translate(parameters.grammar) if parameters.grammar is not None else None
     if not inputs:
         raise invalid("`inputs` cannot be empty")
     ids = encode(model.tokenizer, inputs)
@@ -181,7 +186,8 @@ def generate_job(
         sampling,
         tuple(parameters.stop),
         parameters.top_n_tokens or 0,
-        parameters.decoder_input_details,
+        parameters.decoder_input_details and prefill_logprobs,
+        grammar=grammar,
     )
 
 
@@ -232,6 +238,7 @@ def openai_job(
     *,
     keep_stop: bool,
     num_top: int = 0,
+    grammar: str | None = None,
 ) -> Job:
     """The job of a /v1 request; more tokens than there is room for are cut to the room."""
     if request.n not in (None, 1):
@@ -248,47 +255,6 @@ def openai_job(
         ids, model, limits, min(wanted, room) if wanted is not None else None, None
     )
     stops = tuple(request.stop)
-    return Job(model, prompt, max_new, sampling, stops, num_top, keep_stop=keep_stop)
-
-
-def render_chat(model: ServedModel, request: ChatRequest) -> str:
-    """The prompt text of a chat, through the model's own template."""
-    if not request.messages:
-        raise invalid("`messages` cannot be empty", "messages")
-    if not model.has_chat_template:
-        raise Problem(
-            422,
-            "template_error",
-            f"Template error: template not found: {model.name} has no chat template; "
-            "ask it by completion instead",
-            param="model",
-        )
-    messages = [plain_message(message) for message in request.messages]
-    continued = messages[-1]["role"] == "assistant"
-    try:
-        text = model.tokenizer.apply_chat_template(
-            messages,
-            tools=request.tools or None,
-            tokenize=False,
-            add_generation_prompt=not continued,
-            continue_final_message=continued,
-        )
-    except (jinja2.TemplateError, ValueError, TypeError, IndexError) as error:
-        line = " ".join(str(error).split())
-        raise Problem(422, "template_error", f"Template error: {line}") from error
-    return str(text).rstrip() if continued else str(text)
-
-
-def plain_message(message: Message) -> dict[str, Any]:
-    """A message as templates expect it: content is one text."""
-    content = message.content
-    if isinstance(content, list):
-        if any(part.type != "text" for part in content):
-            raise invalid("only text content is supported, no images", "messages")
-        content = "".join(part.text or "" for part in content)
-    plain: dict[str, Any] = {"role": message.role, "content": content or ""}
-    if message.tool_calls:
-        plain["tool_calls"] = message.tool_calls
-    if message.name:
-        plain["name"] = message.name
-    return plain
+    return Job(
+        model, prompt, max_new, sampling, stops, num_top, keep_stop=keep_stop, grammar=grammar
+    )

@@ -30,11 +30,11 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def tiny_config(home: Path, **settings: object) -> ServeConfig:
+def tiny_config(folder: Path, **settings: object) -> ServeConfig:
     """The four models of `tiny_home` on any free port, fp32 on the CPU."""
-    models = tuple((name, home / name) for name in ("full", "lora", "prefix"))
+    models = tuple((name, folder / name) for name in ("full", "lora", "prefix"))
     defaults: dict[str, object] = {"models": models, "port": 0, "device": "cpu"}
-    return ServeConfig(base=home / "base", base_name="base", **{**defaults, **settings})  # type: ignore[arg-type]
+    return ServeConfig(base=folder / "base", base_name="base", **{**defaults, **settings})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
