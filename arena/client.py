@@ -10,7 +10,7 @@ import json
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from arena.streams import AnswerError, End, Piece
 
 Wire = Literal["tgi", "openai"]
 Message = Mapping[str, str]
+VARIED_TEMPERATURE = 0.7
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -65,6 +66,15 @@ class Entrant:
         if self.max_model_len:
             limit = min(limit, max(1, self.max_model_len // 2))
         return SamplingParams(**{**vars(wanted), "max_new_tokens": limit})
+
+
+def varied(entrant: Entrant) -> Entrant:
+    """The same participant, drawing where it would take the likeliest token each time."""
+    sampling = entrant.participant.sampling
+    if sampling.temperature:
+        return entrant
+    drawing = replace(sampling, temperature=VARIED_TEMPERATURE)
+    return replace(entrant, participant=replace(entrant.participant, sampling=drawing))
 
 
 @lru_cache(maxsize=1)

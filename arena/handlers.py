@@ -23,7 +23,8 @@ from arena.panes import (
     status_html,
 )
 from arena.refusals import RefusedError
-from arena.stage import Access, Scene, Stage
+from arena.scene import Access, Scene
+from arena.stage import Stage
 from arena.wording import Words, negotiate, words
 
 Changes = dict[Any, Any]

@@ -13,7 +13,7 @@ from arena.battle import SIDES, Answer, AskAs, Battle, Participant
 from arena.judgement import Vote, Winner
 from arena.markup import answer_html, plain_html
 from arena.roster import Backend
-from arena.stage import Scene
+from arena.scene import Scene
 from arena.streams import Side
 from arena.wording import Words
 

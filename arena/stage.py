@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from arena import pairing
 from arena.battle import Battle, Mode
-from arena.client import Entrant, stream_answer
+from arena.client import Entrant, stream_answer, varied
 from arena.errors import ArenaError
 from arena.judgement import Judgement, Vote
 from arena.refusals import AlreadyVotedError
 from arena.roster import Roster
-from arena.scribe import Scribe, stored_side
+from arena.scene import Access, Scene, overlaid, stored_sides
+from arena.scribe import Scribe
 from arena.settings import PageConfig
 from arena.store import Store
 from arena.streams import Race, Side
@@ -35,61 +36,13 @@ class BusyError(ArenaError):
     """As many battles run as the page takes on."""
 
 
-@dataclass(frozen=True)
-class Access:
-    """Who acts on which battle: the voter's pseudonym, and the battle's secret if they have it."""
-
-    voter: str
-    battle_id: str
-    token: str | None = None
-
-
 @dataclass
 class _Running:
     """A race with those who watch it; the last one to leave ends it."""
 
     race: Race
+    indices: tuple[int, ...]  # which sides of the battle it writes
     num_followers: int = 0
-
-
-@dataclass(frozen=True)
-class Scene:
-    """All that a page may know of a battle now. `live` replaces the last turn's stored answers."""
-
-    battle: Battle
-    votes: tuple[Vote, ...]
-    live: tuple[Side, ...] | None = None
-
-    @property
-    def is_revealed(self) -> bool:
-        """Names may be shown."""
-        return not self.battle.is_blind
-
-    @property
-    def vote(self) -> Vote | None:
-        """The vote on the last turn, whoever of the link's holders gave it."""
-        last = len(self.battle.turns) - 1
-        return next((vote for vote in self.votes if vote.turn == last), None)
-
-    @property
-    def sides(self) -> tuple[Side, ...]:
-        """The last turn's answers, running or stored."""
-        if self.live is not None:
-            return self.live
-        if not self.battle.turns:
-            return tuple(Side() for _ in self.battle.participants)
-        turn = self.battle.turns[-1]
-        return tuple(stored_side(turn.answer(i)) for i in range(self.battle.num_sides))
-
-    @property
-    def is_running(self) -> bool:
-        """Some side is still writing."""
-        return self.live is not None and not all(side.is_finished for side in self.live)
-
-    @property
-    def is_votable(self) -> bool:
-        """Every side has an answer that can be judged, and nobody has judged them yet."""
-        return self.vote is None and all(side.is_votable for side in self.sides)
 
 
 class Stage:
@@ -169,28 +122,50 @@ class Stage:
             propensity=propensity,
             source=source,
         )
-        await self._ask(battle_id, token, prompt, entrants, None)
-        return Access(voter, battle_id, token)
+        access = Access(voter, battle_id, token)
+        await self._ask(access, prompt, entrants, None)
+        return access
 
-    def _check_room(self) -> None:
+    def _check_room(self, access: Access | None = None) -> None:
+        if access is not None and access.battle_id in self._running:
+            raise BusyError("The models are still writing. Wait, or stop them first.")
         if self.num_running >= self.config.limits.running_battles:
             raise BusyError("All places are taken just now. Try again in a few seconds.")
 
+    async def next_turn(self, access: Access, prompt: str, shared_side: int | None = None) -> None:
+        """Ask on: every side after its own answers, or all after those of `shared_side`."""
+        prompt = self.check_prompt(prompt)
+        battle, _ = await asyncio.to_thread(self._read, access)
+        self._check_room(access)
+        entrants = [await self.roster.reach(participant) for participant in battle.participants]
+        await self._ask(access, prompt, entrants, shared_side)
+
+    async def regenerate(self, access: Access, side: int | None = None) -> None:
+        """Ask one side, or all, again; the earlier answers are kept as superseded.
+
+        A side that takes the likeliest token each time would only repeat itself, so it draws.
+        """
+        battle, _ = await asyncio.to_thread(self._read, access)
+        self._check_room(access)
+        indices = range(battle.num_sides) if side is None else [side]
+        entrants = {i: varied(await self.roster.reach(battle.participants[i])) for i in indices}
+        await self._answer(battle, entrants)
+
     async def _ask(
-        self,
-        battle_id: str,
-        token: str | None,
-        prompt: str,
-        entrants: Sequence[Entrant],
-        shared_side: int | None,
+        self, access: Access, prompt: str, entrants: Sequence[Entrant], shared_side: int | None
     ) -> None:
         """Append a turn and let every side answer it."""
-        turn = await asyncio.to_thread(
-            self.store.add_turn, battle_id, prompt, shared_side=shared_side
+        await asyncio.to_thread(
+            self.store.add_turn, access.battle_id, prompt, shared_side=shared_side
         )
-        battle = await asyncio.to_thread(self.store.load_battle, battle_id, token=token)
+        battle, _ = await asyncio.to_thread(self._read, access)
+        await self._answer(battle, dict(enumerate(entrants)))
+
+    async def _answer(self, battle: Battle, entrants: Mapping[int, Entrant]) -> None:
+        """Let these sides answer the last turn."""
+        turn = len(battle.turns) - 1
         scribes = []
-        for side, entrant in enumerate(entrants):
+        for side, entrant in entrants.items():
             messages = battle.context(turn, side)
             scribe = Scribe(self.store, battle, turn, side, entrant, messages)
             await scribe.open()
@@ -199,16 +174,15 @@ class Stage:
         async def record(index: int, side: Side) -> None:
             await scribes[index].close(side)
 
-        self._running[battle_id] = _Running(
-            Race(
-                [stream_answer(scribe.entrant, scribe.messages) for scribe in scribes],
-                self.config.deadlines,
-                self.config.limits.answer_chars,
-                on_end=record,
-                on_finish=lambda: self._running.pop(battle_id),
-            )
+        race = Race(
+            [stream_answer(scribe.entrant, scribe.messages) for scribe in scribes],
+            self.config.deadlines,
+            self.config.limits.answer_chars,
+            on_end=record,
+            on_finish=lambda: self._running.pop(battle.id),
         )
-        await self._running[battle_id].race.start()
+        self._running[battle.id] = _Running(race, tuple(entrants))
+        await race.start()
 
     # -- watching -------------------------------------------------------------------------
 
@@ -216,7 +190,9 @@ class Stage:
         """The battle as it is now. Raises UnknownBattleError, WrongTokenError."""
         running = self._running.get(access.battle_id)
         battle, votes = await asyncio.to_thread(self._read, access)
-        live = tuple(running.race.sides) if running is not None else None
+        if running is None:
+            return Scene(battle, tuple(votes))
+        live = overlaid(stored_sides(battle), running.race.sides, running.indices)
         return Scene(battle, tuple(votes), live)
 
     def _read(self, access: Access) -> tuple[Battle, list[Vote]]:
@@ -234,9 +210,10 @@ class Stage:
             yield scene
             return
         running.num_followers += 1
+        stored = stored_sides(scene.battle)
         try:
             async for sides in running.race.watch(self.updates_per_second):
-                yield replace(scene, live=sides)
+                yield replace(scene, live=overlaid(stored, sides, running.indices))
         finally:
             running.num_followers -= 1
             if running.num_followers == 0 and not running.race.is_finished:
@@ -246,10 +223,13 @@ class Stage:
     async def stop(self, access: Access, side: int | None = None) -> None:
         """End one side, or all, where they are."""
         await asyncio.to_thread(self._read, access)  # refuses strangers
-        if (running := self._running.get(access.battle_id)) is not None:
-            running.race.stop(side)
-            if side is None:
-                await running.race.close()
+        running = self._running.get(access.battle_id)
+        if running is None:
+            return
+        if side is None:
+            await running.race.close()
+        elif side in running.indices:
+            running.race.stop(running.indices.index(side))
 
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""
@@ -280,6 +260,18 @@ class Stage:
             return vote
 
         return await asyncio.to_thread(write)
+
+    async def undo(self, access: Access) -> None:
+        """Take the vote on the last turn back; it stays in the history."""
+
+        def write() -> None:
+            battle, _ = self._read(access)
+            turn = len(battle.turns) - 1
+            self.store.undo_vote(
+                access.battle_id, voter=access.voter, token=access.token, turn=turn
+            )
+
+        await asyncio.to_thread(write)
 
     async def skip(self, access: Access) -> None:
         """Note that the voter would not judge, and let the names be shown."""
