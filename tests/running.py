@@ -32,6 +32,7 @@ class Running:
     """A command that has said it is ready."""
 
     url: str
+    serve_url: str
     port: int
     log: Path
     process: subprocess.Popen[bytes]
@@ -97,7 +98,8 @@ def arena_up(
         )
     try:
         url = wait_ready(process, log, timeout)
-        yield Running(url, int(url.rsplit(":", 1)[1].strip("/")), log, process)
+        serve_url = f"http://127.0.0.1:{given[given.index('--serve-port') + 1]}"
+        yield Running(url, serve_url, int(url.rsplit(":", 1)[1].strip("/")), log, process)
     finally:
         stop(process)
 

@@ -59,11 +59,9 @@ def probe(place: Path) -> None:
     (place / "sitecustomize.py").write_text(RECORDER)
     notes = place / "lookups"
     environment = clean_environment(PYTHONPATH=str(place), LOOKUPS=str(notes))
-    port = 8123  # the namespace is ours alone
-    arguments = ("--serve-port", port, "--home", place / "home")
-    with arena_up(*map(str, arguments), cwd=place, environment=environment) as running:
+    with arena_up("--home", place / "home", cwd=place, environment=environment) as running:
         page = ask(running.url).decode()
-        server = f"http://127.0.0.1:{port}"
+        server = running.serve_url
         models = [model["id"] for model in json.loads(ask(f"{server}/v1/models"))["data"]]
         question = [{"role": "user", "content": "What is the capital of France?"}]
         answers = {}

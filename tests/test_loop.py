@@ -1,0 +1,152 @@
+"""The whole loop: tune a variant, serve it, ask both models, vote, export, load the dataset.
+
+Every part is the real one. First on a tiny random base, where each link can be checked against
+files on disk; then on the packaged base with the command line alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import arena_up, run_arena
+from tuning_fixtures import rows, write_rows
+
+from arena.battle import Battle
+from arena.client import install_http_client
+from arena.judgement import Judgement, Winner
+from arena.roster import Roster
+from arena.settings import PageConfig
+from arena.stage import Stage
+from arena.store import Store
+from serving.app import ServerThread
+from serving.config import ServeConfig, name_models
+from tuning import TuningConfig, tune
+from tuning.config import CheckOptions, TrainingOptions
+from tuning.variant import Variant, list_variants, read_variant, weights_sha256
+
+PROMPT = "Say red then blue number 0."
+
+
+def make_variant(base: Path, home: Path, data: Path) -> Variant:
+    """A LoRA variant of the tiny base, tuned for a few seconds."""
+    tune(
+        TuningConfig(
+            base=str(base),
+            data=(str(data),),
+            name="mine",
+            method="lora",
+            home=home,
+            training=TrainingOptions(epochs=40, batch_size=16, learning_rate=1e-2),
+            checks=CheckOptions(samples=0, save_every=0),
+        )
+    )
+    (folder,) = list_variants(home)
+    return read_variant(folder)
+
+
+def battle_and_vote(url: str, home: Path) -> Battle:
+    """A blind battle of the two models served at `url`, judged for the tuned one."""
+
+    async def play() -> Battle:
+        install_http_client()
+        config = PageConfig((url,), home)
+        stage = Stage(Store.at_home(home), Roster((url,), config.sampling), config)
+        voter = await stage.voter("the cookie of a browser")
+        access = await stage.open_blind(voter, PROMPT)
+        async for scene in stage.follow(access):
+            assert not scene.is_revealed
+        assert [side.state for side in (await stage.scene(access)).sides] == ["done", "done"]
+        names = [participant.name for participant in scene.battle.participants]
+        winner = (Winner.MODEL_A, Winner.MODEL_B)[names.index("mine")]
+        await stage.vote(access, Judgement(winner))
+        scene = await stage.scene(access)
+        assert scene.is_revealed
+        await stage.close()
+        return scene.battle
+
+    return asyncio.run(play())
+
+
+def load_rows(folder: Path, cache: Path) -> list[dict[str, Any]]:
+    """The dataset as `datasets` opens it."""
+    from datasets import load_dataset
+
+    return list(load_dataset(str(folder), split="train", cache_dir=str(cache)))
+
+
+@pytest.mark.slow
+def test_the_loop_on_a_tiny_model(tiny_base: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    variant = make_variant(tiny_base, home, write_rows(tmp_path / "rows.jsonl", rows()))
+    assert variant.base is not None
+    assert variant.base.sha256 == weights_sha256(tiny_base)
+
+    models = name_models(tiny_base, packaged={}, variants=list_variants(home), given=[])
+    config = ServeConfig(base=tiny_base, base_name="tiny", models=models, port=0, device="cpu")
+    with ServerThread(config) as server:
+        battle = battle_and_vote(server.url, home)
+
+    sides = {
+        participant.name: (side, battle.turns[0].answer(side))
+        for side, participant in enumerate(battle.participants)
+    }
+    _, tuned = sides["mine"]
+    _, plain = sides["tiny"]
+    assert tuned is not None
+    assert plain is not None
+    assert plain.prompt_sent == PROMPT, "a base model sees the plain prompt"
+    assert tuned.prompt_sent == f"<s>User: {PROMPT}\nAssistant:", "a variant sees its template"
+    assert tuned.weights_sha256 == variant.weights_sha256
+    assert plain.weights_sha256 == weights_sha256(tiny_base)
+
+    done = run_arena("export", "--format", "trl", "--out", "out", "--home", home, cwd=tmp_path)
+    assert done.status == 0, done.stderr
+    (row,) = load_rows(tmp_path / "out", tmp_path / "cache")
+    assert row["prompt"] == [{"role": "user", "content": PROMPT}]
+    assert row["chosen"] == [{"role": "assistant", "content": tuned.text}]
+    assert row["rejected"] == [{"role": "assistant", "content": plain.text}]
+    assert (row["chosen_model"], row["rejected_model"]) == ("mine", "tiny")
+    assert row["chosen_weights_sha256"] == variant.weights_sha256
+    assert row["blind"]
+    assert row["propensity"] == pytest.approx(1.0)
+    everything = json.dumps(row, default=str)
+    assert "cookie" not in everything
+    assert "voter" not in everything
+
+
+@pytest.mark.slow
+def test_the_loop_on_the_packaged_base_beats_it(tmp_path: Path) -> None:
+    """Half a minute of tuning on this machine makes a model that follows instructions."""
+    home = tmp_path / "home"
+    at_home = ("--home", home)
+    words = ["--base", "starter", "--data", "starter", "--method", "lora", "--name", "quick"]
+    made = run_arena("tune", *words, "--max-minutes", "0.75", *at_home, cwd=tmp_path, timeout=240)
+    assert made.status == 0, made.stderr
+    scored = run_arena(
+        *("eval", "starter", "quick", "--limit", "120", "--no-forgetting", "--json"),
+        *at_home,
+        cwd=tmp_path,
+        timeout=240,
+    )
+    assert scored.status == 0, scored.stderr
+    base, quick = json.loads(scored.stdout)["results"]
+    assert (base["name"], quick["name"]) == ("starter", "quick")
+    assert base["num_prompts"] == quick["num_prompts"] == 120
+    assert base["upper"] < quick["lower"], "the 95 % intervals do not touch"
+    with (
+        arena_up(*at_home, cwd=tmp_path) as running,
+        urllib.request.urlopen(f"{running.serve_url}/v1/models", timeout=20) as reply,
+    ):
+        models = {model["id"]: model["kind"] for model in json.load(reply)["data"]}
+    assert models == {
+        "starter": "base",
+        "starter-full": "full",
+        "starter-lora": "lora",
+        "starter-prefix": "prefix",
+        "quick": "lora",
+    }
