@@ -23,31 +23,44 @@ WHY = {
     "empty": "an answer is blank",
     "identical": "both answers are the same",
     "duplicate": "the same row was written before",
+    "between": "neither first nor last of a ranking",
+    "other_format": "the format has no word for this vote",
 }
 
 
-def write_card(folder: Path, about: str, manifest: dict[str, Any], *, license: str) -> None:  # noqa: A002
-    """README.md with the YAML that dataset readers need and a page for people."""
-    front = yaml.safe_dump(_front_matter(manifest, license), sort_keys=False, allow_unicode=True)
-    (folder / "README.md").write_text(
-        f"---\n{front}---\n\n{_page(about, manifest)}", encoding="utf-8"
-    )
+def write_card(
+    folder: Path,
+    about: str,
+    manifest: dict[str, Any],
+    data_files: dict[str, str],
+    *,
+    license_name: str,
+) -> None:
+    """README.md with the YAML that dataset readers need and a page for people.
+
+    `data_files`: per split what readers open, relative to the folder; empty for formats that
+    only other programs read.
+    """
+    front = _front_matter(manifest, data_files, license_name)
+    text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    page = f"---\n{text}---\n\n{_page(about, manifest)}"
+    (folder / "README.md").write_text(page, encoding="utf-8")
 
 
-def _front_matter(manifest: dict[str, Any], license: str) -> dict[str, Any]:  # noqa: A002
+def _front_matter(
+    manifest: dict[str, Any], data_files: dict[str, str], license_name: str
+) -> dict[str, Any]:
     num_rows = manifest["num_rows"]
-    size = next((name for limit, name in SIZES if num_rows < limit), "n>1M")
-    data_files = [
-        {"split": split, "path": f"data/{split}-*.parquet"} for split in manifest["splits"]
-    ]
     front: dict[str, Any] = {
         "pretty_name": "Arena votes",
         "annotations_creators": ["crowdsourced"],
-        "size_categories": [size],
+        "size_categories": [next((n for limit, n in SIZES if num_rows < limit), "n>1M")],
         "tags": ["preference", "human-feedback", manifest["options"]["format"]],
-        "configs": [{"config_name": "default", "data_files": data_files}],
     }
-    return front | ({"license": license} if license else {})
+    if data_files:
+        files = [{"split": split, "path": path} for split, path in data_files.items()]
+        front["configs"] = [{"config_name": "default", "data_files": files}]
+    return front | ({"license": license_name} if license_name else {})
 
 
 def _page(about: str, manifest: dict[str, Any]) -> str:

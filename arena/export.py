@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from arena.card import write_card
 from arena.database import reading
 from arena.errors import ArenaError
 from arena.folders import replacing
+from arena.formats import FORMATS, Format
+from arena.redaction import redact_pair
+from arena.seen import SeenRows
 from arena.selection import JudgedPair, LeftOut, Selection, Tally, select_pairs
 from arena.store import Store
-from arena.tables import TableWriter
-from arena.trl import PREFERENCE_SCHEMA, Row, preference_rows
+from arena.tables import Closing, Writer
 
 MANIFEST = "MANIFEST.json"
 MANIFEST_VERSION = 1
@@ -37,27 +37,20 @@ class ExportError(ArenaError):
 
 
 @dataclass(frozen=True)
-class Format:
-    """A dataset format: its columns and how a judged pair becomes rows."""
-
-    name: str
-    schema: pa.Schema
-    rows: Callable[[JudgedPair], list[Row] | LeftOut]
-    about: str
-
-
-@dataclass(frozen=True)
 class ExportOptions:
     """What to export and how to split it.
 
     `test_fraction`: share of prompts (0 to below 1) that go to the test split; a prompt is
-    never in both. `seed` picks which.
+    never in both. `seed` picks which. `dedupe` drops rows whose core columns were written
+    before; `redact` replaces e-mail addresses, telephone numbers and keys.
     """
 
     format: str = "trl"
     selection: Selection = field(default_factory=Selection)
     test_fraction: float = 0.0
     seed: int = 0
+    dedupe: bool = False
+    redact: bool = False
     license: str = ""
 
     def __post_init__(self) -> None:
@@ -66,17 +59,6 @@ class ExportOptions:
             raise ExportError(
                 f"test fraction {self.test_fraction} is no share; give 0 <= fraction < 1"
             )
-
-
-FORMATS = {
-    "trl": Format(
-        "trl",
-        PREFERENCE_SCHEMA,
-        preference_rows,
-        "Preference pairs for TRL (DPO, reward models): `prompt`, `chosen`, `rejected` as"
-        " message lists. A tie or a both-bad vote makes no row.",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -97,29 +79,47 @@ def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool =
     form = format_named(options.format)
     tally = Tally()
     with replacing(out, marker=MANIFEST, overwrite=overwrite) as folder:
+        writers: dict[str, Writer] = {}
         with ExitStack() as stack:
-            writers = {
-                split: stack.enter_context(TableWriter(folder, split, form.schema))
-                for split in split_names(options)
-            }
+            for split in split_names(options):
+                writer = form.open(folder, split, options.selection)
+                writers[split] = stack.enter_context(Closing(writer))
+            seen = stack.enter_context(SeenRows(form.core)) if options.dedupe else None
             db = stack.enter_context(reading(store.path, store.config))
             for pair in select_pairs(db, options.selection, tally):
-                rows = form.rows(pair)
-                if isinstance(rows, LeftOut):
-                    tally.left_out[rows] += 1
-                    continue
-                writer = writers[split_of(pair, options)]
-                for row in rows:
-                    writer.write(row)
-                    tally.num_rows += 1
+                _write_pair(form, pair, options, writers, seen, tally)
         if not tally.num_rows:
             raise ExportError(f"no vote makes a {form.name} row ({told(tally)}); nothing written")
-        splits = {split: writer.num_rows for split, writer in writers.items()}
-        drop_empty_splits(folder, splits)
+        kept = drop_empty_splits(writers)
+        splits = {split: writer.num_rows for split, writer in kept.items()}
+        data_files = {split: w.data_files for split, w in kept.items() if w.data_files}
         manifest = describe(store, options, tally, splits)
-        write_card(folder, form.about, manifest, license=options.license)
+        write_card(folder, form.about, manifest, data_files, license_name=options.license)
         write_manifest(folder, manifest)
-    return Exported(out, manifest["splits"], tally.num_pairs, dict(tally.left_out))
+    return Exported(out, splits, tally.num_pairs, dict(tally.left_out))
+
+
+def _write_pair(
+    form: Format,
+    pair: JudgedPair,
+    options: ExportOptions,
+    writers: dict[str, Writer],
+    seen: SeenRows | None,
+    tally: Tally,
+) -> None:
+    writer = writers[split_of(pair, options)]
+    if options.redact:
+        pair = redact_pair(pair, tally.redacted)
+    rows = form.rows(pair)
+    if isinstance(rows, LeftOut):
+        tally.left_out[rows] += 1
+        return
+    for row in rows:
+        if seen is not None and not seen.is_new(row):
+            tally.left_out[LeftOut.DUPLICATE] += 1
+            continue
+        writer.write(row)
+        tally.num_rows += 1
 
 
 def format_named(name: str) -> Format:
@@ -144,13 +144,13 @@ def split_of(pair: JudgedPair, options: ExportOptions) -> str:
     return "test" if share < options.test_fraction else "train"
 
 
-def drop_empty_splits(folder: Path, splits: dict[str, int]) -> None:
-    """Remove files without rows: readers of JSON lines fail on an empty file."""
-    for split in [split for split, num_rows in splits.items() if not num_rows]:
-        del splits[split]
-        for path in (folder / "data").glob(f"{split}-*.parquet"):
-            path.unlink()
-        (folder / f"{split}.jsonl").unlink()
+def drop_empty_splits(writers: dict[str, Writer]) -> dict[str, Writer]:
+    """The splits with rows; files of the others are removed, for readers fail on empty ones."""
+    for writer in writers.values():
+        if not writer.num_rows:
+            for path in writer.paths:
+                path.unlink()
+    return {split: writer for split, writer in writers.items() if writer.num_rows}
 
 
 def told(tally: Tally) -> str:
@@ -172,6 +172,7 @@ def describe(
         "num_rows": tally.num_rows,
         "num_judged_pairs": tally.num_pairs,
         "left_out": dict(sorted(tally.left_out.items())),
+        "redacted": dict(sorted(tally.redacted.items())),
         "newest_vote_ms": tally.last_ms,
         "store": store.counts() | not_judged(store),
     }

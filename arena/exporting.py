@@ -32,6 +32,8 @@ class ExportRequest:
     blind_only: bool
     test_fraction: float
     seed: int
+    dedupe: bool
+    redact: bool
     license: str
     overwrite: bool
 
@@ -66,6 +68,8 @@ def options_of(request: ExportRequest) -> ExportOptions:
         selection=selection,
         test_fraction=request.test_fraction,
         seed=request.seed,
+        dedupe=request.dedupe,
+        redact=request.redact,
         license=request.license,
     )
 

@@ -39,6 +39,8 @@ class LeftOut(StrEnum):
     EMPTY = "empty"
     IDENTICAL = "identical"
     DUPLICATE = "duplicate"
+    BETWEEN = "between"
+    OTHER_FORMAT = "other_format"
 
 
 INCLUDABLE = (LeftOut.FLAGGED, LeftOut.IDENTITY_LEAK, LeftOut.PARTIAL, LeftOut.DIVERGED)
@@ -87,7 +89,11 @@ class SideView:
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """One comparison; `winner` is the text of a `Winner` whose model_a is `left`."""
+    """One comparison; `winner` is the text of a `Winner` whose model_a is `left`.
+
+    `voter` numbers the voters of this export from 1 in order of appearance: it tells votes
+    of one person apart from those of another and says nothing else.
+    """
 
     vote_id: int
     battle_id: str
@@ -99,6 +105,8 @@ class JudgedPair:
     reasons: tuple[str, ...]
     comment: str
     edited_answer: str
+    ranking: tuple[int, ...] | None
+    voter: int
     partial: bool
     blind: bool
     flags: tuple[str, ...]
@@ -124,11 +132,13 @@ class Tally:
     num_rows: int = 0
     last_ms: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    redacted: Counter[str] = field(default_factory=Counter)
 
 
 PAIRS_SQL = """
 SELECT c.vote_id, c.left_side, c.right_side, c.left_id, c.right_id, c.winner, c.weight,
-       v.strength, v.reasons, v.comment, v.edited_answer, v.partial, v.blind, v.created_ms,
+       v.voter_id, v.ranking, v.strength, v.reasons, v.comment, v.edited_answer, v.partial,
+       v.blind, v.created_ms,
        t.position AS turn, t.prompt, t.battle_id,
        b.public_id, b.mode, b.tags, b.language, b.propensity,
        l.text AS left_text, l.status AS left_status, l.weights_sha256 AS left_sha256,
@@ -150,11 +160,13 @@ SELECT c.vote_id, c.left_side, c.right_side, c.left_id, c.right_id, c.winner, c.
 def select_pairs(db: Database, selection: Selection, tally: Tally) -> Iterator[JudgedPair]:
     """The judged pairs that pass the filter, in order of votes; the others are tallied."""
     people = participants_by_row(db)
+    voters: dict[int, int] = {}
     for row in db.query(PAIRS_SQL):
         tally.num_pairs += 1
         reason = _excluded(row, people, selection)
         if reason is None:
-            pair = _pair(db, row, people)
+            voter = voters.setdefault(row["voter_id"], len(voters) + 1)
+            pair = _pair(db, row, people, voter)
             if not pair.is_diverged or LeftOut.DIVERGED in selection.include:
                 tally.last_ms = max(tally.last_ms, pair.created_ms)
                 yield pair
@@ -197,7 +209,9 @@ def _excluded(
     return None
 
 
-def _pair(db: Database, row: Mapping[str, Any], people: Mapping[int, Participant]) -> JudgedPair:
+def _pair(
+    db: Database, row: Mapping[str, Any], people: Mapping[int, Participant], voter: int
+) -> JudgedPair:
     left_context, right_context = _contexts(db, row)
     return JudgedPair(
         vote_id=row["vote_id"],
@@ -210,6 +224,8 @@ def _pair(db: Database, row: Mapping[str, Any], people: Mapping[int, Participant
         reasons=_words(row["reasons"]),
         comment=row["comment"],
         edited_answer=row["edited_answer"],
+        ranking=None if row["ranking"] is None else tuple(json.loads(row["ranking"])),
+        voter=voter,
         partial=bool(row["partial"]),
         blind=bool(row["blind"]),
         flags=_words(row["flags"]),

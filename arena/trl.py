@@ -1,7 +1,8 @@
-"""Judged pairs as rows that TRL trains on: preference (DPO, reward) rows; knows no files.
+"""Judged pairs as rows that TRL trains on: preference and unpaired rows; knows no files.
 
 The prompt is always explicit, and chosen and rejected always answer the same prompt. Ties
-and both-bad votes say nothing about which answer is better, so they make no row here.
+and both-bad votes say nothing about which answer is better, so they make no preference
+row; unpaired rows say of each answer alone whether it is good.
 """
 
 from __future__ import annotations
@@ -67,6 +68,18 @@ PREFERENCE_SCHEMA = pa.schema(
 )
 
 
+UNPAIRED_SCHEMA = pa.schema(
+    [
+        ("prompt", MESSAGES),
+        ("completion", MESSAGES),
+        ("label", pa.bool_()),
+        ("winner", pa.string()),
+        *LINEAGE,
+        *METADATA,
+    ]
+)
+
+
 def preference_rows(pair: JudgedPair) -> list[Row] | LeftOut:
     """The preference rows of a pair, or why there is none.
 
@@ -88,6 +101,47 @@ def preference_rows(pair: JudgedPair) -> list[Row] | LeftOut:
     return LeftOut.TIE if pair.winner == Winner.TIE else LeftOut.BOTH_BAD
 
 
+def unpaired_rows(pair: JudgedPair) -> list[Row] | LeftOut:
+    """One row per answer that the vote calls good (true) or bad (false).
+
+    A tie calls both good, both-bad both bad. Of a ranking the first are good, the last bad,
+    and those between neither. Each side has a row in the first pair that it belongs to.
+    """
+    views = [pair.left] if pair.left.side == 0 and pair.right.side == 1 else []
+    views += [pair.right] if pair.left.side == 0 else []
+    rows = []
+    for view in views:
+        label = _label(pair, view)
+        if label is not None and view.text.strip():
+            rows.append(_unpaired_row(pair, view, view.text, label))
+    if pair.edited_answer.strip() and pair.left.side == 0 and pair.right.side == 1:
+        rows.append(_unpaired_row(pair, None, pair.edited_answer, True))
+    if rows:
+        return rows
+    return LeftOut.EMPTY if pair.num_sides == 2 else LeftOut.BETWEEN
+
+
+def _label(pair: JudgedPair, view: SideView) -> bool | None:
+    if pair.ranking is None:
+        if pair.winner in (Winner.TIE, Winner.BOTH_BAD):
+            return pair.winner == Winner.TIE
+        return (pair.winner == Winner.MODEL_A) == (view is pair.left)
+    rank, best, worst = pair.ranking[view.side], min(pair.ranking), max(pair.ranking)
+    return True if rank == best else False if rank == worst else None
+
+
+def _unpaired_row(pair: JudgedPair, view: SideView | None, text: str, label: bool) -> Row:
+    lineage = _lineage("", view)
+    return {
+        "prompt": prompt_messages(pair, view or pair.left),
+        "completion": [{"role": "assistant", "content": text}],
+        "label": label,
+        "winner": pair.winner,
+        **lineage,
+        **metadata(pair),
+    }
+
+
 def _preferences(pair: JudgedPair) -> Iterator[tuple[SideView | str, SideView]]:
     if pair.winner == Winner.MODEL_A:
         yield pair.left, pair.right
@@ -105,7 +159,7 @@ def _preference_row(
     pair: JudgedPair, chosen: SideView | str, chosen_text: str, rejected: SideView
 ) -> Row:
     return {
-        "prompt": prompt_messages(pair),
+        "prompt": prompt_messages(pair, pair.left),
         "chosen": [{"role": "assistant", "content": chosen_text}],
         "rejected": [{"role": "assistant", "content": rejected.text}],
         "margin": MARGINS[pair.strength],
@@ -124,12 +178,12 @@ def refuse_texts(first: str, second: str) -> LeftOut | None:
     return None
 
 
-def prompt_messages(pair: JudgedPair) -> list[Message]:
-    """The shared context; with the system prompt when both sides had the same one."""
+def prompt_messages(pair: JudgedPair, view: SideView) -> list[Message]:
+    """A side's context; with the system prompt when both sides had the same one."""
     system = pair.left.participant.system_prompt
     if system and system == pair.right.participant.system_prompt:
-        return [{"role": "system", "content": system}, *pair.left.context]
-    return pair.left.context
+        return [{"role": "system", "content": system}, *view.context]
+    return view.context
 
 
 def metadata(pair: JudgedPair) -> Row:
@@ -154,17 +208,19 @@ def metadata(pair: JudgedPair) -> Row:
 
 
 def _lineage(role: str, view: SideView | None) -> Row:
+    """The columns of LINEAGE, with the role before each name if there is one."""
+    start = f"{role}_" if role else ""
     if view is None:
-        return {f"{role}_{name}": None for name, _ in LINEAGE} | {f"{role}_model": EDITED}
+        return {f"{start}{name}": None for name, _ in LINEAGE} | {f"{start}model": EDITED}
     participant = view.participant
     return {
-        f"{role}_model": participant.name,
-        f"{role}_side": SIDES[view.side],
-        f"{role}_kind": participant.kind,
-        f"{role}_ask_as": str(participant.ask_as),
-        f"{role}_weights_sha256": view.weights_sha256,
-        f"{role}_base": participant.base,
-        f"{role}_sampling": view.sampling,
+        f"{start}model": participant.name,
+        f"{start}side": SIDES[view.side],
+        f"{start}kind": participant.kind,
+        f"{start}ask_as": str(participant.ask_as),
+        f"{start}weights_sha256": view.weights_sha256,
+        f"{start}base": participant.base,
+        f"{start}sampling": view.sampling,
     }
 
 

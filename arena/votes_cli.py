@@ -17,7 +17,13 @@ def export_votes(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; default <home>/exports/<format>.")
     ] = None,
-    format_name: Annotated[str, typer.Option("--format", help="Dataset format.")] = "trl",
+    format_name: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="trl, kto, lmsys, 55k, 100k, 140k, openwebui, comparator, csv or raw.",
+        ),
+    ] = "trl",
     model: Annotated[
         list[str] | None, typer.Option("--model", help="Only pairs of these models (repeat).")
     ] = None,
@@ -40,6 +46,10 @@ def export_votes(
         float, typer.Option("--test-fraction", help="Share of the prompts for a test split.")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Which prompts go to the test split.")] = 0,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Write equal rows once.")] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Replace e-mail addresses, telephone numbers, keys.")
+    ] = False,
     license_name: Annotated[str, typer.Option("--license", help="License for the card.")] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
@@ -63,6 +73,8 @@ def export_votes(
             blind_only=blind_only,
             test_fraction=test_fraction,
             seed=seed,
+            dedupe=dedupe,
+            redact=redact,
             license=license_name,
             overwrite=overwrite,
         ),

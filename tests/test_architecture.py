@@ -9,6 +9,7 @@ import ast
 import json
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("arena", "serving", "tuning")
 
-# The two modules that know all three packages, and only inside the bodies of functions.
+# What knows all three packages, and only inside the bodies of functions.
 COMMANDS = {"arena.cli", "arena.up"}
+# What the page stands on: can be used, and tested, where no Gradio is.
+CORE = {
+    "arena.battle",
+    "arena.client",
+    "arena.export",
+    "arena.pairing",
+    "arena.ratings",
+    "arena.roster",
+    "arena.stage",
+    "arena.store",
+    "arena.streams",
+    "arena.votes_cli",
+}
 # Where SQL is written; everything else of the arena asks these.
 STORAGE = {
     "arena.answering",
@@ -27,6 +41,7 @@ STORAGE = {
     "arena.migrations",
     "arena.people",
     "arena.records",
+    "arena.seen",
     "arena.selection",
     "arena.store",
     "arena.tally",
@@ -34,9 +49,10 @@ STORAGE = {
 }
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
 
-MODULE_LINES = 320
+MODULE_LINES = 350
 FUNCTION_LINES = 60
-TABLE_LINES = 20
+# Tokens that make a line more than a piece of data.
+SPEAKING = {tokenize.NAME, tokenize.NUMBER}
 
 
 @dataclass(frozen=True)
@@ -158,20 +174,22 @@ def test_only_the_commands_know_all_three_and_only_in_their_bodies() -> None:
     )
 
 
+def page_side() -> set[str]:
+    """The modules that load gradio when they are imported, by themselves or through others."""
+    found = {found.importer for found in IMPORTS if found.package == "gradio"}
+    while True:
+        more = {use.importer for use in IMPORTS if use.at_top and use.imported in found} - found
+        if not more:
+            return found
+        found |= more
+
+
 def test_gradio_stays_under_the_page() -> None:
-    """Who imports gradio is imported only by the like, by `arena.app`, or in a command's body."""
-    with_gradio = {found.importer for found in IMPORTS if found.package == "gradio"}
+    with_gradio = page_side()
+    assert "arena.app" in with_gradio
     assert all(name.startswith("arena.") for name in with_gradio), with_gradio
-    may_import = with_gradio | {"arena.app"}
-    assert not breaches(
-        *(
-            found
-            for found in IMPORTS
-            if found.imported in with_gradio
-            and found.importer not in may_import
-            and (found.importer not in COMMANDS or found.at_top)
-        )
-    )
+    assert not with_gradio & (CORE | COMMANDS)
+    assert set(MODULES) >= CORE | COMMANDS, "a name in the lists above is gone"
 
 
 def test_only_storage_writes_sql() -> None:
@@ -259,42 +277,51 @@ def test_light_modules_load_no_torch(module: str) -> None:
 
 
 def test_arena_modules_but_the_page_load_no_gradio() -> None:
-    with_gradio = {found.importer for found in IMPORTS if found.package == "gradio"}
-    light = [
-        name
-        for name in MODULES
-        if name.startswith("arena.") and name not in with_gradio | {"arena.app"}
-    ]
+    light = [name for name in MODULES if name.startswith("arena.") and name not in page_side()]
     loaded = loaded_by("\n".join(f"import {name}" for name in light))
     assert not loaded & {"gradio", "torch", "transformers"}
 
 
-def lines_of_code(name: str) -> int:
-    """Lines of a module but for tables of facts, which are long strings and read as data."""
+def lines_of_code(name: str) -> set[int]:
+    """Numbers of the lines of a module that hold more than a piece of data.
+
+    Blank lines and comments count, since they are read as well; a line with nothing but a
+    string and punctuation, or inside a long string, is a line of a table.
+    """
     source = ROOT / Path(*name.split("."))
     path = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
-    tables = {
-        (node.lineno, node.end_lineno)
+    with path.open("rb") as content:
+        tokens = list(tokenize.tokenize(content.readline))
+    data = {
+        line for token in tokens if token.type == tokenize.STRING for line in rows_of(token)
+    } - {line for token in tokens if token.type in SPEAKING for line in rows_of(token)}
+    documentation = {
+        line
         for node in ast.walk(MODULES[name])
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     }
-    in_tables = sum(last - first for first, last in tables if last and last - first > TABLE_LINES)
-    return len(path.read_text().splitlines()) - in_tables
+    return set(range(1, tokens[-1].start[0])) - (data - documentation)
+
+
+def rows_of(token: tokenize.TokenInfo) -> range:
+    """The lines a token lies on."""
+    return range(token.start[0], token.end[0] + 1)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_module_is_small_and_says_what_it_is_for(name: str) -> None:
+    """The body of a function is measured: an option of a command is a line of its signature."""
     assert ast.get_docstring(MODULES[name]), f"{name} has no docstring"
-    assert lines_of_code(name) <= MODULE_LINES
-    functions = [
-        node
-        for node in ast.walk(MODULES[name])
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    length = {
-        f"{node.name}:{node.lineno}": (node.end_lineno or 0) - node.lineno for node in functions
-    }
-    assert not {name: lines for name, lines in length.items() if lines >= FUNCTION_LINES}
+    code = lines_of_code(name)
+    assert len(code) <= MODULE_LINES
+    long = {}
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = code & set(range(node.body[0].lineno, (node.end_lineno or 0) + 1))
+            if len(body) > FUNCTION_LINES:
+                long[f"{node.name}:{node.lineno}"] = len(body)
+    assert not long
 
 
 @pytest.mark.parametrize("name", MODULES)

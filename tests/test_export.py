@@ -220,7 +220,7 @@ def test_a_failed_export_leaves_what_was_there(hand: Hand, tmp_path: Path) -> No
     hand.vote(Winner.TIE)
     with pytest.raises(ExportError, match=r"no vote makes a trl row .* tie 1"):
         run(hand, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_text("cat")
     with pytest.raises(FolderError, match="exists already"):
@@ -237,7 +237,7 @@ def test_an_earlier_export_is_replaced_only_on_request(hand: Hand, tmp_path: Pat
     assert len(read_lines(tmp_path / "out")) == 1
     export(hand.store, tmp_path / "out", ExportOptions(), overwrite=True)
     assert len(read_lines(tmp_path / "out")) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_the_card_opens_with_the_yaml_that_readers_need(hand: Hand, tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def board_of(home: Path, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(quick_folder: Path) -> Path:
     """Eight votes for lora, three for its base, one tie and one both-bad; sides vary."""
-    hand = Hand(Store.at_home(tmp_path_factory.mktemp("home")))
+    hand = Hand(Store.at_home(quick_folder / "leaderboard"))
     for winner, count in (
         (Winner.MODEL_B, 5),
         (Winner.MODEL_A, 2),
