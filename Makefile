@@ -43,8 +43,9 @@ lint: $(done)/lint ## Check style, format and types
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-docs: $(done)/install ## Write docs/cli.md from the help texts
+docs: $(done)/install ## Write docs/cli.md from the help texts, README's table from the scores
 	$(bin)/python tests/cli_reference.py
+	$(bin)/python tests/readme_table.py
 
 lock: $(done)/test $(done)/lint ## Write the versions in .venv to constraints.txt
 	@{ echo "# The versions that the tests ran with; 'make lock' writes this file."; \

@@ -230,6 +230,9 @@ def tune_variant(
     overwrite: Annotated[
         bool | None, typer.Option("--overwrite", help="Replace a variant of that name.")
     ] = None,
+    restart: Annotated[
+        bool | None, typer.Option("--restart", help="Forget an unfinished run of that name.")
+    ] = None,
     home: Home = DEFAULT_HOME,
     json_out: Json = False,
 ) -> None:
@@ -252,6 +255,7 @@ def tune_variant(
         "data_options.strict": strict,
         "seed": seed,
         "overwrite": overwrite,
+        "restart": restart,
         "home": home,
     }
     settings = {key: value for key, value in given.items() if value not in (None, ())}
@@ -289,6 +293,9 @@ def eval_variants(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the accuracies to this PNG file.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown, for a README.")
+    ] = False,
     home: Home = DEFAULT_HOME,
     json_out: Json = False,
 ) -> None:
@@ -306,6 +313,7 @@ def eval_variants(
         write=write,
         answers=answers,
         plot=plot,
+        markdown=markdown,
         json_out=json_out,
     )
 

@@ -59,6 +59,7 @@ def run_eval(
     write: bool,
     answers: Path | None,
     plot: Path | None,
+    markdown: bool,
     json_out: bool,
 ) -> None:
     """`arena eval`: score models on a suite; home variants keep the result in variant.json."""
@@ -97,6 +98,10 @@ def run_eval(
         draw_accuracies(results, plot)
     if json_out:
         print(json.dumps({"suite": suite, "results": results}, ensure_ascii=False))
+    elif markdown:
+        from tuning.scoretable import markdown_table
+
+        print(markdown_table(results))
     else:
         print_results(suite, results)
 
