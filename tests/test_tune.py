@@ -245,12 +245,13 @@ def test_the_same_run_twice_gives_the_same_weights(
 
 
 def test_the_clock_ends_a_run(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
-    made = tune(config_for(tiny_base, tiny_data, tmp_path, max_steps=100_000, max_minutes=0.05))
+    made = tune(config_for(tiny_base, tiny_data, tmp_path, max_steps=100_000, max_minutes=0.08))
     assert 0 < made.run["steps"] < 5_000
-    assert made.run["seconds"] < 30
+    assert made.run["seconds"] < 60
     history = read_history(made.folder)
-    rates = [item["learning_rate"] for item in history if "loss" in item]
-    assert rates[-1] < 0.2 * max(rates)
+    steps = [item for item in history if "loss" in item]
+    assert steps[-1]["progress"] == 1
+    assert steps[-1]["learning_rate"] < max(item["learning_rate"] for item in steps)
 
 
 def test_early_stopping(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:

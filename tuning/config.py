@@ -141,6 +141,8 @@ class TuningConfig:
     seed: int = 0
     overwrite: bool = False
     """Replace a variant of the same name once the new one is whole."""
+    restart: bool = False
+    """Forget an unfinished run of the same name instead of going on with it."""
     data_options: DataOptions = field(default_factory=DataOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     lora: LoraOptions = field(default_factory=LoraOptions)

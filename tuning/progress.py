@@ -36,12 +36,15 @@ class History:
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def keep_until(self, step: int) -> None:
-        """Forget what lies after `step`, as when a run goes on from a checkpoint."""
-        self.records = [record for record in self.records if record["step"] <= step]
-        if self._path is not None:
-            lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
-            self._path.write_text("".join(lines), encoding="utf-8")
+    def load(self, path: Path) -> None:
+        """Begin with the records of an earlier part of the run."""
+        lines = path.read_text(encoding="utf-8").splitlines()
+        self.records[:] = [json.loads(line) for line in lines]
+
+    @property
+    def progress(self) -> dict[int, float]:
+        """How far the run was after each step."""
+        return {item["step"]: item["progress"] for item in self.records if "progress" in item}
 
     @property
     def losses(self) -> list[tuple[int, float]]:
@@ -74,6 +77,8 @@ class RunControl(TrainerCallback):  # type: ignore[misc]
         self._evaluated = 0
         self._saved_at = time.monotonic()
         self.stopped_early = False
+        self.interrupted = False
+        """Set by a signal: save after this step and stop."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A resumed run does not repeat the evaluations it has behind it."""
@@ -90,7 +95,11 @@ class RunControl(TrainerCallback):  # type: ignore[misc]
             due = step % self._checks.eval_every == 0 or progress >= 1
         self._evaluated = int(progress * EVALUATIONS)
         control.should_evaluate = due and self._has_heldout
-        control.should_save = not control.should_training_stop and self._save_due(step)
+        over = control.should_training_stop
+        if self.interrupted and not over:
+            control.should_training_stop = True
+        self.interrupted = self.interrupted and not over
+        control.should_save = not over and (self.interrupted or self._save_due(step))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Sample answers, then early stopping by the held-out loss."""

@@ -18,6 +18,7 @@ from tuning.variant import (
     VARIANT_FILE,
     Base,
     Variant,
+    VariantError,
     combine_weights,
     file_sha256,
     load_json,
@@ -88,12 +89,18 @@ def publish(temporary: Path, folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-    _flush_directory(temporary)
-    temporary.rename(folder)
-    _flush_directory(folder.parent)
+    flush_directory(temporary)
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        raise VariantError(
+            f"{folder}: cannot be put in place ({error.strerror}); another run may have made it"
+        ) from error
+    flush_directory(folder.parent)
 
 
-def _flush_directory(folder: Path) -> None:
+def flush_directory(folder: Path) -> None:
+    """Flush the names in a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

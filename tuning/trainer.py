@@ -8,13 +8,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
+from tuning.distributed import from_main
 from tuning.encode import IGNORED
 from tuning.errors import TuningError
+
+TRAINED_FILE = "trained.safetensors"
 
 
 class NonFiniteLossError(TuningError):
@@ -71,25 +76,19 @@ class Clock:
         """Seconds since the start."""
         return time.monotonic() - self.started
 
+    def resume(self, seconds: float, answers: Mapping[int, float]) -> None:
+        """Go on with a run that had come as far as `answers` in `seconds`."""
+        self.started = time.monotonic() - seconds
+        self._answers.update(answers)
+
     def progress(self, step: int) -> float:
         """From 0 to 1 after `step` steps; 1 means that the run is over."""
         if step not in self._answers:
             share = step / self.total_steps
             if self.max_seconds is not None and step > 0:
-                share = max(share, _from_main(self.elapsed) / self.max_seconds)
+                share = max(share, from_main(self.elapsed) / self.max_seconds)
             self._answers[step] = round(min(1.0, share), 6)
         return self._answers[step]
-
-
-def _from_main(value: float) -> float:
-    """Rank 0's value on every process."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    box = torch.tensor([value], dtype=torch.float64)
-    if torch.cuda.is_available():
-        box = box.cuda()
-    torch.distributed.broadcast(box, 0)
-    return float(box)
 
 
 def schedule_factor(progress: float, schedule: str, warmup: float) -> float:
@@ -100,6 +99,18 @@ def schedule_factor(progress: float, schedule: str, warmup: float) -> float:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * rest))
     return 1 - rest if schedule == "linear" else 1.0
+
+
+class Checkpoints(Protocol):
+    """Where the trainer leaves checkpoints; `tuning.saving` puts them into a run folder."""
+
+    def prepare(self) -> Path:
+        """An empty folder in which the next checkpoint is written."""
+        ...
+
+    def commit(self, folder: Path, step: int) -> None:
+        """Take over the written folder."""
+        ...
 
 
 class SftTrainer(Trainer):  # type: ignore[misc]
@@ -115,10 +126,12 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         name_rows: Callable[[list[int]], str],
         on_log: Callable[[dict[str, Any]], None],
         on_batch: Callable[[int], None],
+        checkpoints: Checkpoints,
         heldout: Sequence[dict[str, torch.Tensor]] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._checkpoints = checkpoints
         self.model_accepts_loss_kwargs = True
         self._virtual_tokens = virtual_tokens
         self._factor = factor
@@ -164,6 +177,42 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Let the Trainer write into a temporary folder, which becomes a checkpoint when whole."""
+        self.args.output_dir = str(self._checkpoints.prepare())
+        super()._save_checkpoint(model, trial)
+        written = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        self._checkpoints.commit(written, self.state.global_step)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trained parameters, as they are, with nothing that is frozen."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        assert output_dir is not None
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        if self.args.should_save:
+            save_file(self._trained(), Path(output_dir) / TRAINED_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Copy the parameters of a checkpoint back into the model."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        stored = load_file(Path(resume_from_checkpoint) / TRAINED_FILE)
+        parameters = self._trained()
+        assert stored.keys() == parameters.keys()
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(stored[name])
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {
+            name: parameter.detach()
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the Trainer's estimate walks all parameters at every step."""

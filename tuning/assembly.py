@@ -1,0 +1,104 @@
+"""Puts together the parts that a training needs: loaded base, plan, arguments, batches.
+
+Knows settings and libraries; holds no state of a run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuning.collate import Collator, Plan, plan_run
+from tuning.config import TuningConfig
+from tuning.distributed import num_processes
+from tuning.methods import load_model, pick_attention
+from tuning.prepare import Prepared
+from tuning.trainer import SftTrainer
+
+HELDOUT_BATCH = 32
+
+
+def load_base(config: TuningConfig, prepared: Prepared, precision: str) -> tuple[Any, torch.dtype]:
+    """The loaded base and the dtype it is stored in.
+
+    A frozen base stored in bf16 stays in it under bf16 autocast, which saves casting its weights
+    at every step and rounds nothing; weights that are trained are always fp32.
+    """
+    from transformers import AutoConfig
+
+    stored = AutoConfig.from_pretrained(prepared.folder, local_files_only=True).dtype
+    stored = stored if isinstance(stored, torch.dtype) else torch.float32
+    keep_half = config.method != "full" and precision == "bf16" and stored == torch.bfloat16
+    longest = prepared.max_length if config.training.packing else max(map(len, prepared.rows))
+    model = load_model(
+        prepared.folder,
+        dtype=torch.bfloat16 if keep_half else torch.float32,
+        attention=pick_attention(longest),
+    )
+    return model, stored
+
+
+def plan_of(config: TuningConfig, prepared: Prepared) -> Plan:
+    """The order of all rows of the run."""
+    options = config.training
+    return plan_run(
+        [len(row) for row in prepared.rows],
+        prepared.order,
+        epochs=options.epochs,
+        max_steps=options.max_steps,
+        batch=options.batch_size * options.accumulation * num_processes(),
+        seed=config.seed,
+        pack_length=prepared.max_length if options.packing else None,
+    )
+
+
+def arguments(config: TuningConfig, precision: str, rate: float, steps: int, scratch: Path) -> Any:
+    """Arguments of the Trainer; when to log, evaluate and save is ours (tuning.progress)."""
+    from transformers import TrainingArguments
+
+    options = config.training
+    return TrainingArguments(
+        output_dir=str(scratch),
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulation,
+        max_steps=steps,
+        learning_rate=rate,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.clip,
+        optim="adamw_torch_fused",
+        bf16=precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+        neftune_noise_alpha=options.neftune,
+        logging_nan_inf_filter=False,
+        average_tokens_across_devices=True,
+    )
+
+
+def remove_printers(trainer: SftTrainer) -> None:
+    """Our own callbacks decide when to log, evaluate and save; nothing prints between them."""
+    from transformers import DefaultFlowCallback, PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(DefaultFlowCallback)
+
+
+def heldout_batches(prepared: Prepared) -> list[dict[str, torch.Tensor]]:
+    """Held-out rows, those of like length together."""
+    collate = Collator(prepared.tokenizer.pad_token_id)
+    rows = sorted(prepared.heldout, key=len)
+    return [
+        collate([[row] for row in rows[start : start + HELDOUT_BATCH]])
+        for start in range(0, len(rows), HELDOUT_BATCH)
+    ]

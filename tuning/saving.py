@@ -1,0 +1,191 @@
+"""Writes what a run leaves: checkpoints while it goes on, the variant folder when it is done.
+
+Knows folders and what goes into `variant.json`; trains nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from tuning.card import write_card
+from tuning.checkpoint import CheckpointError, RunFolder
+from tuning.config import TuningConfig
+from tuning.distributed import is_main_process, num_processes, wait_for_all
+from tuning.plots import draw_losses
+from tuning.prepare import Prepared
+from tuning.progress import History
+from tuning.sealing import publish, seal_variant
+from tuning.trainer import Clock
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
+HISTORY_FILE = "history.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training leaves: the model and the numbers for `variant.json`."""
+
+    model: Any
+    history: History
+    run: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class RunCheckpoints:
+    """Takes checkpoints from the trainer into the run's folder, with the history so far."""
+
+    def __init__(self, folder: RunFolder, clock: Clock, history: History) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._history = history
+
+    def prepare(self) -> Path:
+        """An empty folder for the next checkpoint."""
+        if is_main_process():
+            try:
+                self._folder.begin()
+                shutil.rmtree(self._folder.saving, ignore_errors=True)
+                self._folder.saving.mkdir()
+            except OSError as error:
+                raise self.failure(error) from error
+        wait_for_all()
+        return self._folder.saving
+
+    def commit(self, folder: Path, step: int) -> None:
+        """Seal and rename what the trainer wrote; every process waits for it."""
+        wait_for_all()
+        if is_main_process():
+            try:
+                history = History(folder / HISTORY_FILE)
+                for record in self._history.records:
+                    history.add(record)
+                self._folder.commit(folder, step, self._clock.elapsed)
+            except OSError as error:
+                raise self.failure(error) from error
+        wait_for_all()
+
+    def failure(self, error: Exception) -> CheckpointError:
+        """The error of a checkpoint that could not be written; the one before stays."""
+        shutil.rmtree(self._folder.saving, ignore_errors=True)
+        whole = sorted(self._folder.folder.glob("step-*"))
+        kept = f"the last good one is {whole[-1]}" if whole else "there is none before it"
+        reason = " ".join(str(error).split())
+        return CheckpointError(
+            f"{self._folder.folder}: a checkpoint could not be written ({reason}); {kept}; make "
+            "room and repeat the command to go on"
+        )
+
+
+# What writing a file raises when the disk is full, by the library that writes it.
+WRITE_ERRORS = (OSError, SafetensorError)
+
+
+def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
+    """Write everything to a temporary folder beside the final one, seal it, rename it."""
+    models = config.folder.parent
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=models))
+        temporary.chmod(0o755)
+        try:
+            _fill(temporary, config, prepared, outcome)
+            _put_in_place(temporary, config)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except WRITE_ERRORS as error:
+        raise CheckpointError(
+            f"{config.folder}: the variant could not be written ({' '.join(str(error).split())}); "
+            "make room and repeat the command"
+        ) from error
+
+
+def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
+    _save_weights(config, prepared, outcome, folder)
+    prepared.tokenizer.save_pretrained(folder)
+    history = History(folder / HISTORY_FILE)
+    for record in outcome.history.records:
+        history.add(record)
+    draw_losses({config.name: outcome.history.records}, folder / "loss.png")
+    variant = seal_variant(
+        folder,
+        name=config.name,
+        kind=config.kind,
+        base=prepared.base,
+        run=outcome.run,
+        metrics=outcome.metrics,
+        parent=prepared.parent.name,
+    )
+    (folder / "README.md").write_text(write_card(variant), encoding="utf-8")
+
+
+def _put_in_place(temporary: Path, config: TuningConfig) -> None:
+    """Rename; what is replaced is moved aside first and removed last."""
+    aside = config.folder.with_name(f".{config.name}.replaced.tmp")
+    if config.overwrite and config.folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        config.folder.rename(aside)
+    publish(temporary, config.folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _save_weights(config: TuningConfig, prepared: Prepared, outcome: Outcome, folder: Path) -> None:
+    model = outcome.model
+    if config.method == "full":
+        model.generation_config.eos_token_id = prepared.tokenizer.eos_token_id
+        model.generation_config.pad_token_id = prepared.tokenizer.pad_token_id
+        model.save_pretrained(folder)
+        return
+    model.peft_config["default"].base_model_name_or_path = prepared.base.id
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
+def metrics_of(history: History) -> dict[str, Any]:
+    """Training loss over the last tenth of the run, and the last held-out loss."""
+    losses = [loss for _, loss in history.losses]
+    last = losses[-max(1, len(losses) // 10) :]
+    metrics = {"train_loss": round(sum(last) / len(last), 6)}
+    if history.eval_losses:
+        metrics["eval_loss"] = round(history.eval_losses[-1][1], 6)
+    return metrics
+
+
+def describe_run(
+    config: TuningConfig, prepared: Prepared, precision: str, rate: float
+) -> dict[str, Any]:
+    """The part of `variant.json` that says what was run, on what and with what."""
+    return {
+        "config": config.to_json(),
+        "data_sha256": prepared.corpus.sha256,
+        "sources": prepared.corpus.sources,
+        "ledger": prepared.ledger.to_json(),
+        "template": "default" if prepared.default_template else "base",
+        "max_length": prepared.max_length,
+        "learning_rate": rate,
+        "precision": precision,
+        "seed": config.seed,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name(),
+        "threads": torch.get_num_threads(),
+        "processes": num_processes(),
+    }
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
