@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
@@ -17,16 +18,17 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from arena.board import wire_board
+from arena.board import Board
 from arena.client import install_http_client
 from arena.guard import Guard, trusted_hosts
-from arena.handlers import Changes, Handlers
-from arena.page import EXAMPLES, Page, build_page
+from arena.handlers import Handlers
+from arena.page import Page
 from arena.roster import Roster
 from arena.settings import PageConfig
 from arena.stage import Stage
 from arena.store import Store
 from arena.theme import head, theme
+from arena.wiring import wire
 from arena.wording import words
 
 log = logging.getLogger(__name__)
@@ -90,58 +92,15 @@ def build_blocks(stage: Stage, config: PageConfig) -> gr.Blocks:
     """The Gradio page, wired; the queue reads `max_threads` when it is made."""
     say = words()
     with gr.Blocks(title=say("page.title"), analytics_enabled=False, fill_width=True) as demo:
-        page = build_page(say)
-        handlers = Handlers(stage, page)
-        _wire(demo, page, handlers)
-        wire_board(page, stage)
+        page = Page(say)
+        wire(demo, page, Handlers(stage, page), Board(stage))
+    # Gradio would sum up its timings with pandas after every event, for a page that is shut here.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     demo.max_threads = 2 * config.limits.running_battles
     demo.queue(
         max_size=config.limits.waiting_battles, default_concurrency_limit=None, api_open=False
     )
     return demo
-
-
-def _wire(demo: gr.Blocks, page: Page, handlers: Handlers) -> None:
-    """Tie acts to elements. `api_visibility` is tidiness; rights are checked in the stage."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    everything = page.battle_outputs
-    demo.load(handlers.on_load, None, everything, **quiet)
-    asks = [page.prompt, page.mode, page.models]
-    gr.on(
-        [page.send.click, page.prompt.submit],
-        handlers.on_send,
-        asks,
-        everything,
-        trigger_mode="once",
-        **quiet,
-    )
-    for button, text in zip(page.examples, EXAMPLES, strict=True):
-        button.click(_example(handlers, text), asks[1:], everything, trigger_mode="once", **quiet)
-    link = [page.battle, page.token]
-    page.stop.click(handlers.on_stop, link, everything, **quiet)
-    for choice, button in page.votes.items():
-        button.click(_choice(handlers, choice), link, everything, trigger_mode="once", **quiet)
-    page.new.click(handlers.on_new, None, everything, **quiet)
-    page.mode.change(handlers.on_mode, page.mode, [page.models], **quiet)
-    for part in link:
-        part.change(None, link, None, js="(b, t) => window.arenaLink(b, t)", **quiet)
-
-
-def _example(handlers: Handlers, prompt: str) -> Any:
-    async def ask(
-        mode: str, models: list[str] | None, request: gr.Request
-    ) -> AsyncGenerator[Changes, None]:
-        async for changes in handlers.on_send(prompt, mode, models, request):
-            yield changes
-
-    return ask
-
-
-def _choice(handlers: Handlers, choice: str) -> Any:
-    async def judge(battle: str, token: str, request: gr.Request) -> Changes:
-        return await handlers.on_vote(choice, battle, token, request)
-
-    return judge
 
 
 def _mount(app: FastAPI, demo: gr.Blocks, config: PageConfig) -> FastAPI:

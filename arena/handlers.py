@@ -1,33 +1,28 @@
-"""What happens when somebody acts on the page: each handler turns an act into element changes.
+"""What happens when somebody acts on a battle: each handler turns an act into element changes.
 
 Knows the stage and the page's elements; every right is checked in the stage, by the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import gradio as gr
 
+from arena.battle import SIDES
 from arena.errors import ArenaError
 from arena.guard import VOTER_COOKIE
-from arena.judgement import Judgement, Winner
+from arena.judgement import Judgement, Strength, Winner
 from arena.page import Page
-from arena.panes import (
-    asked_html,
-    pane_html,
-    reveal_html,
-    scene_status,
-    servers_text,
-    status_html,
-)
+from arena.painting import Changes, Painter
+from arena.panes import servers_text
 from arena.refusals import RefusedError
-from arena.scene import Access, Scene
+from arena.scene import Access
 from arena.stage import Stage
 from arena.wording import Words, negotiate, words
 
-Changes = dict[Any, Any]
+Stream = AsyncGenerator[Changes, None]
 WINNERS = {
     "a": Winner.MODEL_A,
     "b": Winner.MODEL_B,
@@ -37,107 +32,231 @@ WINNERS = {
 
 
 class Handlers:
-    """The acts of one page over one stage."""
+    """The acts on battles of one page over one stage."""
 
     def __init__(self, stage: Stage, page: Page) -> None:
         self.stage = stage
         self.page = page
+        self.painter = Painter(page)
 
-    # -- acts -----------------------------------------------------------------------------
-
-    async def on_load(self, request: gr.Request) -> AsyncGenerator[Changes, None]:
+    async def on_load(self, request: gr.Request) -> Stream:
         """Restore the battle of the page's link, or say what can be asked."""
-        say = _words(request)
-        battle = str(request.query_params.get("battle") or "")
-        token = str(request.query_params.get("t") or "")
+        say = say_for(request)
+        query = request.query_params
+        battle = str(query.get("battle") or "")
+        texts = self.painter.texts(say)
         if not battle:
-            yield await self._welcome(say)
+            welcome = await self._welcome(say)
+            yield texts | welcome | {self.page.prompt: str(query.get("prompt") or "")[:8000]}
             return
-        access = await self._access(request, battle, token)
+        access = await self._access(request, battle, str(query.get("t") or ""))
         try:
-            async for changes in self._follow(access, say):
+            async for changes in self._follow(access, say, texts):
                 yield changes
         except RefusedError as error:
-            yield self._blank() | self._status(str(error), say, "bad")
+            yield texts | self.painter.blank() | self.painter.status(str(error), say, "bad")
 
     async def on_send(
-        self, prompt: str, mode: str, models: list[str] | None, request: gr.Request
-    ) -> AsyncGenerator[Changes, None]:
-        """Open a battle with this prompt and show the answers as they are written."""
-        say = _words(request)
+        self,
+        prompt: str,
+        mode: str,
+        models: list[str] | None,
+        following: str,
+        battle: str,
+        token: str,
+        request: gr.Request,
+    ) -> Stream:
+        """Open a battle with this prompt, or go on with the one shown; show the answers."""
+        say = say_for(request)
         try:
-            voter = await self.stage.voter(_secret(request))
-            if mode == "named":
-                if len(set(models or [])) < 2:
+            access = await self._access(request, battle, token)
+            if battle and following != "new":
+                shared = None if following == "own" else SIDES.index(following)
+                await self.stage.next_turn(access, prompt, shared)
+            elif mode == "named":
+                names = list(dict.fromkeys(models or []))
+                if len(names) < 2:
                     raise ArenaError(say("status.choose_two"))
-                access = await self.stage.open_named(
-                    voter, list(dict.fromkeys(models or [])), prompt
-                )
+                access = await self.stage.open_named(access.voter, names, prompt)
             else:
-                access = await self.stage.open_blind(voter, prompt)
+                access = await self.stage.open_blind(access.voter, prompt)
         except ArenaError as error:
-            yield self._status(str(error), say, "bad")
+            yield self.painter.status(str(error), say, "bad")
             return
-        async for changes in self._follow(access, say, first={self.page.prompt: ""}):
+        cleared = {self.page.prompt: "", self.page.next: gr.update(value="new")}
+        async for changes in self._follow(access, say, cleared):
             yield changes
+
+    async def on_press(
+        self, index: int, act: str, battle: str, token: str, marked: bool, request: gr.Request
+    ) -> Stream:
+        """A button inside one answer: stop it, or ask it again."""
+        say = say_for(request)
+        access = await self._access(request, battle, token)
+        try:
+            if act == "stop":
+                await self.stage.stop(access, index)
+                yield {self.page.status: gr.skip()}
+                return
+            await self.stage.regenerate(access, index)
+            async for changes in self._follow(access, say, marked=marked):
+                yield changes
+        except ArenaError as error:
+            yield self.painter.status(str(error), say, "bad")
 
     async def on_stop(self, battle: str, token: str, request: gr.Request) -> Changes:
         """End all sides where they are."""
-        say = _words(request)
-        try:
-            access = await self._access(request, battle, token)
-            await self.stage.stop(access)
-        except RefusedError as error:
-            return self._status(str(error), say, "bad")
-        return {self.page.stop: gr.update(interactive=False)}
 
-    async def on_vote(self, choice: str, battle: str, token: str, request: gr.Request) -> Changes:
-        """Store the vote, then show the names."""
-        say = _words(request)
+        async def stop(access: Access) -> None:
+            await self.stage.stop(access)
+
         access = await self._access(request, battle, token)
-        try:
+        failed = await self._attempt(stop, access, say_for(request))
+        return failed or {self.page.stop: gr.update(interactive=False)}
+
+    async def on_vote(
+        self, choice: str, battle: str, token: str, marked: bool, request: gr.Request
+    ) -> Changes:
+        """Store the vote, then show the names."""
+        say = say_for(request)
+
+        async def judge(access: Access) -> None:
             if choice == "skip":
                 await self.stage.skip(access)
             else:
                 await self.stage.vote(access, Judgement(winner=WINNERS[choice]))
-        except RefusedError as error:
-            return self._status(str(error), say, "bad")
-        except ArenaError as error:
-            return self._status(say("status.not_saved", reason=str(error)), say, "bad")
-        scene = await self.stage.scene(access)
-        changes = self._paint(scene, say)
-        if choice == "skip":
-            changes |= self._buttons(can_vote=False, running=False)
+
+        changes = await self._act(judge, request, battle, token, marked)
+        if choice == "skip" and self.page.reveal in changes:
             text = f"{say('status.skipped')} {say('status.names_shown')}"
-            changes |= self._status(text, say)
+            changes |= self.painter.status(text, say)
         return changes
 
-    async def on_new(self, request: gr.Request) -> Changes:
-        """Clear the page; the battle before stays in the store."""
-        say = _words(request)
-        return self._blank() | await self._welcome(say) | {self.page.prompt: gr.update(value="")}
+    async def on_rank(
+        self, battle: str, token: str, marked: bool, request: gr.Request, *ranks: int | None
+    ) -> Changes:
+        """Store a ranking of more than two answers."""
 
-    async def on_mode(self, mode: str, request: gr.Request) -> Changes:
+        async def judge(access: Access) -> None:
+            num_sides = (await self.stage.scene(access)).battle.num_sides
+            given = [rank for rank in ranks[:num_sides] if rank]
+            if len(given) < num_sides:
+                raise ArenaError(say_for(request)("status.rank_all"))
+            await self.stage.vote(access, Judgement(ranking=tuple(map(int, given))))
+
+        return await self._act(judge, request, battle, token, marked)
+
+    async def on_undo(self, battle: str, token: str, marked: bool, request: gr.Request) -> Changes:
+        """Take the vote back."""
+        say = say_for(request)
+        changes = await self._act(self.stage.undo, request, battle, token, marked)
+        if self.page.reveal in changes:
+            changes |= self.painter.status(say("status.undone"), say)
+        return changes
+
+    async def on_details(
+        self,
+        strength: str | None,
+        reasons: list[str],
+        comment: str,
+        edited: str,
+        battle: str,
+        token: str,
+        request: gr.Request,
+    ) -> Changes:
+        """Add strength, reasons, comment and a better answer to the vote given."""
+        say = say_for(request)
+
+        async def change(access: Access) -> None:
+            vote = (await self.stage.scene(access)).vote
+            if vote is None:
+                return
+            judgement = Judgement(
+                winner=vote.judgement.winner,
+                ranking=vote.judgement.ranking,
+                strength=Strength(strength) if strength else None,
+                reasons=tuple(reasons),
+                comment=comment[:4000],
+                edited_answer=edited[:20_000],
+            )
+            await self.stage.vote(access, judgement, change=True)
+
+        access = await self._access(request, battle, token)
+        failed = await self._attempt(change, access, say)
+        return failed or self.painter.status(say("status.details_saved"), say, "good")
+
+    async def on_new(self, battle: str, token: str, request: gr.Request) -> Changes:
+        """Clear the page; a battle that was not judged is kept, and the voter is told so."""
+        say = say_for(request)
+        changes = self.painter.blank() | await self._welcome(say)
+        if battle and await self._is_open(await self._access(request, battle, token)):
+            changes |= self.painter.status(say("status.kept"), say)
+        return changes | {self.page.prompt: gr.update(value="")}
+
+    async def _is_open(self, access: Access) -> bool:
+        try:
+            return (await self.stage.scene(access)).vote is None
+        except RefusedError:
+            return False  # not this voter's battle, so not theirs to come back to
+
+    async def on_mode(self, mode: str) -> Changes:
         """Name the participants to choose from; only now, a blind page never learns them."""
         if mode != "named":
             return {self.page.models: gr.update(visible=False, choices=[], value=[])}
         names = list(await self.stage.roster.entrants())
         return {self.page.models: gr.update(visible=True, choices=names, value=names[:2])}
 
-    # -- painting -------------------------------------------------------------------------
+    async def on_view(self, marked: bool, battle: str, token: str, request: gr.Request) -> Changes:
+        """Show the answers again, with or without marked differences."""
+        if not battle:
+            return {}
+        scene = await self.stage.scene(await self._access(request, battle, token))
+        return self.painter.panes(scene, say_for(request), marked=marked)
+
+    # -- shared ---------------------------------------------------------------------------
+
+    async def _act(
+        self,
+        act: Callable[[Access], Awaitable[None]],
+        request: gr.Request,
+        battle: str,
+        token: str,
+        marked: bool,
+    ) -> Changes:
+        """Do something to the battle, then paint it as it is now."""
+        say = say_for(request)
+        access = await self._access(request, battle, token)
+        failed = await self._attempt(act, access, say)
+        if failed:
+            return failed
+        return self.painter.scene(await self.stage.scene(access), say, marked=marked)
+
+    async def _attempt(
+        self, act: Callable[[Access], Awaitable[None]], access: Access, say: Words
+    ) -> Changes | None:
+        """None when it worked; else what to tell, a failed write by its own words."""
+        try:
+            await act(access)
+        except RefusedError as error:
+            return self.painter.status(str(error), say, "bad")
+        except ArenaError as error:
+            text = say("status.not_saved", reason=str(error))
+            return self.painter.status(text, say, "bad")
+        return None
 
     async def _follow(
-        self, access: Access, say: Words, first: Changes | None = None
-    ) -> AsyncGenerator[Changes, None]:
+        self, access: Access, say: Words, first: Changes | None = None, *, marked: bool = False
+    ) -> Stream:
         """Paint the whole scene once, then what changes, then the whole again at the end."""
         shown: dict[Any, str] = {}
         is_first = True
         async for scene in self.stage.follow(access):
             if is_first or not scene.is_running:
-                changes = self._paint(scene, say) | self._link(access)
+                changes = self.painter.scene(scene, say, marked=marked)
+                changes |= {self.page.battle: access.battle_id, self.page.token: access.token or ""}
                 changes |= (first or {}) if is_first else {}
             else:
-                changes = self._paint_live(scene, say)
+                changes = self.painter.live(scene, say)
             is_first = False
             fresh = {
                 k: v for k, v in changes.items() if not isinstance(v, str) or shown.get(k) != v
@@ -146,77 +265,21 @@ class Handlers:
             # An empty change is sent too: Gradio learns at a yield only that the reader left.
             yield fresh or {self.page.status: gr.skip()}
 
-    def _paint(self, scene: Scene, say: Words) -> Changes:
-        """Every element of a battle as the scene has it."""
-        text, tone = scene_status(scene, say)
-        num_sides = scene.battle.num_sides
-        changes: Changes = {
-            self.page.empty: gr.update(visible=False),
-            self.page.panes_row: gr.update(visible=True),
-            self.page.vote_bar: gr.update(visible=True),
-            self.page.asked: asked_html(scene, say),
-            self.page.reveal: reveal_html(scene, say),
-        }
-        for i, pane in enumerate(self.page.panes):
-            if i < num_sides:
-                changes[pane] = gr.update(value=pane_html(scene, i, say), visible=True)
-            elif i >= 2:
-                changes[pane] = gr.update(value="", visible=False)
-        changes |= self._status(text, say, tone)
-        return changes | self._buttons(can_vote=self._can_vote(scene), running=scene.is_running)
-
-    def _paint_live(self, scene: Scene, say: Words) -> Changes:
-        """The answers and the status line while they are written."""
-        text, tone = scene_status(scene, say)
-        changes: Changes = {
-            pane: pane_html(scene, i, say)
-            for i, pane in enumerate(self.page.panes[: scene.battle.num_sides])
-        }
-        return changes | self._status(text, say, tone)
-
-    def _can_vote(self, scene: Scene) -> bool:
-        return scene.is_votable and not scene.is_running
-
-    def _buttons(self, *, can_vote: bool, running: bool) -> Changes:
-        changes = {b: gr.update(interactive=can_vote) for b in self.page.votes.values()}
-        changes[self.page.send] = gr.update(interactive=not running)
-        changes[self.page.stop] = gr.update(interactive=running)
-        return changes
-
-    def _blank(self) -> Changes:
-        page = self.page
-        return {
-            page.empty: gr.update(visible=True),
-            page.asked: "",
-            page.panes_row: gr.update(visible=False),
-            **dict.fromkeys(page.panes, ""),
-            page.vote_bar: gr.update(visible=False),
-            page.reveal: "",
-            page.battle: "",
-            page.token: "",
-            **self._buttons(can_vote=False, running=False),
-        }
-
     async def _welcome(self, say: Words) -> Changes:
         text, tone = servers_text(await self.stage.roster.backends(), say)
-        return self._status(text, say, tone)
-
-    def _status(self, text: str, say: Words, tone: str = "") -> Changes:
-        return {self.page.status: status_html(text, say, tone=tone)}
-
-    def _link(self, access: Access) -> Changes:
-        return {self.page.battle: access.battle_id, self.page.token: access.token or ""}
+        return self.painter.status(text, say, tone)
 
     async def _access(self, request: gr.Request, battle: str, token: str) -> Access:
-        voter = await self.stage.voter(_secret(request))
+        voter = await self.stage.voter(secret_of(request))
         return Access(voter, battle, token or None)
 
 
-def _secret(request: gr.Request) -> str:
+def secret_of(request: gr.Request) -> str:
     """What tells one browser from another: our cookie, or this session where there is none."""
     cookie = request.cookies.get(VOTER_COOKIE) if request.cookies else None
     return str(cookie or f"session:{request.session_hash}")
 
 
-def _words(request: gr.Request) -> Words:
+def say_for(request: gr.Request) -> Words:
+    """The words of the browser's language."""
     return words(negotiate(request.headers.get("accept-language")))

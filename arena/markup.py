@@ -6,7 +6,9 @@ Knows Markdown and code colours; knows nothing of battles, models or Gradio.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import MutableMapping, Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +21,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
+MOST_PAIRS = 4_000_000  # of words compared: two answers of 2,000 words, about a second
 SAFE_SCHEMES = ("http://", "https://", "mailto:")
 Env = MutableMapping[str, Any]
 
@@ -93,6 +96,20 @@ def answer_html(text: str, *, final: bool = True) -> str:
         final: False while it streams; code is coloured only once the answer is whole.
     """
     return str(_markdown().render(text, {"final": final}))
+
+
+def marked_html(text: str, other: str) -> str:
+    """A text as plain words, those that `other` has not at their place marked."""
+    words, others = re.findall(r"\s+|\S+", text), re.findall(r"\s+|\S+", other)
+    if len(words) * len(others) > MOST_PAIRS:
+        return f'<div class="answer marked" dir="auto">{html.escape(text)}</div>'
+    matcher = SequenceMatcher(None, words, others, autojunk=False)
+    parts = []
+    for kind, start, end, _, _ in matcher.get_opcodes():
+        piece = html.escape("".join(words[start:end]))
+        is_new = kind != "equal" and piece.strip()
+        parts.append(f"<mark>{piece}</mark>" if is_new else piece)
+    return f'<div class="answer marked" dir="auto">{"".join(parts)}</div>'
 
 
 def plain_html(text: str) -> str:

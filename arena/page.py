@@ -5,13 +5,14 @@ Knows Gradio and words; knows no store, no server and no model name.
 
 from __future__ import annotations
 
-import html
-from dataclasses import dataclass, field
+from typing import Any
 
 import gradio as gr
 
 from arena.battle import SIDES
-from arena.panes import empty_html
+from arena.frame import empty_html, header_html, help_html, note_html, views_html
+from arena.judgement import REASONS
+from arena.panes import status_html
 from arena.wording import Words
 
 EXAMPLES = (
@@ -21,43 +22,52 @@ EXAMPLES = (
     "Write a short story with the words dog, river and cake.",
     "Which of these is an animal: chair, horse, spoon?",
 )
+VOTES = ("a", "tie", "both_bad", "b", "skip")
+# A press of a button inside an answer's head becomes an event of the whole answer.
+FORWARD_PRESS = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-act]');
+  if (button) trigger('click', {act: button.dataset.act});
+});"""
 
 
-@dataclass
 class Page:
-    """The elements that handlers read or change, by what they are for."""
+    """All elements, made inside the current `gr.Blocks`; handlers read and change them."""
 
-    mode: gr.Radio
-    models: gr.Dropdown
-    empty: gr.Column
-    examples: list[gr.Button]
-    asked: gr.HTML
-    panes_row: gr.Row
-    panes: list[gr.HTML]
-    vote_bar: gr.Column
-    votes: dict[str, gr.Button]
-    reveal: gr.HTML
-    status: gr.HTML
-    prompt: gr.Textbox
-    send: gr.Button
-    stop: gr.Button
-    new: gr.Button
-    battle: gr.Textbox
-    token: gr.Textbox
-    board: dict[str, gr.components.Component] = field(default_factory=dict)
+    def __init__(self, say: Words) -> None:
+        with gr.Column(elem_id="arena"):
+            self.header = markup(header_html(say), elem_id="masthead")
+            with gr.Tabs(elem_id="tabs"):
+                with gr.Tab(say("page.tab_battle"), elem_id="tab-battle") as self.tab_battle:
+                    self._battle(say)
+                with gr.Tab(say("page.tab_leaderboard"), elem_id="tab-board") as self.tab_board:
+                    self._board(say)
+                with gr.Tab(say("page.tab_history"), elem_id="tab-history") as self.tab_history:
+                    self._history(say)
+            self.help = markup(help_html(say), elem_id="help-holder")
 
     @property
-    def battle_outputs(self) -> list[gr.blocks.Block]:
+    def battle_outputs(self) -> list[Any]:
         """Everything that an act on a battle may change."""
         return [
             self.empty,
             self.asked,
             self.panes_row,
             *self.panes,
+            self.views,
             self.vote_bar,
+            self.votes_row,
+            self.ranks_row,
+            *self.ranks,
             *self.votes.values(),
+            self.undo,
+            self.details,
+            self.strength,
+            self.reasons,
+            self.comment,
+            self.edited,
             self.reveal,
             self.status,
+            self.next,
             self.prompt,
             self.send,
             self.stop,
@@ -65,156 +75,157 @@ class Page:
             self.token,
         ]
 
-
-def build_page(say: Words) -> Page:
-    """Lay the page out inside the current `gr.Blocks`."""
-    with gr.Column(elem_id="arena"):
-        _html(_header(say), elem_id="masthead")
-        with gr.Tabs(elem_id="tabs"):
-            with gr.Tab(say("page.tab_battle"), elem_id="tab-battle"):
-                page = _battle_tab(say)
-            with gr.Tab(say("page.tab_leaderboard"), elem_id="tab-leaderboard") as board_tab:
-                board = _leaderboard_tab(say)
-        page.board = {"tab": board_tab, **board}
-        _html(_help_dialog(say), elem_id="help-holder")
-    return page
-
-
-def _battle_tab(say: Words) -> Page:
-    with gr.Row(elem_id="mode-row"):
-        mode = gr.Radio(
-            [(say("mode.blind"), "blind"), (say("mode.named"), "named")],
-            value="blind",
-            label=say("mode.label"),
-            elem_id="mode",
-            scale=0,
-            min_width=300,
-        )
-        models = gr.Dropdown(
-            [],
-            multiselect=True,
-            max_choices=len(SIDES),
-            allow_custom_value=True,  # the choices come late; the server checks every name
-            label=say("mode.models"),
-            elem_id="models",
-            visible=False,
-        )
-    with gr.Column(elem_id="empty", visible=True) as empty:
-        _html(empty_html(say))
-        with gr.Row(elem_id="examples"):
-            examples = [
-                gr.Button(text, size="sm", elem_classes="example", min_width=0) for text in EXAMPLES
-            ]
-    asked = _html("", elem_id="asked")
-    with gr.Row(elem_id="panes", visible=False, equal_height=True) as panes_row:
-        panes = [
-            _html("", elem_id=f"answer-{letter}", visible=i < 2, elem_classes="pane-holder")
-            for i, letter in enumerate(SIDES)
-        ]
-    with gr.Column(elem_id="vote-bar", visible=False) as vote_bar:
-        _html(f'<p class="vote-label">{html.escape(say("vote.label"))}</p>')
-        with gr.Row(elem_id="votes"):
-            votes = {
-                key: gr.Button(
-                    say(f"vote.{key}"),
-                    elem_id=f"vote-{key.replace('_', '-')}",
-                    interactive=False,
-                    min_width=90,
-                    elem_classes="vote",
-                )
-                for key in ("a", "tie", "both_bad", "b", "skip")
-            }
-    reveal = _html("", elem_id="reveal")
-    with gr.Column(elem_id="composer"):
-        status = _html("", elem_id="status")
-        with gr.Row(elem_id="composer-row"):
-            prompt = gr.Textbox(
-                label=say("prompt.label"),
-                placeholder=say("prompt.placeholder"),
-                lines=1,
-                max_lines=6,
-                elem_id="prompt",
-                scale=5,
-                autofocus=True,
+    def _battle(self, say: Words) -> None:
+        with gr.Row(elem_id="mode-row"):
+            self.mode = gr.Radio(
+                [(say("mode.blind"), "blind"), (say("mode.named"), "named")],
+                value="blind",
+                label=say("mode.label"),
+                elem_id="mode",
+                scale=0,
+                min_width=300,
             )
-            with gr.Row(elem_id="composer-buttons", scale=0):
-                send = gr.Button(
-                    say("prompt.send"), variant="primary", elem_id="send", min_width=90
+            self.models = gr.Dropdown(
+                [],
+                multiselect=True,
+                max_choices=len(SIDES),
+                allow_custom_value=True,  # the choices come late; the server checks every name
+                label=say("mode.models"),
+                info=say("mode.models_info"),
+                elem_id="models",
+                visible=False,
+            )
+        with gr.Column(elem_id="empty") as self.empty:
+            self.hero = markup(empty_html(say))
+            with gr.Row(elem_id="examples"):
+                self.examples = [
+                    gr.Button(text, size="sm", elem_classes="example", min_width=0)
+                    for text in EXAMPLES
+                ]
+        self.asked = markup("", elem_id="asked")
+        with gr.Row(elem_id="panes", visible=False, equal_height=True) as self.panes_row:
+            self.panes = [
+                markup(
+                    "",
+                    elem_id=f"answer-{letter}",
+                    visible=i < 2,
+                    elem_classes="pane-holder",
+                    js_on_load=FORWARD_PRESS,
                 )
-                stop = gr.Button(
-                    say("prompt.stop"), elem_id="stop", interactive=False, min_width=80
+                for i, letter in enumerate(SIDES)
+            ]
+        with gr.Row(elem_id="views", visible=False) as self.views:
+            self.view_buttons = markup(views_html(say), elem_id="view-buttons")
+            self.differences = gr.Checkbox(
+                label=say("view.differences"), elem_id="differences", container=False, scale=0
+            )
+        self._voting(say)
+        self.reveal = markup("", elem_id="reveal")
+        self._composer(say)
+
+    def _voting(self, say: Words) -> None:
+        with gr.Column(elem_id="vote-bar", visible=False) as self.vote_bar:
+            self.vote_label = markup(note_html(say("vote.label"), "vote-label"))
+            with gr.Row(elem_id="ranks", visible=False) as self.ranks_row:
+                self.ranks = [
+                    gr.Dropdown(
+                        list(range(1, len(SIDES) + 1)),
+                        value=None,
+                        label=say("vote.rank", side=letter.upper()),
+                        elem_id=f"rank-{letter}",
+                        min_width=110,
+                        visible=False,
+                    )
+                    for letter in SIDES
+                ]
+                self.save_ranking = gr.Button(
+                    say("vote.save_ranking"), elem_id="save-ranking", min_width=150
                 )
-                new = gr.Button(say("prompt.new"), elem_id="new-battle", min_width=110)
-    battle = gr.Textbox(visible="hidden", elem_id="battle-id", label="battle")
-    token = gr.Textbox(visible="hidden", elem_id="battle-token", label="token")
-    return Page(
-        mode,
-        models,
-        empty,
-        examples,
-        asked,
-        panes_row,
-        panes,
-        vote_bar,
-        votes,
-        reveal,
-        status,
-        prompt,
-        send,
-        stop,
-        new,
-        battle,
-        token,
-    )
+            with gr.Row(elem_id="votes") as self.votes_row:
+                self.votes = {
+                    key: gr.Button(
+                        say(f"vote.{key}"),
+                        elem_id=f"vote-{key.replace('_', '-')}",
+                        interactive=False,
+                        min_width=90,
+                        elem_classes="vote",
+                    )
+                    for key in VOTES
+                }
+            self.undo = gr.Button(
+                say("vote.undo"), elem_id="undo", visible=False, size="sm", variant="secondary"
+            )
+            with gr.Accordion(
+                say("vote.more"), elem_id="details", open=False, visible=False
+            ) as self.details:
+                self._details(say)
+
+    def _details(self, say: Words) -> None:
+        self.strength = gr.Radio(
+            [(say("vote.slightly"), "slightly"), (say("vote.much"), "much")],
+            label=say("vote.strength"),
+            elem_id="strength",
+        )
+        self.reasons = gr.CheckboxGroup(
+            [(say(f"reason.{reason}"), reason) for reason in REASONS],
+            label=say("vote.reasons"),
+            elem_id="reasons",
+        )
+        self.comment = gr.Textbox(
+            label=say("vote.comment"), lines=2, max_lines=6, elem_id="comment", max_length=4000
+        )
+        self.edited = gr.Textbox(
+            label=say("vote.edited"), lines=2, max_lines=12, elem_id="edited", max_length=20_000
+        )
+        self.save_details = gr.Button(say("vote.save"), elem_id="save-details", scale=0)
+
+    def _composer(self, say: Words) -> None:
+        with gr.Column(elem_id="composer"):
+            self.status = markup(status_html("", say), elem_id="status")
+            self.next = gr.Radio(
+                [(say("next.new"), "new")],
+                value="new",
+                label=say("next.label"),
+                elem_id="next",
+                visible=False,
+            )
+            with gr.Row(elem_id="composer-row"):
+                self.prompt = gr.Textbox(
+                    label=say("prompt.label"),
+                    placeholder=say("prompt.placeholder"),
+                    lines=1,
+                    max_lines=6,
+                    elem_id="prompt",
+                    scale=5,
+                    autofocus=True,
+                )
+                with gr.Row(elem_id="composer-buttons", scale=0):
+                    self.send = gr.Button(
+                        say("prompt.send"), variant="primary", elem_id="send", min_width=90
+                    )
+                    self.stop = gr.Button(
+                        say("prompt.stop"), elem_id="stop", interactive=False, min_width=80
+                    )
+                    self.new = gr.Button(say("prompt.new"), elem_id="new-battle", min_width=110)
+        # Which battle this browser shows; the address bar follows them (arena.js).
+        self.battle = gr.Textbox(visible="hidden", elem_id="battle-id", label="battle")
+        self.token = gr.Textbox(visible="hidden", elem_id="battle-token", label="token")
+
+    def _board(self, say: Words) -> None:
+        self.board = markup("", elem_id="leaderboard")
+        with gr.Row(elem_id="board-buttons"):
+            self.refresh = gr.Button(
+                say("leaderboard.refresh"), elem_id="refresh", scale=0, min_width=120
+            )
+            self.export = gr.Button(say("export.button"), elem_id="export", scale=0, min_width=160)
+        self.export_note = markup(note_html(say("export.body"), "muted"))
+        self.export_outcome = markup(status_html("", say), elem_id="export-outcome")
+
+    def _history(self, say: Words) -> None:
+        self.search = gr.Textbox(label=say("history.search"), elem_id="search", max_lines=1)
+        self.past = markup("", elem_id="history")
 
 
-def _leaderboard_tab(say: Words) -> dict[str, gr.components.Component]:
-    table = _html("", elem_id="leaderboard")
-    with gr.Row(elem_id="board-buttons"):
-        refresh = gr.Button(say("leaderboard.refresh"), elem_id="refresh", scale=0, min_width=120)
-        export = gr.Button(say("export.button"), elem_id="export", scale=0, min_width=160)
-    _html(f'<p class="muted">{html.escape(say("export.body"))}</p>')
-    outcome = _html("", elem_id="export-outcome")
-    return {"table": table, "refresh": refresh, "export": export, "outcome": outcome}
-
-
-def _html(value: str, *, elem_id: str | None = None, **options: object) -> gr.HTML:
-    """A piece of markup that listens to nothing."""
-    return gr.HTML(value, elem_id=elem_id, js_on_load=None, apply_default_css=False, **options)
-
-
-def _header(say: Words) -> str:
-    return (
-        f'<a class="skip-link" href="#panes">{html.escape(say("page.skip_link"))}</a>'
-        '<div class="masthead"><span class="mark" aria-hidden="true"><i></i><i></i></span>'
-        f"<div><h1>{html.escape(say('page.title'))}</h1>"
-        f"<p>{html.escape(say('page.tagline'))}</p></div>"
-        '<button type="button" class="help-button" data-help aria-haspopup="dialog">'
-        f"{html.escape(say('help.button'))} <kbd>?</kbd></button></div>"
-    )
-
-
-KEYS = (
-    ("/", "focus"),
-    ("Enter", "send"),
-    ("1", "a"),
-    ("2", "b"),
-    ("3", "tie"),
-    ("4", "both_bad"),
-    ("s", "skip"),
-    ("n", "new"),
-    ("Esc", "stop"),
-    ("?", "help"),
-)
-
-
-def _help_dialog(say: Words) -> str:
-    rows = "".join(
-        f"<div><dt><kbd>{html.escape(key)}</kbd></dt><dd>{html.escape(say(f'help.{name}'))}</dd></div>"
-        for key, name in KEYS
-    )
-    return (
-        f'<dialog id="help" aria-labelledby="help-title"><h2 id="help-title">'
-        f"{html.escape(say('help.title'))}</h2><dl>{rows}</dl>"
-        f'<button type="button" data-close>{html.escape(say("help.close"))}</button></dialog>'
-    )
+def markup(value: str, **options: Any) -> gr.HTML:
+    """A piece of HTML; it listens to nothing unless told."""
+    return gr.HTML(value, **{"js_on_load": None, "apply_default_css": False, **options})

@@ -1,4 +1,4 @@
-"""HTML of a battle: the answer panes, the reveal, the status line. Every text is escaped here.
+"""HTML of a battle: the answer panes and the status line. Every text is escaped here.
 
 Knows scenes and words; knows no Gradio. Before the reveal no function here reads a
 participant's name, so that no markup can carry one.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from arena.battle import SIDES, Answer, AskAs, Battle, Participant
+from arena.battle import SIDES, Battle, Participant
 from arena.judgement import Vote, Winner
-from arena.markup import answer_html, plain_html
+from arena.markup import answer_html, marked_html, plain_html
+from arena.reveal import kind_text
 from arena.roster import Backend
 from arena.scene import Scene
 from arena.streams import Side
@@ -25,8 +26,8 @@ WINNER_KEYS = {
 }
 
 
-def pane_html(scene: Scene, index: int, say: Words) -> str:
-    """One answer with what was said before it."""
+def pane_html(scene: Scene, index: int, say: Words, *, mark: bool = False) -> str:
+    """One answer with what was said before it; `mark` shows which words the other lacks."""
     side = scene.sides[index]
     letter = SIDES[index].upper()
     label = say("side.answer", side=letter)
@@ -36,14 +37,39 @@ def pane_html(scene: Scene, index: int, say: Words) -> str:
         name = f'<span class="pane-name">{html.escape(participant.name)}</span>'
         name += _kind_chip(participant, say)
     chosen = " is-chosen" if _is_chosen(scene.vote, index) else ""
+    busy = "false" if side.is_finished else "true"
+    body = _body(side, say)
+    if mark and len(scene.sides) == 2 and side.is_finished and side.state != "failed":
+        body = marked_html(side.text, scene.sides[1 - index].text)
     return (
         f'<article class="pane side-{SIDES[index]} is-{side.state}{chosen}">'
         f'<header class="pane-head"><span class="letter" aria-hidden="true">{letter}</span>'
         f'<h2 class="pane-title">{html.escape(label)}</h2>{name}'
-        f'<span class="pane-state">{html.escape(say(f"side.{side.state}"))}</span></header>'
-        f'<div class="pane-body" tabindex="0" role="region" aria-label="{html.escape(label)}">'
-        f"{_earlier(scene.battle, index)}{_body(side, say)}</div></article>"
+        f'<span class="pane-state">{html.escape(say(f"side.{side.state}"))}</span>'
+        f"{_controls(scene, side, label, say)}</header>"
+        f'<div class="pane-body" tabindex="0" role="region" aria-label="{html.escape(label)}" '
+        f'aria-busy="{busy}">{_earlier(scene.battle, index)}{body}</div></article>'
     )
+
+
+def _controls(scene: Scene, side: Side, label: str, say: Words) -> str:
+    """Stop while it writes; ask again until it is judged; enlarge."""
+    acts = []
+    if not side.is_finished:
+        acts.append(("stop", say("side.stop")))
+    elif not scene.is_running and scene.vote is None:
+        acts.append(("again", say("side.again")))
+    buttons = [
+        f'<button type="button" class="act" data-act="{act}" '
+        f'aria-label="{html.escape(f"{text}: {label}")}">{html.escape(text)}</button>'
+        for act, text in acts
+    ]
+    focus = html.escape(say("view.focus"))
+    buttons.append(
+        f'<button type="button" class="act" data-focus aria-pressed="false" '
+        f'aria-label="{focus}: {html.escape(label)}">{focus}</button>'
+    )
+    return f'<span class="acts">{"".join(buttons)}</span>'
 
 
 def _is_chosen(vote: Vote | None, index: int) -> bool:
@@ -59,11 +85,6 @@ def _kind_chip(participant: Participant, say: Words) -> str:
     if not participant.kind:
         return ""
     return f'<span class="chip">{html.escape(kind_text(participant.kind, say))}</span>'
-
-
-def kind_text(kind: str, say: Words) -> str:
-    """A variant's kind in words; a kind we have no word for as it is."""
-    return say.texts.get(f"kind.{kind}", kind)
 
 
 def _earlier(battle: Battle, index: int) -> str:
@@ -106,105 +127,12 @@ def asked_html(scene: Scene | None, say: Words) -> str:
     )
 
 
-def empty_html(say: Words) -> str:
-    """What the page says before the first battle."""
-    return (
-        f'<div class="empty"><h2>{html.escape(say("empty.title"))}</h2>'
-        f"<p>{html.escape(say('empty.body'))}</p></div>"
-    )
-
-
-def reveal_html(scene: Scene, say: Words) -> str:
-    """Who wrote what, and how it was asked; empty until the names may be shown and all ended."""
-    if not scene.is_revealed or scene.is_running or not scene.battle.turns:
-        return ""
-    turn = scene.battle.turns[-1]
-    cards = [
-        _reveal_card(SIDES[i], participant, turn.answer(i), say)
-        for i, participant in enumerate(scene.battle.participants)
-    ]
-    return (
-        f'<section class="reveal"><h2>{html.escape(say("reveal.title"))}</h2>'
-        f'<div class="reveal-cards">{"".join(cards)}</div></section>'
-    )
-
-
-def _reveal_card(letter: str, participant: Participant, answer: Answer | None, say: Words) -> str:
-    rows = [
-        ("reveal.kind", html.escape(kind_text(participant.kind, say)) or _unknown(say)),
-    ]
-    if participant.base:
-        rows.append(("reveal.base", html.escape(participant.base)))
-    weights = (answer.weights_sha256 if answer else None) or participant.weights_sha256
-    rows.append(("reveal.weights", _hash(weights, say)))
-    asked_as = "completion" if participant.ask_as is AskAs.COMPLETION else "chat"
-    rows.append(("reveal.asked_as", html.escape(say(f"reveal.{asked_as}"))))
-    if answer is not None:
-        rows += _measures(answer, say)
-    lines = "".join(
-        f"<div><dt>{html.escape(say(key))}</dt><dd>{value}</dd></div>" for key, value in rows
-    )
-    leak = ""
-    if answer is not None and answer.identity_leak:
-        leak = f'<p class="problem">{html.escape(say("reveal.leak"))}</p>'
-    return (
-        f'<article class="reveal-card side-{letter}"><header><span class="letter" '
-        f'aria-hidden="true">{letter.upper()}</span><h3>{html.escape(participant.name)}</h3></header>'
-        f"<dl>{lines}</dl>{leak}{_prompt_details(answer, say)}</article>"
-    )
-
-
-def _measures(answer: Answer, say: Words) -> list[tuple[str, str]]:
-    sampling = answer.sampling
-    drawn = (
-        say("reveal.temperature", value=f"{sampling.temperature:g}")
-        if sampling.temperature
-        else say("reveal.greedy")
-    )
-    rows = [("reveal.sampling", html.escape(drawn))]
-    if answer.num_tokens is not None:
-        rows.append(("reveal.tokens", str(answer.num_tokens)))
-    if answer.first_token_s is not None:
-        text = say("reveal.seconds", value=f"{answer.first_token_s:.2f}")
-        rows.append(("reveal.first", html.escape(text)))
-    speed = stored_speed(answer)
-    if speed is not None:
-        rows.append(("reveal.speed", html.escape(say("reveal.per_second", value=f"{speed:.0f}"))))
-    if answer.finish_reason:
-        rows.append(("reveal.ended", html.escape(answer.finish_reason)))
-    return rows
-
-
-def stored_speed(answer: Answer) -> float | None:
-    """Tokens per second after the first token; None where there is too little to measure."""
-    if answer.first_token_s is None or answer.total_s is None or (answer.num_tokens or 0) < 2:
-        return None
-    seconds = answer.total_s - answer.first_token_s
-    return ((answer.num_tokens or 0) - 1) / seconds if seconds > 0 else None
-
-
-def _prompt_details(answer: Answer | None, say: Words) -> str:
-    if answer is None or not answer.prompt_sent:
-        return ""
-    return (
-        f"<details><summary>{html.escape(say('reveal.prompt'))}</summary>"
-        f'<pre class="sent" tabindex="0">{html.escape(answer.prompt_sent)}</pre></details>'
-    )
-
-
-def _hash(value: str | None, say: Words) -> str:
-    if not value:
-        return _unknown(say)
-    return f'<code class="hash" title="{html.escape(value)}">{html.escape(value[:12])}</code>'
-
-
-def _unknown(say: Words) -> str:
-    return f'<span class="muted">{html.escape(say("reveal.unknown"))}</span>'
-
-
 def status_html(text: str, say: Words, *, tone: str = "") -> str:
     """The one line that a screen reader is told; `tone` is `""`, `good` or `bad`."""
-    return f'<p class="status-line {tone}" lang="{say.language}">{html.escape(text)}</p>'
+    return (
+        f'<p class="status-line {tone}" role="status" aria-live="polite" lang="{say.language}">'
+        f"{html.escape(text)}</p>"
+    )
 
 
 def servers_text(backends: Sequence[Backend], say: Words) -> tuple[str, str]:

@@ -47,6 +47,51 @@
     else if (target.closest("[data-close]") || target === help) help.close();
   });
 
+  // Enlarge one answer; press again for all.
+  document.addEventListener("click", (event) => {
+    const button = event.target instanceof Element && event.target.closest("[data-focus]");
+    const holder = button && button.closest(".pane-holder");
+    const panes = byId("panes");
+    if (!holder || !panes) return;
+    const enlarge = !holder.classList.contains("is-enlarged");
+    panes.querySelectorAll(".is-enlarged").forEach((node) => node.classList.remove("is-enlarged"));
+    holder.classList.toggle("is-enlarged", enlarge);
+    panes.classList.toggle("is-focused", enlarge);
+    panes.querySelectorAll("[data-focus]").forEach((node) => {
+      node.setAttribute("aria-pressed", String(enlarge && holder.contains(node)));
+    });
+  });
+
+  // Scroll together: the same share of each answer's height.
+  let together = false;
+  let leader = null;
+  document.addEventListener("click", (event) => {
+    const button = event.target instanceof Element && event.target.closest("[data-sync]");
+    if (!button) return;
+    together = !together;
+    button.setAttribute("aria-pressed", String(together));
+  });
+  document.addEventListener("scroll", (event) => {
+    const from = event.target;
+    if (!together || !(from instanceof Element) || !from.classList.contains("pane-body")) return;
+    if (leader && leader !== from) return;
+    leader = from;
+    const share = from.scrollTop / Math.max(1, from.scrollHeight - from.clientHeight);
+    document.querySelectorAll(".pane-body").forEach((body) => {
+      if (body !== from) body.scrollTop = share * (body.scrollHeight - body.clientHeight);
+    });
+    requestAnimationFrame(() => requestAnimationFrame(() => { leader = null; }));
+  }, true);
+
+  // The page's language is the one its words came in.
+  new MutationObserver(() => {
+    const head = document.querySelector("[data-language]");
+    if (head && document.documentElement.lang !== head.dataset.language) {
+      document.documentElement.lang = head.dataset.language;
+    }
+  }).observe(document.documentElement, {childList: true, subtree: true, attributes: true,
+    attributeFilter: ["data-language"]});
+
   // The server says which battle is shown; the address bar follows, so that a reload finds it.
   window.arenaLink = (battle, token) => {
     const url = new URL(window.location.href);

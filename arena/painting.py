@@ -1,0 +1,188 @@
+"""From a scene to the changes of the page's elements; decides nothing about rights.
+
+Knows the page's elements and the HTML of panes; knows no store and no server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from arena.battle import SIDES
+from arena.frame import empty_html, header_html, help_html, note_html, views_html
+from arena.judgement import REASONS, Judgement
+from arena.page import VOTES, Page
+from arena.panes import asked_html, pane_html, scene_status, status_html
+from arena.reveal import reveal_html
+from arena.scene import Scene
+from arena.wording import DEFAULT, Words
+
+Changes = dict[Any, Any]
+
+
+class Painter:
+    """Changes of one page's elements."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def scene(self, scene: Scene, say: Words, *, marked: bool = False) -> Changes:
+        """Every element of a battle as the scene has it."""
+        page = self.page
+        text, tone = scene_status(scene, say)
+        is_over = not scene.is_running
+        changes: Changes = {
+            page.empty: gr.update(visible=False),
+            page.panes_row: gr.update(visible=True),
+            page.views: gr.update(visible=True),
+            page.vote_bar: gr.update(visible=True),
+            page.asked: asked_html(scene, say),
+            page.reveal: reveal_html(scene, say),
+            page.undo: gr.update(visible=scene.vote is not None),
+            page.next: gr.update(visible=is_over, choices=self._next_choices(scene, say)),
+        }
+        changes |= self.panes(scene, say, marked=marked)
+        changes |= self._ranking(scene) | self._details(scene)
+        changes |= self.status(text, say, tone)
+        return changes | self.buttons(can_vote=scene.is_votable and is_over, running=not is_over)
+
+    def panes(self, scene: Scene, say: Words, *, marked: bool = False) -> Changes:
+        """All answers; the panes that this battle does not need are put away."""
+        changes: Changes = {}
+        for i, pane in enumerate(self.page.panes):
+            if i < scene.battle.num_sides:
+                value = pane_html(scene, i, say, mark=marked)
+                changes[pane] = gr.update(value=value, visible=True)
+            elif i >= 2:
+                changes[pane] = gr.update(value="", visible=False)
+        return changes
+
+    def live(self, scene: Scene, say: Words) -> Changes:
+        """The answers and the status line while they are written."""
+        text, tone = scene_status(scene, say)
+        panes = self.page.panes[: scene.battle.num_sides]
+        changes: Changes = {pane: pane_html(scene, i, say) for i, pane in enumerate(panes)}
+        return changes | self.status(text, say, tone)
+
+    def buttons(self, *, can_vote: bool, running: bool) -> Changes:
+        """What can be pressed now."""
+        changes: Changes = {
+            button: gr.update(interactive=can_vote) for button in self.page.votes.values()
+        }
+        changes[self.page.send] = gr.update(interactive=not running)
+        changes[self.page.stop] = gr.update(interactive=running)
+        return changes
+
+    def blank(self) -> Changes:
+        """The page before the first battle."""
+        page = self.page
+        hidden = gr.update(visible=False)
+        return {
+            page.empty: gr.update(visible=True),
+            page.asked: "",
+            page.panes_row: hidden,
+            **dict.fromkeys(page.panes, ""),
+            page.views: hidden,
+            page.vote_bar: hidden,
+            page.next: gr.update(visible=False, value="new"),
+            page.reveal: "",
+            page.battle: "",
+            page.token: "",
+            **self.buttons(can_vote=False, running=False),
+        }
+
+    def status(self, text: str, say: Words, tone: str = "") -> Changes:
+        """The status line."""
+        return {self.page.status: status_html(text, say, tone=tone)}
+
+    def _ranking(self, scene: Scene) -> Changes:
+        """Two answers have buttons; more have a rank each, and buttons for all alike."""
+        page, num_sides = self.page, scene.battle.num_sides
+        many = num_sides > 2
+        can_vote = scene.is_votable and not scene.is_running
+        ranking = scene.vote.judgement.ranking if scene.vote else None
+        changes: Changes = {
+            page.ranks_row: gr.update(visible=many),
+            page.votes["a"]: gr.update(visible=not many),
+            page.votes["b"]: gr.update(visible=not many),
+        }
+        for i, rank in enumerate(page.ranks):
+            shown = many and i < num_sides
+            value = {"value": ranking[i]} if shown and ranking else {}
+            value = value if shown else {"value": None}
+            changes[rank] = gr.update(visible=shown, interactive=can_vote, **value)
+        return changes
+
+    def _details(self, scene: Scene) -> Changes:
+        """What the voter has said about the vote so far."""
+        page = self.page
+        told = scene.vote.judgement if scene.vote else Judgement()
+        return {
+            page.details: gr.update(visible=scene.vote is not None),
+            page.strength: gr.update(value=told.strength and told.strength.value),
+            page.reasons: gr.update(value=list(told.reasons)),
+            page.comment: told.comment,
+            page.edited: told.edited_answer,
+        }
+
+    def _next_choices(self, scene: Scene, say: Words) -> list[tuple[str, str]]:
+        """A new battle, or going on; not after an answer that failed."""
+        choices = [(say("next.new"), "new")]
+        if all(side.is_votable for side in scene.sides):
+            choices.append((say("next.own"), "own"))
+            letters = SIDES[: scene.battle.num_sides]
+            choices += [(say("next.side", side=x.upper()), x) for x in letters]
+        return choices
+
+    def texts(self, say: Words) -> Changes:
+        """All fixed texts in another language than the one the page was built with."""
+        page = self.page
+        if say.language == DEFAULT:
+            return {}
+        changes: Changes = {
+            page.header: header_html(say),
+            page.hero: empty_html(say),
+            page.help: help_html(say),
+            page.view_buttons: views_html(say),
+            page.vote_label: note_html(say("vote.label"), "vote-label"),
+            page.export_note: note_html(say("export.body"), "muted"),
+            page.tab_battle: gr.update(label=say("page.tab_battle")),
+            page.tab_board: gr.update(label=say("page.tab_leaderboard")),
+            page.tab_history: gr.update(label=say("page.tab_history")),
+            page.mode: gr.update(
+                label=say("mode.label"),
+                choices=[(say("mode.blind"), "blind"), (say("mode.named"), "named")],
+            ),
+            page.models: gr.update(label=say("mode.models"), info=say("mode.models_info")),
+            page.prompt: gr.update(
+                label=say("prompt.label"), placeholder=say("prompt.placeholder")
+            ),
+            page.strength: gr.update(
+                label=say("vote.strength"),
+                choices=[(say("vote.slightly"), "slightly"), (say("vote.much"), "much")],
+            ),
+            page.reasons: gr.update(
+                label=say("vote.reasons"), choices=[(say(f"reason.{r}"), r) for r in REASONS]
+            ),
+        }
+        labels = {
+            page.next: "next.label",
+            page.differences: "view.differences",
+            page.details: "vote.more",
+            page.comment: "vote.comment",
+            page.edited: "vote.edited",
+            page.search: "history.search",
+        }
+        changes |= {element: gr.update(label=say(key)) for element, key in labels.items()}
+        values = {page.votes[key]: f"vote.{key}" for key in VOTES} | {
+            page.send: "prompt.send",
+            page.stop: "prompt.stop",
+            page.new: "prompt.new",
+            page.undo: "vote.undo",
+            page.save_ranking: "vote.save_ranking",
+            page.save_details: "vote.save",
+            page.refresh: "leaderboard.refresh",
+            page.export: "export.button",
+        }
+        return changes | {element: gr.update(value=say(key)) for element, key in values.items()}

@@ -1,0 +1,130 @@
+"""Ties the page's elements to what happens when they are used; decides nothing itself.
+
+Event payloads come from the browser: each handler checks them against the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from arena.board import Board
+from arena.handlers import Changes, Handlers, Stream
+from arena.page import EXAMPLES, Page
+
+# `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+ONCE: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
+LINK_JS = "(battle, token) => window.arenaLink(battle, token)"
+
+
+def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
+    """All events of the page."""
+    link = [page.battle, page.token]
+    view = [*link, page.differences]
+    everything = page.battle_outputs
+    demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    _asking(page, handlers)
+    for i, pane in enumerate(page.panes):
+        pane.click(_press(handlers, i), view, everything, **QUIET)
+    page.stop.click(handlers.on_stop, link, everything, **QUIET)
+    for choice, button in page.votes.items():
+        button.click(_choice(handlers, choice), view, everything, **ONCE)
+    page.save_ranking.click(_rank(handlers), [*view, *page.ranks], everything, **ONCE)
+    page.undo.click(handlers.on_undo, view, everything, **ONCE)
+    told = [page.strength, page.reasons, page.comment, page.edited]
+    page.save_details.click(handlers.on_details, [*told, *link], everything, **ONCE)
+    page.new.click(handlers.on_new, link, everything, **QUIET)
+    page.mode.change(handlers.on_mode, page.mode, [page.models], **QUIET)
+    shown = [page.differences, *link]
+    page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
+    for part in link:
+        part.change(None, link, None, js=LINK_JS, **QUIET)
+    _tabs(page, board)
+
+
+def _asking(page: Page, handlers: Handlers) -> None:
+    following = [page.mode, page.models, page.next, page.battle, page.token]
+    everything = page.battle_outputs
+    gr.on(
+        [page.send.click, page.prompt.submit],
+        handlers.on_send,
+        [page.prompt, *following],
+        everything,
+        **ONCE,
+    )
+    for button, text in zip(page.examples, EXAMPLES, strict=True):
+        button.click(_example(handlers, text), following[:2], everything, **ONCE)
+
+
+def _tabs(page: Page, board: Board) -> None:
+    """Filled when they are opened: a page that stays blind receives no name from them."""
+    for event in (page.tab_board.select, page.refresh.click):
+        event(board.on_open, None, page.board, **QUIET)
+    page.export.click(board.on_export, None, page.export_outcome, **ONCE)
+    for event in (page.tab_history.select, page.search.submit, page.search.change):
+        event(board.on_history, page.search, page.past, **QUIET)
+
+
+def _example(handlers: Handlers, prompt: str) -> Callable[..., Stream]:
+    async def ask(mode: str, models: list[str] | None, request: gr.Request) -> Stream:
+        async for changes in handlers.on_send(prompt, mode, models, "new", "", "", request):
+            yield changes
+
+    return ask
+
+
+def _press(handlers: Handlers, index: int) -> Callable[..., Stream]:
+    async def press(
+        battle: str, token: str, marked: bool, request: gr.Request, event: gr.EventData
+    ) -> Stream:
+        act = str((event._data or {}).get("act"))
+        if act not in ("stop", "again") or not battle:
+            yield {handlers.page.status: gr.skip()}
+            return
+        async for changes in handlers.on_press(index, act, battle, token, marked, request):
+            yield changes
+
+    return press
+
+
+def _choice(handlers: Handlers, choice: str) -> Callable[..., Any]:
+    async def judge(battle: str, token: str, marked: bool, request: gr.Request) -> Changes:
+        return await handlers.on_vote(choice, battle, token, marked, request)
+
+    return judge
+
+
+def _rank(handlers: Handlers) -> Callable[..., Any]:
+    async def rank(
+        battle: str, token: str, marked: bool, request: gr.Request, *ranks: int | None
+    ) -> Changes:
+        return await handlers.on_rank(battle, token, marked, request, *ranks)
+
+    return rank
+
+
+def fixed_texts(page: Page) -> list[Any]:
+    """Elements whose words change with the language only, and that no act on a battle changes."""
+    return [
+        page.header,
+        page.hero,
+        page.help,
+        page.view_buttons,
+        page.vote_label,
+        page.export_note,
+        page.tab_battle,
+        page.tab_board,
+        page.tab_history,
+        page.mode,
+        page.models,
+        page.differences,
+        page.search,
+        page.new,
+        page.save_ranking,
+        page.save_details,
+        page.refresh,
+        page.export,
+    ]

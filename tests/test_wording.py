@@ -1,0 +1,79 @@
+"""The catalogue is whole in every language, and the header of a browser picks one of them."""
+
+from __future__ import annotations
+
+import re
+import string
+
+import pytest
+
+from arena.wording import languages, negotiate, words
+
+
+def fields(text: str) -> set[str]:
+    """Names in braces that the program fills in."""
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
+def test_there_are_five_languages() -> None:
+    assert languages() == ("de", "en", "es", "fr", "zh")
+
+
+@pytest.mark.parametrize("language", ["de", "es", "fr", "zh"])
+def test_language_has_every_text_with_the_same_fields(language: str) -> None:
+    english, other = words("en").texts, words(language).texts
+    assert other.keys() == english.keys()
+    same = {key for key in english if other[key] == english[key]}
+    assert len(same) < 0.15 * len(english), sorted(same)
+    for key in english:
+        assert fields(other[key]) == fields(english[key]), key
+
+
+def test_every_text_that_the_code_asks_for_exists() -> None:
+    from pathlib import Path
+
+    import arena
+
+    code = "".join(path.read_text() for path in Path(arena.__file__).parent.glob("*.py"))
+    asked = set(re.findall(r"say\([\"']([a-z_]+\.[a-z_]+)[\"']", code))
+    assert len(asked) > 60
+    assert asked <= words().texts.keys()
+
+
+def test_no_text_is_left_over() -> None:
+    """Keys asked for by name, or by a family of names that the code puts together."""
+    from pathlib import Path
+
+    import arena
+
+    code = "".join(path.read_text() for path in Path(arena.__file__).parent.glob("*.py"))
+    families = {"help", "kind", "reason", "leaderboard", "reveal", "side", "vote", "history"}
+    families |= {"status.voted"}
+    unused = {
+        key
+        for key in words().texts
+        if key not in code and not any(key.startswith(family) for family in families)
+    }
+    assert unused == set()
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        (None, "en"),
+        ("", "en"),
+        ("de-CH,de;q=0.9,en;q=0.8", "de"),
+        ("en;q=0.5, fr;q=0.9", "fr"),
+        ("tlh, zh-Hans-CN;q=0.4", "zh"),
+        ("xx", "en"),
+        ("de;q=abc, es", "es"),
+        (",,;q=1", "en"),
+    ],
+)
+def test_best_known_language_wins(header: str | None, language: str) -> None:
+    assert negotiate(header) == language
+
+
+def test_missing_key_is_a_bug() -> None:
+    with pytest.raises(KeyError):
+        words()("no.such")
