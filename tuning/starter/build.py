@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tuning.plots import draw_losses
 from tuning.sealing import seal_variant, write_atomically
 from tuning.starter import STARTER
 from tuning.starter.pretrain import BaseSummary, PretrainConfig, pretrain
+
+LINE_STEPS = 100  # where no bar can be drawn, one line after so many steps
 
 
 def run_pretrain(config: PretrainConfig, out: Path, *, json_out: bool = False) -> Path:
@@ -37,6 +40,8 @@ def run_pretrain(config: PretrainConfig, out: Path, *, json_out: bool = False) -
             rate = record["tokens"] / max(record["seconds"], 1e-9)
             state = f"loss {record['loss']:.3f}, {record['tokens'] / 1e6:.2f}M tokens, {rate:.0f}/s"
             progress.update(task, completed=record["seconds"], state=state)
+            if not console.is_terminal and record["step"] % LINE_STEPS == 0:
+                print(f"{record['seconds']:.0f} s: {state}", file=sys.stderr, flush=True)
 
         summary = pretrain(config, out, report=report)
     folder = seal_base(summary, out / STARTER)

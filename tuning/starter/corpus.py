@@ -13,6 +13,7 @@ from random import Random
 
 from tuning.starter.family import Family
 from tuning.starter.instructions import families, is_heldout
+from tuning.starter.recall import recall_text
 
 # Share of each family in the corpus, by statements; in-context skills need the most text.
 WEIGHTS = {
@@ -43,6 +44,10 @@ WEIGHTS = {
     "story": 4.0,
 }
 SHEET_SHARE = 0.06
+# From this document on, a share of them is about words to be found again in the text: first the
+# facts, then how to carry any word over, which facts about a named subject need in use.
+RECALL_START = 85_000
+RECALL_SHARE = 0.28
 HELDOUT_DOCUMENTS = 200
 
 
@@ -57,6 +62,8 @@ def document(number: int, *, seed: str = "corpus") -> str:
     rng = Random(f"{seed} {number}")
     if rng.random() < SHEET_SHARE:
         return _sheet(rng)
+    if number >= RECALL_START and rng.random() < RECALL_SHARE:
+        return recall_text(rng)
     pool, weights = _weighted()
     if rng.random() < 0.5:  # one subject, several sentences
         family = rng.choices(pool, weights)[0]
@@ -80,7 +87,7 @@ def documents(start: int = 0, *, seed: str = "corpus") -> Iterator[str]:
 
 def heldout_documents() -> list[str]:
     """Documents of another seed, on which perplexity is measured."""
-    return [document(number, seed="held-out") for number in range(HELDOUT_DOCUMENTS)]
+    return [document(RECALL_START + number, seed="held-out") for number in range(HELDOUT_DOCUMENTS)]
 
 
 def _statement(family: Family, rng: Random) -> str:

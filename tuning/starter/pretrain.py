@@ -36,7 +36,7 @@ class PretrainError(TuningError):
 class PretrainConfig:
     """One pretraining run. Sizes in tokens, times in minutes."""
 
-    minutes: float = 65.0
+    minutes: float = 75.0
     seed: int = 0
     vocab_size: int = 3072
     tokenizer_documents: int = 40_000
