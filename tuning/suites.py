@@ -1,4 +1,4 @@
-"""Suites: prompts with checks, from the starter or from a JSON Lines file anyone can write.
+"""Suites: prompts with checks, built in or from a JSON Lines file anyone can write.
 
 One line is `{"id": ..., "family": ..., "prompt": ..., "check": {"kind": ...}}`. Knows no model.
 """
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuning.constraint_suite import constraint_items
 from tuning.errors import TuningError
 
 STARTER = "starter"
+CONSTRAINTS = "constraints"
 
 
 class SuiteError(TuningError):
@@ -31,13 +33,15 @@ class SuiteItem:
 
 
 def load_suite(name: str, limit: int | None = None) -> list[SuiteItem]:
-    """The items of `starter` or of a JSONL file; `limit` takes evenly spaced ones."""
+    """Items of `starter`, `constraints` or a JSONL file; `limit` takes evenly spaced ones."""
     if name == STARTER:
         from tuning.starter.instructions import heldout_suite
 
         items = [
             SuiteItem(item.id, item.family, item.prompt, item.check) for item in heldout_suite()
         ]
+    elif name == CONSTRAINTS:
+        items = [SuiteItem(**item) for item in constraint_items()]
     else:
         items = _read(Path(name).expanduser())
     if limit is not None and limit < len(items):
@@ -50,7 +54,8 @@ def _read(path: Path) -> list[SuiteItem]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(
-            f"suite {str(path)!r}: cannot be read ({error}); give starter or a JSONL file"
+            f"suite {str(path)!r}: cannot be read ({error}); give starter, constraints or a JSONL "
+            "file"
         ) from error
     items = [_item(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line]
     if not items:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tuning.constraints import FORM_KINDS
 from tuning.errors import TuningError
 
 Check = Mapping[str, Any]
@@ -106,7 +107,14 @@ def _mentions(check: Check, answer: str) -> bool:
     return short and all(has_phrase(text, phrase) for phrase in check["phrases"])
 
 
+def _all(check: Check, answer: str) -> bool:
+    """Every one of `checks` passes."""
+    return all(verify(part, answer) for part in check["checks"])
+
+
 KINDS: Mapping[str, Callable[[Check, str], bool]] = {
+    **FORM_KINDS,
+    "all": _all,
     "exact": _exact,
     "verbatim": _verbatim,
     "fact": _fact,
@@ -123,7 +131,7 @@ def verify(check: Check, answer: str) -> bool:
     Raises `CheckError` for a check of unknown kind or with a missing field.
     """
     kind = check.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         known = ", ".join(sorted(KINDS))
         raise CheckError(f"unknown check kind {kind!r}; known kinds: {known}")
     try:
