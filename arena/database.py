@@ -36,11 +36,10 @@ class StoreFullError(StoreError):
 
 @dataclass(frozen=True)
 class DatabaseConfig:
-    """How long a write waits for others: `attempts` times `busy_timeout_s` at most."""
+    """How long a write waits for others: `wait_s` by the clock, asking again every `busy_s`."""
 
-    busy_timeout_s: float = 2.5
-    attempts: int = 3
-    pause_s: float = 0.05
+    wait_s: float = 8.0
+    busy_s: float = 0.5
 
 
 @contextmanager
@@ -58,28 +57,35 @@ def write(path: Path, config: DatabaseConfig, body: Callable[[Database], T]) -> 
     An exception in `body` rolls everything back and propagates. When this returns, the
     commit is on disk.
     """
-    for attempt in range(config.attempts):
+    return _patient(config, lambda: _write_once(path, config, body))
+
+
+def _patient(config: DatabaseConfig, act: Callable[[], T]) -> T:
+    deadline = time.monotonic() + config.wait_s
+    while True:
         try:
-            with _connected(path, config) as db, translated(path):
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    result = body(db)
-                    db.commit()
-                except BaseException:
-                    db.rollback()
-                    raise
-                return result
+            return act()
         except StoreBusyError:
-            if attempt + 1 == config.attempts:
+            if time.monotonic() >= deadline:
                 raise
-            time.sleep(config.pause_s * (attempt + 1))
-    raise AssertionError("attempts is at least 1")
+
+
+def _write_once(path: Path, config: DatabaseConfig, body: Callable[[Database], T]) -> T:
+    with _connected(path, config) as db, translated(path):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            result = body(db)
+            db.commit()
+        except BaseException:
+            db.rollback()
+            raise
+        return result
 
 
 @contextmanager
 def _connected(path: Path, config: DatabaseConfig) -> Iterator[Database]:
     with translated(path):
-        conn = sqlite3.connect(path, timeout=config.busy_timeout_s)
+        conn = sqlite3.connect(path, timeout=config.busy_s)
     try:
         with translated(path):
             db = Database(conn, execute_plugins=False)
@@ -98,9 +104,13 @@ def prepare(path: Path, config: DatabaseConfig, step: Callable[[Database], None]
         raise StoreError(
             f"--home {path.parent} cannot be made ({error.strerror}); give a writable folder"
         ) from error
-    with _connected(path, config) as db, translated(path):
-        db.enable_wal()
-        step(db)
+
+    def body() -> None:
+        with _connected(path, config) as db, translated(path):
+            db.enable_wal()
+            step(db)
+
+    _patient(config, body)
 
 
 @contextmanager

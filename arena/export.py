@@ -22,6 +22,7 @@ from arena.database import reading
 from arena.errors import ArenaError
 from arena.folders import replacing
 from arena.formats import FORMATS, Format
+from arena.raw import raw_line, raw_records
 from arena.redaction import redact_pair
 from arena.seen import SeenRows
 from arena.selection import JudgedPair, LeftOut, Selection, Tally, select_pairs
@@ -30,6 +31,11 @@ from arena.tables import Closing, Writer
 
 MANIFEST = "MANIFEST.json"
 MANIFEST_VERSION = 1
+RAW = "raw"
+ABOUT_RAW = (
+    "Every battle with all attempts, votes and their history, one JSON object a line; voters are"
+    " numbers. `arena import --format raw` reads it back."
+)
 
 
 class ExportError(ArenaError):
@@ -76,6 +82,8 @@ def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool =
 
     `overwrite` replaces an earlier export (a folder with a manifest), nothing else.
     """
+    if options.format == RAW:
+        return _export_raw(store, out, options, overwrite=overwrite)
     form = format_named(options.format)
     tally = Tally()
     with replacing(out, marker=MANIFEST, overwrite=overwrite) as folder:
@@ -122,10 +130,34 @@ def _write_pair(
         tally.num_rows += 1
 
 
+def _export_raw(store: Store, out: Path, options: ExportOptions, *, overwrite: bool) -> Exported:
+    """All battles as they are: `battles.jsonl`, which `arena import --format raw` reads back."""
+    if options != ExportOptions(format=RAW, license=options.license):
+        raise ExportError("format 'raw' is the whole store: it takes no filter, split or change")
+    tally = Tally()
+    with replacing(out, marker=MANIFEST, overwrite=overwrite) as folder:
+        with (
+            (folder / "battles.jsonl").open("w", encoding="utf-8", newline="\n") as file,
+            reading(store.path, store.config) as db,
+        ):
+            for record in raw_records(db):
+                file.write(raw_line(record))
+                tally.num_rows += 1
+                tally.num_pairs += sum(len(turn["votes"]) for turn in record["turns"])
+        if not tally.num_rows:
+            raise ExportError("the store has no battle; nothing written")
+        splits = {"battles": tally.num_rows}
+        manifest = describe(store, options, tally, splits)
+        write_card(folder, ABOUT_RAW, manifest, {}, license_name=options.license)
+        write_manifest(folder, manifest)
+    return Exported(out, splits, tally.num_pairs, {})
+
+
 def format_named(name: str) -> Format:
     """A format by name; ExportError lists the known ones."""
     if name not in FORMATS:
-        raise ExportError(f"format {name!r} is unknown; use one of {', '.join(FORMATS)}")
+        known = ", ".join([*FORMATS, RAW])
+        raise ExportError(f"format {name!r} is unknown; use one of {known}")
     return FORMATS[name]
 
 

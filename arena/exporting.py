@@ -1,4 +1,4 @@
-"""The `arena export` command: words of the command line to options, results to text."""
+"""The `arena export` and `import` commands: words to options, results to text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from arena.errors import ArenaError
 from arena.export import Exported, ExportOptions, export
+from arena.importing import import_file
 from arena.selection import INCLUDABLE, LeftOut, Selection
 from arena.store import Store
 
@@ -105,3 +106,14 @@ def as_text(done: Exported) -> str:
     ]
     lines += [f"left out: {reason} {n}" for reason, n in sorted(done.left_out.items())]
     return "\n".join(lines)
+
+
+def run_import(home: Path, file: Path, kind: str, *, skip_bad: bool, json_out: bool) -> None:
+    """Import a file and print what was added and what was left out."""
+    done = import_file(Store.at_home(home), file, kind, skip_bad=skip_bad)
+    if json_out:
+        print(json.dumps(asdict(done)))
+        return
+    print(f"{done.num_new} battles added, {done.num_known} known before")
+    for reason, count in done.left_out.most_common():
+        print(f"left out: {count} ({reason})")

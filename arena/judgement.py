@@ -132,3 +132,11 @@ class Vote:
     flags: tuple[str, ...] = ()
     created_ms: int = 0
     updated_ms: int = 0
+
+
+@dataclass(frozen=True)
+class FlaggedVote:
+    """A vote in quarantine, with one line per reason."""
+
+    vote: Vote
+    details: tuple[tuple[str, str], ...]

@@ -59,6 +59,11 @@ _CORE: list[tuple[str, pa.DataType]] = [
     ("language", pa.string()),
     ("tstamp", pa.float64()),
 ]
+_MODERATED = (
+    *("harassment", "harassment/threatening", "hate", "hate/threatening", "self-harm"),
+    *("self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence"),
+    "violence/graphic",
+)
 _PROBABILITY = [("flagged", pa.bool_()), ("probability", pa.float64())]
 LMSYS_SCHEMA = pa.schema(
     [
@@ -67,8 +72,8 @@ LMSYS_SCHEMA = pa.schema(
             "openai_moderation",
             pa.struct(
                 [
-                    ("categories", pa.map_(pa.string(), pa.bool_())),
-                    ("category_scores", pa.map_(pa.string(), pa.float64())),
+                    ("categories", pa.struct([(n, pa.bool_()) for n in _MODERATED])),
+                    ("category_scores", pa.struct([(n, pa.float64()) for n in _MODERATED])),
                     ("flagged", pa.bool_()),
                 ]
             ),

@@ -42,6 +42,11 @@ def migrate(db: Database, path: Path) -> None:
 
 
 def _pending(db: Database, path: Path) -> bool:
+    return check_known(db, path) != step_names()
+
+
+def check_known(db: Database, path: Path) -> set[str]:
+    """Names of the applied steps; NewerDatabaseError or ForeignDatabaseError if not ours."""
     applied = {step.name for step in steps.applied(db)}
     if not applied and [name for name in db.table_names() if not name.startswith("_")]:
         raise ForeignDatabaseError(f"{path} is not an arena database; give another --home")
@@ -50,7 +55,7 @@ def _pending(db: Database, path: Path) -> bool:
         raise NewerDatabaseError(
             f"{path} was written by a newer version (step {unknown[-1]!r}); update the program"
         )
-    return applied != step_names()
+    return applied
 
 
 def step_names() -> set[str]:

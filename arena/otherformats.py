@@ -175,7 +175,7 @@ def _snapshot(pair: JudgedPair, rated: SideView, other: SideView) -> Row:
             history[parent]["childrenIds"].append(name)
         parent = name
     assert parent is not None
-    for view in (rated, other):
+    for view in (pair.left, pair.right):
         name = _message_id(pair, view)
         model = view.participant.name
         history[name] = {

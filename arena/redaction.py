@@ -42,12 +42,17 @@ def redact(text: str, found: Counter[str]) -> str:
 
 def redact_pair(pair: JudgedPair, found: Counter[str]) -> JudgedPair:
     """The pair with every text of people and models redacted."""
+    left = _redact_side(pair.left, found)
+    if pair.is_diverged:
+        right = _redact_side(pair.right, found)
+    else:  # one context, counted once
+        right = replace(pair.right, text=redact(pair.right.text, found), context=left.context)
     return replace(
         pair,
         comment=redact(pair.comment, found),
         edited_answer=redact(pair.edited_answer, found),
-        left=_redact_side(pair.left, found),
-        right=_redact_side(pair.right, found),
+        left=left,
+        right=right,
     )
 
 

@@ -27,8 +27,9 @@ from arena.battle import (
     SamplingParams,
 )
 from arena.database import DatabaseConfig
-from arena.judgement import Judgement, Vote
+from arena.judgement import FlaggedVote, Judgement, Vote
 from arena.migrations import migrate
+from arena.quarantine import QuarantineRules
 from arena.records import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
 from arena.texts import canonical_json, clean_text
 
@@ -39,13 +40,19 @@ T = TypeVar("T")
 class Store:
     """All battles, answers and votes of one home folder."""
 
-    def __init__(self, path: Path, config: DatabaseConfig | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: DatabaseConfig | None = None,
+        rules: QuarantineRules | None = None,
+    ) -> None:
         """Open `path` (made if missing), bring its schema up to date.
 
         Raises StoreError (not writable, damaged), NewerDatabaseError, ForeignDatabaseError.
         """
         self.path = path
         self.config = config or DatabaseConfig()
+        self.rules = rules or QuarantineRules()
         database.prepare(path, self.config, lambda db: migrate(db, path))
 
     @classmethod
@@ -231,10 +238,16 @@ class Store:
         """
 
         def body(db: Database) -> Vote:
-            battle = people.authorised(db, battle_id, token, voter)
-            voter_id = people.voter_row(db, voter)
             return voting.cast(
-                db, battle, turn, voter_id, judgement, partial=partial, change=change, now=now_ms()
+                db,
+                people.authorised(db, battle_id, token, voter),
+                turn,
+                people.voter_row(db, voter),
+                judgement,
+                partial=partial,
+                change=change,
+                now=now_ms(),
+                rules=self.rules,
             )
 
         return self._write(body)
@@ -270,6 +283,19 @@ class Store:
                 [battle_id, voter, voter],
             )
             return [vote_from(row) for row in list(rows)]
+
+    def flag_vote(self, vote_id: int, reason: str, detail: str = "") -> None:
+        """Put a vote in quarantine by hand."""
+        self._write(lambda db: voting.flag(db, vote_id, reason, detail, now_ms()))
+
+    def clear_flag(self, vote_id: int, reason: str) -> None:
+        """Take a vote out of quarantine for one reason; the mark stays on record as cleared."""
+        self._write(lambda db: voting.clear_flag(db, vote_id, reason, now_ms()))
+
+    def flagged_votes(self, *, limit: int = 100) -> list[FlaggedVote]:
+        """Votes in quarantine with reason and detail, newest first, for the admin."""
+        with database.reading(self.path, self.config) as db:
+            return voting.flagged(db, limit)
 
     def counts(self) -> dict[str, int]:
         """Number of battles, turns, votes, skips, voters, flagged votes, failed answers."""

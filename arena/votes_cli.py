@@ -119,3 +119,49 @@ def leaderboard(
         until=until,
     )
     run_leaderboard(request, json_out=json_out, plot=plot)
+
+
+@votes_app.command("import")
+def import_votes(
+    file: Annotated[Path, typer.Argument(help="A .jsonl, .json or .parquet file, or an export.")],
+    format_name: Annotated[
+        str, typer.Option("--format", help="raw, lmsys, 140k, openwebui or trl.")
+    ] = "raw",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad rows out instead of refusing the file.")
+    ] = False,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Add battles that were voted on elsewhere."""
+    from arena.exporting import run_import
+
+    run_import(home, file, format_name, skip_bad=skip_bad, json_out=json_out)
+
+
+@votes_app.command("backup")
+def backup_votes(
+    out: Annotated[Path, typer.Option("--out", help="File to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Copy the store while it is in use."""
+    from arena.backup import backup
+    from arena.exporting import existing_store
+
+    print(f"wrote {backup(existing_store(home), out, overwrite=overwrite)}")
+
+
+@votes_app.command("restore")
+def restore_votes(
+    file: Annotated[Path, typer.Argument(help="A file that arena backup wrote.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a store that is there; it is kept aside.")
+    ] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Put a copy of the store back."""
+    from arena.backup import restore
+
+    kept = restore(file, home / "arena.db", overwrite=overwrite)
+    print(f"restored {home / 'arena.db'}" + (f"; the old one is {kept}" if kept else ""))

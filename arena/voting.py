@@ -13,7 +13,8 @@ from typing import Any
 from sqlite_utils import Database
 
 from arena.battle import SIDES, Answer, AnswerStatus, Mode, Turn
-from arena.judgement import Judgement, Vote
+from arena.judgement import FlaggedVote, Judgement, Vote
+from arena.quarantine import QuarantineRules, suspicions
 from arena.records import VOTE_SQL, judgement_columns, read_turns, vote_from
 from arena.refusals import (
     AlreadyVotedError,
@@ -37,6 +38,7 @@ def cast(
     partial: bool,
     change: bool,
     now: int,
+    rules: QuarantineRules,
 ) -> Vote:
     """Store one judgement; see `Store.cast_vote`."""
     check_text("comment", judgement.comment)
@@ -68,7 +70,10 @@ def cast(
     for answer in answers:
         if answer.identity_leak:
             add_flag(db, vote_id, "identity_leak", f"side {SIDES[answer.side]} names itself", now)
-    remember(db, judged.id, voter, "cast" if old is None else "change", columns, now)
+    for found in suspicions(db, vote_id, voter, now, rules):
+        add_flag(db, vote_id, found.reason, found.detail, now)
+    said = judgement_columns(judgement) | {"partial": is_partial, "blind": columns["blind"]}
+    remember(db, judged.id, voter, "cast" if old is None else "change", said, now)
     stored = find_vote(db, judged.id, voter)
     assert stored is not None
     return vote_from(stored)
@@ -80,7 +85,8 @@ def undo(db: Database, battle: Row, turn: int, voter: int, now: int) -> None:
     old = find_vote(db, judged.id, voter)
     if old is None:
         raise NotVotedError(f"turn {turn + 1} has no vote of yours to undo")
-    body = judgement_columns(vote_from(old).judgement) | {"vote_id": old["id"]}
+    said = vote_from(old)
+    body = judgement_columns(said.judgement) | {"partial": said.partial, "blind": said.blind}
     remember(db, judged.id, voter, "undo", body, now)
     db.execute("DELETE FROM votes WHERE id = ?", [old["id"]])
 
@@ -157,6 +163,39 @@ def add_flag(db: Database, vote_id: int, reason: str, detail: str, now: int) -> 
         " ON CONFLICT DO NOTHING",
         [vote_id, reason, detail, now],
     )
+
+
+def flag(db: Database, vote_id: int, reason: str, detail: str, now: int) -> None:
+    """Put an existing vote in quarantine; see `Store.flag_vote`."""
+    if db["votes"].count_where("id = ?", [vote_id]) == 0:
+        raise UnknownBattleError(f"vote {vote_id} is unknown; list them with their numbers")
+    add_flag(db, vote_id, check_text("reason", reason), check_text("detail", detail), now)
+
+
+def clear_flag(db: Database, vote_id: int, reason: str, now: int) -> None:
+    """Clear one mark; see `Store.clear_flag`."""
+    cursor = db.execute(
+        "UPDATE vote_flags SET cleared_ms = ? WHERE vote_id = ? AND reason = ?"
+        " AND cleared_ms IS NULL",
+        [now, vote_id, reason],
+    )
+    if cursor.rowcount == 0:
+        raise NotVotedError(f"vote {vote_id} is not in quarantine for {reason!r}")
+
+
+def flagged(db: Database, limit: int) -> list[FlaggedVote]:
+    """Votes in quarantine, newest first."""
+    where = """ WHERE EXISTS (SELECT 1 FROM vote_flags f WHERE f.vote_id = v.id
+        AND f.cleared_ms IS NULL) ORDER BY v.id DESC LIMIT ?"""
+    reasons = """SELECT reason, detail FROM vote_flags WHERE vote_id = ? AND cleared_ms IS NULL
+        ORDER BY reason"""
+    return [
+        FlaggedVote(
+            vote_from(row),
+            tuple((found["reason"], found["detail"]) for found in db.query(reasons, [row["id"]])),
+        )
+        for row in list(db.query(VOTE_SQL + where, [limit]))
+    ]
 
 
 def remember(

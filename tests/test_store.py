@@ -261,7 +261,7 @@ def test_every_connection_writes_through_to_the_disk(store: Store) -> None:
 
 
 def test_a_locked_database_is_waited_for_then_named(store: Store) -> None:
-    slow = Store(store.path, DatabaseConfig(busy_timeout_s=0.1, attempts=2, pause_s=0.01))
+    slow = Store(store.path, DatabaseConfig(wait_s=0.2, busy_s=0.05))
     blocker = sqlite3.connect(store.path)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusyError, match="in use by another process"):

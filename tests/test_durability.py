@@ -1,0 +1,167 @@
+"""Nothing acknowledged is lost: not by kill -9, a lock, a killed migration or a bad restore."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from store_fixtures import Hand
+
+from arena.backup import BackupError, backup, restore
+from arena.database import StoreBusyError
+from arena.judgement import Judgement, Winner
+from arena.store import Store
+
+ROOT = Path(__file__).parent.parent
+
+# Forks a voter, kills it after a while, and again; a voter tells each battle once voted on.
+VOTERS = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from store_fixtures import Hand
+from arena.judgement import Winner
+from arena.quarantine import QuarantineRules
+from arena.store import Store
+store = Store(Path({path!r}), rules=QuarantineRules(0, 0, 0))
+for round_number in range(20):
+    child = os.fork()
+    if child == 0:
+        while True:
+            os.write(1, Hand(store).vote(Winner.TIE).encode() + b"\\n")
+    time.sleep(0.2 + 0.017 * round_number)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+"""
+
+
+def integrity(path: Path) -> str:
+    """What SQLite itself says of the file."""
+    with closing(sqlite3.connect(path)) as conn:
+        found: str = conn.execute("PRAGMA integrity_check").fetchone()[0]
+        assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
+        return found
+
+
+@pytest.mark.slow
+def test_kill_9_loses_no_acknowledged_vote(tmp_path: Path) -> None:
+    """Twenty rounds on a real disk: a voter is killed at a random moment amid its votes."""
+    path = tmp_path / "arena.db"
+    script = VOTERS.format(tests=str(ROOT / "tests"), path=str(path))
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True
+    )
+    told = done.stdout.split()
+    with closing(sqlite3.connect(path)) as conn:
+        kept = {
+            row[0]
+            for row in conn.execute(
+                "SELECT b.public_id FROM votes v JOIN turns t ON t.id = v.turn_id"
+                " JOIN battles b ON b.id = t.battle_id"
+            )
+        }
+        whole = conn.execute(
+            "SELECT count(*) FROM votes v WHERE NOT EXISTS"
+            " (SELECT 1 FROM comparisons c WHERE c.vote_id = v.id)"
+        ).fetchone()[0]
+    assert len(told) >= 20
+    assert set(told) <= kept
+    assert whole == 0
+    assert integrity(path) == "ok"
+
+
+@pytest.mark.slow
+def test_a_lock_of_ten_seconds_is_told_and_the_vote_succeeds_later(hand: Hand) -> None:
+    battle, _ = hand.battle()
+    voter = hand.voter()
+    with closing(sqlite3.connect(hand.store.path)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        with pytest.raises(StoreBusyError, match="try again"):
+            hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=voter)
+        assert 8 <= time.monotonic() - started < 30
+        blocker.rollback()
+    hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=voter)
+    assert len(hand.store.votes_of(battle)) == 1
+
+
+def test_a_migration_killed_half_way_runs_again(tmp_path: Path) -> None:
+    """The process dies inside the last statement of the first step."""
+    path = tmp_path / "arena.db"
+    script = f"""
+import os, sqlite3
+from pathlib import Path
+from arena import migrations
+from arena.store import Store
+class Dying(tuple):
+    def __iter__(self):
+        for statement in tuple.__iter__(self):
+            yield statement
+        os.kill(os.getpid(), 9)
+migrations.M001 = Dying(migrations.M001)
+Store(Path({str(path)!r}))
+"""
+    died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    hand = Hand(Store(path))
+    hand.vote()
+    assert hand.store.counts()["votes"] == 1
+
+
+def test_a_backup_of_a_store_in_use_is_whole(hand: Hand, tmp_path: Path) -> None:
+    hand.vote()
+    with closing(sqlite3.connect(hand.store.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM votes").fetchone()
+        copy = backup(hand.store, tmp_path / "copies" / "one.db")
+    assert [path.name for path in copy.parent.iterdir()] == ["one.db"]
+    assert integrity(copy) == "ok"
+    hand.vote()
+    with pytest.raises(BackupError, match="exists already"):
+        backup(hand.store, copy)
+    backup(hand.store, copy, overwrite=True)
+    assert Store(copy).counts() == hand.store.counts()
+
+
+def test_restore_puts_the_copy_back_and_keeps_the_old(hand: Hand, tmp_path: Path) -> None:
+    hand.vote()
+    copy = backup(hand.store, tmp_path / "one.db")
+    hand.vote()
+    with pytest.raises(BackupError, match="--overwrite replaces it"):
+        restore(copy, hand.store.path)
+    kept = restore(copy, hand.store.path, overwrite=True)
+    assert kept is not None
+    assert hand.store.counts()["votes"] == 1
+    assert Store(kept).counts()["votes"] == 2
+    hand.vote()
+    assert restore(copy, tmp_path / "new" / "arena.db") is None
+    assert Store(tmp_path / "new" / "arena.db").counts()["votes"] == 1
+
+
+def test_a_damaged_or_foreign_copy_is_not_restored(hand: Hand, tmp_path: Path) -> None:
+    hand.vote()
+    copy = backup(hand.store, tmp_path / "one.db")
+    content = bytearray(copy.read_bytes())
+    content[20_000:60_000] = os.urandom(40_000)
+    (tmp_path / "broken.db").write_bytes(content)
+    with closing(sqlite3.connect(tmp_path / "other.db")) as conn:
+        conn.execute("CREATE TABLE recipes (id INTEGER)")
+    (tmp_path / "text.db").write_text("no database " * 100)
+    for name, words in (
+        ("broken.db", "damaged"),
+        ("other.db", "not an arena database"),
+        ("text.db", "damaged or no database"),
+        ("missing.db", "does not exist"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            restore(tmp_path / name, hand.store.path, overwrite=True)
+    assert hand.store.counts()["votes"] == 1

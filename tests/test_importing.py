@@ -1,0 +1,286 @@
+"""Battles from elsewhere: what comes in goes out again, and nothing is guessed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_fixtures import BASE, FULL, LORA, Hand
+
+from arena.battle import AnswerStatus, Mode
+from arena.export import ExportOptions, export
+from arena.importing import ImportRefusedError, import_file
+from arena.judgement import Judgement, Strength, Winner
+from arena.selection import Selection
+from arena.store import Store
+from arena.tally import Ballot, tally
+
+
+@pytest.fixture
+def busy(hand: Hand) -> Hand:
+    """A store in which everything that can be stored has happened."""
+    voter, other = hand.voter("x"), hand.voter("y")
+    battle, _ = hand.battle(["a1\r\n“𝄞”", "b1"], prompt="p1", voter=voter, tags=["t"])
+    hand.answer(battle, 0, 1, "again")
+    judgement = Judgement(
+        Winner.MODEL_B,
+        strength=Strength.SLIGHTLY,
+        reasons=("correct", "style"),
+        comment="why",
+        edited_answer="best",
+    )
+    hand.store.cast_vote(battle, judgement, voter=voter)
+    hand.store.reveal(battle, voter=voter)
+    hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=voter, change=True)
+    hand.turn(battle, "p2", ["a2", "b2"], shared_side=1)
+    hand.store.cast_vote(battle, judgement, voter=voter, turn=1)
+    hand.turn(battle, "p3", ["a3", "b3"])
+    hand.store.skip_turn(battle, voter=voter, turn=2)
+    three, _ = hand.battle(["x", "y", "z"], participants=[BASE, LORA, FULL], voter=other)
+    hand.store.cast_vote(three, Judgement(ranking=(1, 3, 1)), voter=other)
+    leaking, _ = hand.battle(leaks=[True, False], mode=Mode.NAMED)
+    vote = hand.store.cast_vote(leaking, Judgement(Winner.MODEL_A), voter=hand.voter())
+    hand.store.clear_flag(vote.id, "identity_leak")
+    hand.store.flag_vote(vote.id, "by hand", "looks odd")
+    undone, _ = hand.battle(statuses=[AnswerStatus.STOPPED, AnswerStatus.COMPLETE])
+    hand.store.cast_vote(undone, Judgement(Winner.MODEL_A), voter=hand.voter())
+    hand.store.undo_vote(undone, voter=hand.voter())
+    hand.battle(statuses=[AnswerStatus.FAILED, AnswerStatus.STREAMING])
+    return hand
+
+
+def export_to(store: Store, out: Path, name: str, **selection: Any) -> Path:
+    """Export everything that the format can hold."""
+    selected = Selection(**selection)
+    export(store, out, ExportOptions(format=name, selection=selected))
+    return out
+
+
+def empty_store(tmp_path: Path, name: str = "second") -> Store:
+    """Another store."""
+    return Store.at_home(tmp_path / name)
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    """A JSON-lines file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_raw_there_and_back_gives_the_same_bytes(busy: Hand, tmp_path: Path) -> None:
+    first = export_to(busy.store, tmp_path / "one", "raw")
+    second = empty_store(tmp_path)
+    done = import_file(second, first, "raw")
+    assert (done.num_new, done.num_known) == (5, 0)
+    back = export_to(second, tmp_path / "two", "raw")
+    assert (back / "battles.jsonl").read_bytes() == (first / "battles.jsonl").read_bytes()
+    assert (back / "MANIFEST.json").read_bytes().replace(b"two", b"one")
+    for name, filters in (("trl", {}), ("kto", {}), ("lmsys", {})):
+        rows = [
+            (export_to(store, tmp_path / f"{i}{name}", name, **filters) / "train.jsonl").read_text()
+            for i, store in enumerate((busy.store, second))
+        ]
+        assert len(rows[0].splitlines()) == len(rows[1].splitlines()) > 0
+    assert second.counts() == busy.store.counts()
+
+
+def test_raw_twice_adds_nothing(busy: Hand, tmp_path: Path) -> None:
+    first = export_to(busy.store, tmp_path / "one", "raw")
+    second = empty_store(tmp_path)
+    import_file(second, first, "raw")
+    before = second.counts()
+    done = import_file(second, first, "raw")
+    assert (done.num_new, done.num_known) == (0, 5)
+    assert second.counts() == before
+
+
+@pytest.mark.parametrize("name", ["lmsys", "140k", "openwebui", "trl"])
+def test_our_exports_come_back(hand: Hand, tmp_path: Path, name: str) -> None:
+    kinds = [Winner.MODEL_A, Winner.MODEL_B, Winner.TIE, Winner.BOTH_BAD]
+    for winner in kinds:
+        hand.vote(winner, [f"left {winner}\r\n", "  right 𝄞"], voter=hand.voter(winner))
+    out = export_to(hand.store, tmp_path / "out", name)
+    second = empty_store(tmp_path)
+    done = import_file(second, out, name)
+    expected = {"lmsys": kinds, "140k": kinds, "openwebui": kinds[:3], "trl": kinds[:2]}[name]
+    assert done.num_new == len(expected)
+    again = export_to(second, tmp_path / "again", "lmsys", blind_only=True)
+    rows = [json.loads(line) for line in (again / "train.jsonl").read_text().splitlines()]
+    lmsys = {"both_bad": "tie (bothbad)"}
+    assert [row["winner"] for row in rows] == [lmsys.get(w, w) for w in expected]
+    assert [row["conversation_a"][-1]["content"] for row in rows] == [
+        f"left {winner}\r\n" for winner in expected
+    ]
+    assert {(row["model_a"], row["model_b"]) for row in rows} == {("starter", "lora")}
+    if name != "trl":
+        assert len({row["judge"] for row in rows}) == len(expected)
+
+
+def test_parquet_and_lines_are_the_same_battles(hand: Hand, tmp_path: Path) -> None:
+    hand.vote()
+    out = export_to(hand.store, tmp_path / "out", "lmsys")
+    second = empty_store(tmp_path)
+    parquet = out / "data/train-00000-of-00001.parquet"
+    assert import_file(second, parquet, "lmsys").num_new == 1
+    assert import_file(second, out / "train.jsonl", "lmsys").num_known == 1
+
+
+def test_a_row_of_the_published_dataset(tmp_path: Path) -> None:
+    def turn(*texts: str) -> list[dict[str, str]]:
+        roles = ["user", "assistant"]
+        return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+    row = {
+        "question_id": "58210e39b3fd4441a2bd4a518bb44c2d",
+        "model_a": "chatglm-6b",
+        "model_b": "koala-13b",
+        "winner": "tie (bothbad)",
+        "judge": "arena_user_973",
+        "conversation_a": turn("hi", "hello", "more", "yes"),
+        "conversation_b": turn("hi", "hey", "more", "no"),
+        "turn": 2,
+        "anony": True,
+        "language": "English",
+        "tstamp": 1682351448.5,
+        "openai_moderation": {"categories": {}, "category_scores": {}, "flagged": False},
+        "toxic_chat_tag": {},
+    }
+    store = empty_store(tmp_path)
+    import_file(store, write_lines(tmp_path / "rows.jsonl", [row]), "lmsys")
+    found = tally(store)
+    assert found.table.models == ("chatglm-6b", "koala-13b")
+    assert found.table.outcome.tolist() == [3]
+    assert found.created_ms.tolist() == [1682351448500]
+
+
+def test_preference_rows_without_names_stay_out_of_the_ratings(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "chosen": "good", "rejected": "bad"}]
+    store = empty_store(tmp_path)
+    import_file(store, write_lines(tmp_path / "rows.jsonl", rows), "trl")
+    assert len(tally(store).table) == 0
+    assert tally(store, Ballot(named=True)).table.models == ("unnamed chosen", "unnamed rejected")
+
+
+def test_a_like_among_three_siblings_is_a_ranking(tmp_path: Path) -> None:
+    def message(name: str, parent: str | None, **more: Any) -> dict[str, Any]:
+        return {"id": name, "parentId": parent, "childrenIds": [], **more}
+
+    messages = {
+        "q": message("q", None, role="user", content="hi") | {"childrenIds": ["x", "y", "z"]},
+        **{
+            name: message(name, "q", role="assistant", content=f"I am {name}", model=name)
+            for name in "xyz"
+        },
+    }
+    row = {
+        "id": "1",
+        "user_id": "u",
+        "type": "rating",
+        "data": {"rating": "1", "model_id": "y", "sibling_model_ids": None, "comment": "nice"},
+        "meta": {"arena": True, "chat_id": "c", "message_id": "y"},
+        "snapshot": {"chat": {"history": {"messages": messages, "currentId": "y"}}},
+        "created_at": 1700000000,
+    }
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    store = empty_store(tmp_path)
+    import_file(store, tmp_path / "rows.json", "openwebui")
+    table = tally(store).table
+    wins = {
+        (table.models[left], table.models[right], outcome)
+        for left, right, outcome in zip(table.left, table.right, table.outcome, strict=True)
+    }
+    assert wins == {("x", "y", 1), ("x", "z", 2), ("y", "z", 0)}
+
+
+def test_a_bad_row_changes_nothing_unless_asked(hand: Hand, tmp_path: Path) -> None:
+    for i in range(3):
+        hand.vote(prompt=f"p{i}")
+    out = export_to(hand.store, tmp_path / "out", "lmsys")
+    rows = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    rows[1]["winner"] = "leftvote"
+    path = write_lines(tmp_path / "bad.jsonl", rows)
+    store = empty_store(tmp_path)
+    with pytest.raises(ImportRefusedError, match="row 2: winner 'leftvote' is unknown"):
+        import_file(store, path, "lmsys")
+    assert store.counts()["battles"] == 0
+    done = import_file(store, path, "lmsys", skip_bad=True)
+    assert (done.num_new, sum(done.left_out.values())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"conversation_b": []}, "conversation b is not user and assistant in turns"),
+        ({"conversation_b": [{"role": "user", "content": "x"}] * 2}, "conversation b is not"),
+        ({"model_a": ""}, "model '' is no name"),
+        ({"model_a": None}, "model None is no name"),
+        ({"tstamp": "noon"}, "could not convert"),
+        (
+            {
+                "conversation_b": [
+                    {"role": "user", "content": "other"},
+                    {"role": "assistant", "content": "x"},
+                ]
+            },
+            "has other prompts than a",
+        ),
+        (
+            {
+                "conversation_a": [
+                    {"role": "user", "content": "Say a number."},
+                    {"role": "assistant", "content": "nul\0"},
+                ]
+            },
+            "answer holds a null character",
+        ),
+    ],
+)
+def test_rows_that_are_no_battle(
+    hand: Hand, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    hand.vote()
+    out = export_to(hand.store, tmp_path / "out", "lmsys")
+    row = json.loads((out / "train.jsonl").read_text())
+    path = write_lines(tmp_path / "bad.jsonl", [row | change])
+    with pytest.raises(ImportRefusedError, match=words):
+        import_file(empty_store(tmp_path), path, "lmsys")
+
+
+def test_raw_records_are_checked(busy: Hand, tmp_path: Path) -> None:
+    out = export_to(busy.store, tmp_path / "out", "raw")
+    record = json.loads((out / "battles.jsonl").read_text().splitlines()[0])
+    store = empty_store(tmp_path)
+    for change, words in (
+        ({"version": 2}, "version 2 is not 1"),
+        ({"mode": "secret"}, "'secret' is not a valid Mode"),
+        ({"participants": record["participants"][:1]}, "2 to 8 sides, not 1"),
+        ({"turns": [{}]}, "not a battle: KeyError"),
+        ({"turns": 3}, "not a battle: TypeError"),
+    ):
+        path = write_lines(tmp_path / "bad.jsonl", [record | change])
+        with pytest.raises(ImportRefusedError, match=words):
+            import_file(store, path, "raw")
+    assert store.counts()["battles"] == 0
+
+
+def test_files_that_are_no_rows(tmp_path: Path) -> None:
+    store = empty_store(tmp_path)
+    (tmp_path / "x.jsonl").write_text("{}\nnot json\n")
+    (tmp_path / "x.json").write_text("{}")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "x.txt").write_text("x")
+    (tmp_path / "folder").mkdir()
+    for name, words in (
+        ("x.jsonl", "row 2 is no JSON"),
+        ("x.json", "holds no JSON list"),
+        ("x.parquet", "is no Parquet file"),
+        ("x.txt", "no .jsonl, .json or .parquet"),
+        ("folder", "holds no"),
+        ("missing.jsonl", "does not exist"),
+    ):
+        with pytest.raises(ImportRefusedError, match=words):
+            import_file(store, tmp_path / name, "lmsys")
+    with pytest.raises(ImportRefusedError, match="format 'xml' is unknown"):
+        import_file(store, tmp_path / "x.json", "xml")

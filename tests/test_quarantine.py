@@ -1,0 +1,77 @@
+"""Suspicious votes are kept and marked; honest ones are not marked."""
+
+from __future__ import annotations
+
+import pytest
+from store_fixtures import Hand
+
+from arena.judgement import Judgement, Winner
+from arena.quarantine import QuarantineRules
+from arena.refusals import NotVotedError, UnknownBattleError
+from arena.store import Store
+from arena.tally import tally
+
+
+def strict(store: Store, **rules: int) -> Hand:
+    """The same store with other rules; those not named are off."""
+    off = {"votes_per_minute": 0, "same_side": 0, "same_prompt": 0}
+    return Hand(Store(store.path, rules=QuarantineRules(**off | rules)))
+
+
+def flags(hand: Hand) -> list[tuple[str, ...]]:
+    """Marks of each vote, newest first."""
+    return [found.vote.flags for found in hand.store.flagged_votes()]
+
+
+def test_too_many_votes_in_a_minute(store: Store) -> None:
+    hand = strict(store, votes_per_minute=3)
+    for i in range(5):
+        hand.vote(prompt=f"p{i}", voter=hand.voter("quick"))
+    hand.vote(prompt="calm", voter=hand.voter("calm"))
+    assert flags(hand) == [("rate",), ("rate",)]
+    assert hand.store.counts()["votes"] == 6
+    assert tally(hand.store).left_out == {"flagged": 2}
+
+
+def test_always_the_same_side(store: Store) -> None:
+    hand = strict(store, same_side=4)
+    for i in range(4):
+        hand.vote(Winner.MODEL_B, prompt=f"p{i}")
+    detail = hand.store.flagged_votes()[0].details[0]
+    assert detail == ("same_side", "4 votes in a row for the right side")
+    hand.vote(Winner.MODEL_A, prompt="p5")
+    assert hand.store.counts()["flagged"] == 1
+
+
+def test_the_same_prompt_over_and_over(store: Store) -> None:
+    hand = strict(store, same_prompt=2)
+    for prompt in ("x", "y", "x", "x"):
+        hand.vote(prompt=prompt)
+    assert flags(hand) == [("same_prompt",)]
+
+
+def test_an_honest_voter_is_not_marked(hand: Hand) -> None:
+    for i, winner in enumerate([Winner.MODEL_A, Winner.MODEL_B, Winner.TIE] * 4):
+        hand.vote(winner, prompt=f"p{i}")
+    assert flags(hand) == []
+
+
+def test_an_admin_marks_and_clears(hand: Hand) -> None:
+    battle = hand.vote()
+    vote = hand.store.votes_of(battle)[0]
+    hand.store.flag_vote(vote.id, "odd", "by hand")
+    assert hand.store.flagged_votes()[0].details == (("odd", "by hand"),)
+    hand.store.clear_flag(vote.id, "odd")
+    assert hand.store.flagged_votes() == []
+    with pytest.raises(NotVotedError, match="not in quarantine for 'odd'"):
+        hand.store.clear_flag(vote.id, "odd")
+    with pytest.raises(UnknownBattleError, match="vote 99 is unknown"):
+        hand.store.flag_vote(99, "odd")
+
+
+def test_a_changed_vote_keeps_its_mark(store: Store) -> None:
+    hand = strict(store, votes_per_minute=1)
+    hand.vote(prompt="1")
+    battle = hand.vote(prompt="2")
+    hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=hand.voter(), change=True)
+    assert flags(hand) == [("rate",)]
