@@ -130,10 +130,10 @@ def save_adapter(
             **{**defaults, **settings},
         )
     elif kind == "ia3":
-        forward = [linear[-1]]
+        forward = settings.get("feedforward", [linear[-1]])
         config = peft.IA3Config(
             task_type="CAUSAL_LM",
-            target_modules=[*linear[:2], *forward],
+            target_modules=list({*linear[:2], *forward}),
             feedforward_modules=forward,
             fan_in_fan_out=architecture == "gpt2",
         )

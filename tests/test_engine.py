@@ -335,3 +335,21 @@ def test_a_long_prompt_does_not_hold_up_running_streams(setups: dict[str, Setup]
     assert steps == -(-60 // setup.limits.prefill_chunk)
     run(setup.engine)
     assert late.tokens == setup.truth("prefix", long)
+
+
+def test_an_input_gain_on_a_joined_layer_takes_the_group_apart(tmp_path: Path) -> None:
+    setup = Setup("llama", tmp_path, EngineLimits(max_total_tokens=256))
+    prompt = tiny.prompts(1, seed=30)[0]
+    engine = setup.engine
+    _, running = submit(engine, prompt, "lora", count=20, eos=False)
+    engine.step()
+    folder = tmp_path / "gated"
+    tiny.save_adapter("llama", setup.base, folder, "ia3", feedforward=["k_proj", "up_proj"])
+    setup.folders["gated"] = folder
+    adapters = [*engine.adapters, read_adapter(folder, "gated")]
+    engine.install_adapters(adapters, engine.prepare_adapters(adapters))
+    collected = [submit(engine, prompt, name)[1] for name in setup.folders]
+    run(engine)
+    assert [c.tokens for c in collected] == [setup.truth(name, prompt) for name in setup.folders]
+    truth = setup.truth("lora", prompt)
+    assert running.tokens[: len(truth)] == truth
