@@ -5,6 +5,7 @@ No container engine is needed: the Dockerfile is read, and its health check is r
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import json
 import re
@@ -16,6 +17,7 @@ import urllib.request
 import venv
 import zipfile
 from email.parser import Parser
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import cli_reference
@@ -177,24 +179,61 @@ def test_constraints_pin_every_dependency_once() -> None:
     pins = dict(line.split("==") for line in lines)
     assert len(pins) == len(lines)
     assert all("+" not in version for version in pins.values()), "a local build is no version"
-    pinned = {re.sub(r"[-_.]+", "-", name).lower() for name in pins}
+    pinned = {canonical(name) for name in pins}
     groups = PROJECT["dependency-groups"]
     for wanted in [*PROJECT["project"]["dependencies"], *groups["test"], *groups["lint"]]:
         name = re.split(r"[<>=!~\[; ]", wanted)[0]
-        assert re.sub(r"[-_.]+", "-", name).lower() in pinned, wanted
+        assert canonical(name) in pinned, wanted
 
 
 def test_installed_versions_are_the_pinned_ones() -> None:
     """What the tests run with is what the file says."""
-    from importlib.metadata import version
-
     groups = PROJECT["dependency-groups"]
     pins = dict(
         line.split("==")
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if not line.startswith("#")
     )
-    pins = {re.sub(r"[-_.]+", "-", name).lower(): pin for name, pin in pins.items()}
+    pins = {canonical(name): pin for name, pin in pins.items()}
     for wanted in [*PROJECT["project"]["dependencies"], *groups["test"]]:
-        name = re.sub(r"[-_.]+", "-", re.split(r"[<>=!~\[; ]", wanted)[0]).lower()
+        name = canonical(re.split(r"[<>=!~\[; ]", wanted)[0])
         assert version(name).partition("+")[0] == pins[name], wanted
+
+
+def imported(folder: str) -> dict[str, str]:
+    """Third-party top-level names that the modules of a folder import, each with one place."""
+    ours = {"arena", "serving", "tuning"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    found = {}
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            for name in names:
+                top = name.partition(".")[0]
+                if top not in sys.stdlib_module_names and top not in ours:
+                    found[top] = f"{path.relative_to(ROOT)}:{node.lineno}"
+    return found
+
+
+@pytest.mark.parametrize("folder", ["arena", "serving", "tuning", "tests"])
+def test_every_library_that_is_imported_is_declared(folder: str) -> None:
+    """A library that comes only because another one needs it may leave with that one."""
+    wanted = list(PROJECT["project"]["dependencies"])
+    if folder == "tests":
+        wanted += [*PROJECT["dependency-groups"]["test"], "text-generation"]  # Makefile
+    declared = {canonical(re.split(r"[<>=!~\[; ]", one)[0]) for one in wanted}
+    providers = packages_distributions()
+    missing = {
+        f"{name} ({place})"
+        for name, place in imported(folder).items()
+        if not declared & {canonical(one) for one in providers.get(name, [name])}
+    }
+    assert not missing
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
