@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hmac
+import logging
 import socket
 import threading
 import time
@@ -123,6 +124,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) -> None:
     """Load the models, listen, and block until interrupted; `on_ready` is told the URL."""
+    # A person reads along: what is loaded, refused and answered. No effect if logging is set up.
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("serving").setLevel(logging.INFO)
     listener = bind(config.host, config.port)  # First: a taken port should not cost a load.
     with listener, Registry(config) as registry, watching(registry):
         server = _Uvicorn(
