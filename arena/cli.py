@@ -155,10 +155,26 @@ def serve_models(
         str | None,
         typer.Option("--api-key", envvar="ARENA_API_KEY", help="Key every caller must send."),
     ] = None,
+    max_total_tokens: Annotated[
+        int, typer.Option("--max-total-tokens", help="Prompt and answer; 0 is what fits.")
+    ] = 0,
+    max_requests: Annotated[
+        int, typer.Option("--max-requests", help="Requests at once before callers get a 429.")
+    ] = 128,
+    kv_tokens: Annotated[
+        int, typer.Option("--kv-tokens", help="Memory for keys and values, in tokens.")
+    ] = 65_536,
+    cors: Annotated[bool, typer.Option("--cors", help="Let pages of any origin ask.")] = False,
+    openai: Annotated[
+        bool, typer.Option("--openai", help="Answer /v1 in OpenAI's forms to every caller.")
+    ] = False,
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Write answers' texts into the log.")
+    ] = False,
 ) -> None:
     """Host a base model and its variants behind the TGI and OpenAI APIs."""
     from serving.app import serve
-    from serving.config import ServeConfig, name_models
+    from serving.config import Limits, ServeConfig, name_models
     from tuning.base import resolve_base
     from tuning.starter import shipped_models
     from tuning.variant import list_variants
@@ -180,6 +196,14 @@ def serve_models(
         device=device,
         home=home,
         api_key=api_key,
+        cors=cors,
+        openai_dialect=openai,
+        log_prompts=log_prompts,
+        limits=Limits(
+            max_total_tokens=max_total_tokens,
+            max_concurrent_requests=max_requests,
+            kv_tokens=kv_tokens,
+        ),
     )
     serve(config, on_ready=lambda url: print(f"Serving at {url}", flush=True))
 
@@ -233,12 +257,24 @@ def tune_variant(
     restart: Annotated[
         bool | None, typer.Option("--restart", help="Forget an unfinished run of that name.")
     ] = None,
+    preview: Annotated[
+        int | None,
+        typer.Option("--preview", help="Show so many rows as they would be trained.", min=1),
+    ] = None,
+    reproduce: Annotated[
+        str | None,
+        typer.Option("--reproduce", help="Repeat this variant's run and compare the weights."),
+    ] = None,
     home: Home = DEFAULT_HOME,
     json_out: Json = False,
 ) -> None:
     """Make an instruction-tuned variant of a base model."""
-    from tuning.commands import run_tune
+    from tuning.commands import run_preview, run_reproduce, run_tune
     from tuning.settings import parse_assignment
+
+    if reproduce is not None:
+        run_reproduce(reproduce, home, json_out=json_out)
+        return
 
     given = {
         "base": base,
@@ -260,6 +296,9 @@ def tune_variant(
     }
     settings = {key: value for key, value in given.items() if value not in (None, ())}
     settings.update(parse_assignment(text) for text in assignments or ())
+    if preview is not None:
+        run_preview(config, settings, preview)
+        return
     run_tune(config, settings, json_out=json_out)
 
 
@@ -321,7 +360,7 @@ def eval_variants(
 @models_app.command("list")
 def list_models(home: Home = DEFAULT_HOME, json_out: Json = False) -> None:
     """Show the packaged models and the variants under home."""
-    from tuning.commands import run_list
+    from tuning.folder_commands import run_list
 
     run_list(home, json_out=json_out)
 
@@ -333,9 +372,36 @@ def verify_models(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Check hashes, tensors and base of variants."""
-    from tuning.commands import run_verify
+    from tuning.folder_commands import run_verify
 
     run_verify(names, home, base)
+
+
+@models_app.command("merge")
+def merge_model(
+    name: Annotated[str, typer.Argument(help="LoRA, DoRA or IA3 variant.")],
+    new_name: Annotated[
+        str | None, typer.Option("--as", help="Name of the merged one; default NAME-merged.")
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Base, if it is not found.")] = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Write an adapter and its base as one full checkpoint."""
+    from tuning.folder_commands import run_merge
+
+    run_merge(name, home, new_name, base)
+
+
+@models_app.command("plot")
+def plot_models(
+    names: Annotated[list[str], typer.Argument(help="Variants to compare.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("losses.png"),
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Draw the loss curves of several variants over each other."""
+    from tuning.folder_commands import run_plot
+
+    run_plot(names, home, out)
 
 
 @models_app.command("remove")
@@ -345,7 +411,7 @@ def remove_model(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Delete a variant under home."""
-    from tuning.commands import run_remove
+    from tuning.folder_commands import run_remove
 
     run_remove(name, home, yes=yes)
 
