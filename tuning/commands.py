@@ -1,4 +1,4 @@
-"""What the `arena tune`, `arena eval` and `arena models` commands print.
+"""What the `arena tune` and `arena eval` commands print.
 
 Turns results into tables and JSON; the work itself is in the modules it calls.
 """
@@ -6,8 +6,6 @@ Turns results into tables and JSON; the work itself is in the modules it calls.
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,13 +14,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-
-from tuning.errors import TuningError
-from tuning.variant import VariantError, list_variants, read_variant
-
-
-class CommandError(TuningError):
-    """A command that cannot be carried out as asked."""
 
 
 def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out: bool) -> None:
@@ -45,6 +36,40 @@ def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def run_preview(config_file: Path | None, settings: Mapping[str, Any], count: int) -> None:
+    """`arena tune --preview N`: show what would be trained, and train nothing."""
+    from tuning.settings import load_config
+
+    config = load_config(config_file, {"name": "preview", **settings})
+    from tuning.prepare import prepare
+    from tuning.preview import show_preview
+    from tuning.quiet import quiet_libraries
+
+    quiet_libraries()
+    show_preview(prepare(config), count, Console())
+
+
+def run_reproduce(name: str, home: Path, *, json_out: bool) -> None:
+    """`arena tune --reproduce NAME`: make the variant again and compare every bit."""
+    from tuning.base import resolve_base
+    from tuning.reproduce import ReproduceError, differences, reproduce
+
+    folder = resolve_base(name, home)
+    result = reproduce(folder, home, Console(stderr=True))
+    changed = differences(result.variant)
+    if json_out:
+        content = {"name": name, "same": result.same, "differences": changed}
+        print(json.dumps({**content, "weights_sha256": result.weights_sha256}))
+    if not result.same:
+        what = "; ".join(changed) or "versions and device are what they were"
+        raise ReproduceError(
+            f"{name}: the same run gave other weights ({result.weights_sha256[:12]}, was "
+            f"{result.variant.weights_sha256[:12]}); {what}"
+        )
+    if not json_out:
+        print(f"{name}: the same run gave the same weights, {result.weights_sha256}")
 
 
 def run_eval(
@@ -71,6 +96,7 @@ def run_eval(
     documents = scoring.starter_documents() if forgetting else []
     results: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
+    scored: list[scoring.Result] = []
     items = load_suite(suite, limit)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         for name in names:
@@ -85,6 +111,7 @@ def run_eval(
                 documents=documents,
                 on_batch=partial(bar.advance, task),
             )
+            scored.append(result)
             results.append(result.to_json())
             rows.extend(result.rows())
             if limit is None:
@@ -96,17 +123,23 @@ def run_eval(
         from tuning.plots import draw_accuracies
 
         draw_accuracies(results, plot)
+    pairs = scoring.compare_all(scored)
     if json_out:
-        print(json.dumps({"suite": suite, "results": results}, ensure_ascii=False))
+        content = {"suite": suite, "results": results, "pairs": pairs}
+        print(json.dumps(content, ensure_ascii=False))
     elif markdown:
         from tuning.scoretable import markdown_table
 
         print(markdown_table(results))
     else:
-        print_results(suite, results)
+        print_results(suite, results, pairs)
 
 
-def print_results(suite: str, results: Sequence[Mapping[str, Any]]) -> None:
+def print_results(
+    suite: str,
+    results: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """The table of `arena eval`: families down, models across, intervals beside."""
     from tuning.evaluate import COMPLETION_NOTE
 
@@ -129,6 +162,12 @@ def print_results(suite: str, results: Sequence[Mapping[str, Any]]) -> None:
     for result in results:
         if result["mode"] == "completion":
             console.print(f"{result['name']}: {COMPLETION_NOTE}", highlight=False)
+    for pair in pairs:
+        console.print(
+            f"{pair['a']} against {pair['b']}: only the first passes {pair['only_a']}, only the "
+            f"second {pair['only_b']}; p = {pair['p']:.2g} (exact McNemar)",
+            highlight=False,
+        )
 
 
 def _cell(score: Mapping[str, Any]) -> str:
@@ -147,79 +186,3 @@ def _keep_metrics(
     ours = folder.parent == Path(home) / "models"
     if (ours or write) and (folder / VARIANT_FILE).is_file():
         store_metrics(folder, metrics_of(suite, result))
-
-
-def run_list(home: Path, *, json_out: bool) -> None:
-    """`arena models list`: the packaged models and the variants under home."""
-    from tuning.starter import shipped_models
-
-    rows = [_describe(folder, "packaged") for folder in shipped_models().values()]
-    rows += [_describe(folder, str(home)) for folder in list_variants(home)]
-    if json_out:
-        print(json.dumps({"models": rows}, ensure_ascii=False))
-        return
-    table = Table()
-    for column in ("name", "kind", "base", "weights", "where", "problem"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(str(row[key] or "") for key in row))
-    Console().print(table)
-
-
-def _describe(folder: Path, where: str) -> dict[str, Any]:
-    try:
-        variant = read_variant(folder)
-    except VariantError as error:
-        return {
-            "name": folder.name,
-            "kind": None,
-            "base": None,
-            "weights_sha256": None,
-            "where": where,
-            "problem": str(error),
-        }
-    return {
-        "name": variant.name,
-        "kind": variant.kind,
-        "base": variant.base.id if variant.base else None,
-        "weights_sha256": variant.weights_sha256[:12],
-        "where": where,
-        "problem": None,
-    }
-
-
-def run_verify(names: Sequence[str], home: Path, base: str | None) -> None:
-    """`arena models verify`: hashes, keys, shapes, finite values, delta, base fingerprint."""
-    from tuning.base import BaseError, resolve_base
-    from tuning.inspection import verify_variant
-    from tuning.loading import find_base
-
-    for name in names:
-        folder = resolve_base(name, home)
-        variant = read_variant(folder)
-        base_folder = None
-        if variant.base is not None or base is not None:
-            try:
-                base_folder = find_base(variant, home, base)
-            except BaseError as error:
-                print(f"{name}: without its base: {error}", file=sys.stderr)
-        verify_variant(folder, base_folder)
-        against = f" against {base_folder}" if base_folder else ""
-        print(f"{name}: {variant.kind}, {len(variant.files)} files and all tensors good{against}")
-
-
-def run_remove(name: str, home: Path, *, yes: bool) -> None:
-    """`arena models remove`: delete a variant under home; packaged models stay."""
-    folder = Path(home) / "models" / name
-    if folder not in list_variants(home):
-        known = ", ".join(path.name for path in list_variants(home)) or "none"
-        raise CommandError(f"{name}: no variant under {home}; there are: {known}")
-    if not yes:
-        import typer
-
-        typer.confirm(f"Remove {folder} for good?", abort=True)
-    # Renamed first, so that a removal cut short leaves no half variant under its name.
-    doomed = folder.with_name(f".{name}.removed.tmp")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
-    print(f"removed {folder}")

@@ -158,6 +158,37 @@ def check_answers(items: Sequence[SuiteItem], answers: Sequence[str]) -> list[bo
     return [verify(item.check, answer) for item, answer in zip(items, answers, strict=True)]
 
 
+def compare_all(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Each pair of models on the same prompts: who passes what the other fails, and its p value.
+
+    The p value is McNemar's exact one: the two-sided binomial probability of so uneven a split
+    of the prompts on which the two differ.
+    """
+    pairs = []
+    for index, left in enumerate(results):
+        for right in results[index + 1 :]:
+            both = list(zip(left.passed, right.passed, strict=True))
+            only_left = sum(a and not b for a, b in both)
+            only_right = sum(b and not a for a, b in both)
+            pairs.append(
+                {
+                    "a": left.name,
+                    "b": right.name,
+                    "only_a": only_left,
+                    "only_b": only_right,
+                    "p": mcnemar(only_left, only_right),
+                }
+            )
+    return pairs
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Two-sided exact p value of `first` against `second` discordant pairs."""
+    total = first + second
+    tail = sum(math.comb(total, k) for k in range(min(first, second) + 1))
+    return float(min(1.0, 2 * tail / 2**total))
+
+
 @torch.no_grad()
 def document_perplexity(loaded: Loaded, documents: Sequence[str]) -> float:
     """Perplexity per token of plain documents, each read from its start."""

@@ -171,14 +171,24 @@ def describe_run(
         "learning_rate": rate,
         "precision": precision,
         "seed": config.seed,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name(),
+        "versions": package_versions(),
+        "device": describe_device(),
         "threads": torch.get_num_threads(),
         "processes": num_processes(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that make the weights."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def describe_device() -> str:
+    """The GPU, or the processor where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
 
 
 def processor_name() -> str:
