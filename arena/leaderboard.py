@@ -1,18 +1,20 @@
-"""The `arena leaderboard` command: votes of a home folder to a table, JSON or a plot."""
+"""The `arena leaderboard` command: votes of a home folder to a table, JSON and plots."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from arena.bradley_terry import FitConfig, Ties
 from arena.errors import ArenaError
 from arena.exporting import existing_store, parse_time
 from arena.ratings import BothBad, RatingConfig, rate
-from arena.standings import Effect, Leaderboard
-from arena.tally import Ballot, tally
+from arena.standings import POINTS, Effect, Leaderboard
+from arena.tally import Ballot, Tallied, tally
 
 
 class LeaderboardError(ArenaError):
@@ -30,25 +32,67 @@ class LeaderboardRequest:
     named: bool
     flagged: bool
     propensity: bool
+    style: bool
     reason: str | None
     tag: str | None
     since: str | None
     until: str | None
 
 
-def run_leaderboard(request: LeaderboardRequest, *, json_out: bool, plot: Path | None) -> None:
-    """Rate, print, and plot when asked."""
-    config, ballot = config_of(request), ballot_of(request)
-    tallied = tally(existing_store(request.home), ballot)
-    board = rate(tallied.table, config)
-    if plot is not None:
-        from arena.plots import plot_intervals
+@dataclass(frozen=True)
+class PlotFiles:
+    """Where to draw what; None draws nothing."""
 
-        plot_intervals(board, plot)
+    intervals: Path | None = None
+    matrix: Path | None = None
+    history: Path | None = None
+
+
+def run_leaderboard(request: LeaderboardRequest, *, json_out: bool, plots: PlotFiles) -> None:
+    """Rate, draw what was asked for, and print.
+
+    With weights or style control the plain rating of the same votes is given beside.
+    """
+    config, ballot = config_of(request), ballot_of(request)
+    store = existing_store(request.home)
+    tallied = tally(store, ballot)
+    board = rate(tallied.table, config)
+    plain = None
+    if ballot.propensity or ballot.style:
+        plain = rate(tally(store, replace(ballot, propensity=False, style=False)).table, config)
+    draw(plots, board, tallied, config)
     if json_out:
-        print(json.dumps(as_json(board, config, tallied.left_out), ensure_ascii=False))
+        told = as_json(board, config, tallied.left_out)
+        if plain is not None:
+            told["plain_ratings"] = asdict(plain)["ratings"]
+        print(json.dumps(told, ensure_ascii=False))
     else:
-        print(as_text(board, config, tallied.left_out))
+        print(as_text(board, config, tallied.left_out, plain))
+
+
+def draw(plots: PlotFiles, board: Leaderboard, tallied: Tallied, config: RatingConfig) -> None:
+    """Write the plots that have a file."""
+    from arena.plots import history_figure, intervals_figure, save, win_matrix_figure
+
+    if plots.intervals is not None:
+        save(intervals_figure(board), plots.intervals)
+    if plots.matrix is not None:
+        save(win_matrix_figure(board), plots.matrix)
+    if plots.history is not None:
+        save(history_figure(*rate_over_time(tallied, config)), plots.history)
+
+
+def rate_over_time(
+    tallied: Tallied, config: RatingConfig, num_points: int = 12
+) -> tuple[list[int], list[Leaderboard]]:
+    """Leaderboards of the votes up to each of some times, spread evenly over the votes."""
+    if not len(tallied.table):
+        return [], []
+    order = np.sort(tallied.created_ms)
+    places = np.unique(np.linspace(0, len(order) - 1, num_points + 1).astype(int)[1:])
+    times = sorted({int(order[place]) for place in places})
+    boards = [rate(tallied.table.where(tallied.created_ms <= time), config) for time in times]
+    return times, boards
 
 
 def config_of(request: LeaderboardRequest) -> RatingConfig:
@@ -73,6 +117,7 @@ def ballot_of(request: LeaderboardRequest) -> Ballot:
         named=request.named,
         flagged=request.flagged,
         propensity=request.propensity,
+        style=request.style,
         reason=request.reason,
         tag=request.tag,
         since_ms=None if request.since is None else parse_time("--since", request.since),
@@ -105,12 +150,19 @@ def effect_json(effect: Effect | None) -> dict[str, Any]:
     }
 
 
-def as_text(board: Leaderboard, config: RatingConfig, left_out: dict[str, int]) -> str:
-    """The leaderboard for people."""
+def as_text(
+    board: Leaderboard,
+    config: RatingConfig,
+    left_out: dict[str, int],
+    plain: Leaderboard | None = None,
+) -> str:
+    """The leaderboard for people; `plain` adds the ratings without weights and style."""
+    before = {line.model: line.rating for line in plain.ratings} if plain else {}
     width = max([len(line.model) for line in board.ratings] + [5])
     lines = [f"rank  {'model':<{width}}  rating  95 % interval  battles  won  lost  tied  both bad"]
     for line in board.ratings:
         mark = "" if line.determined else "  (not fixed by the votes)"
+        mark += f"  (plain {before[line.model]:.0f})" if line.model in before else ""
         lines.append(
             f"{line.rank:>4}  {line.model:<{width}}  {line.rating:>6.0f}"
             f"  {line.lower:>5.0f} to {line.upper:<5.0f}  {line.num_battles:>6}  {line.num_wins:>3}"
@@ -128,6 +180,11 @@ def as_text(board: Leaderboard, config: RatingConfig, left_out: dict[str, int]) 
             f"Left side wins {board.position.win_share:.1%} between equals"
             f" ({board.position.points:+.0f} points)."
         )
+    lines += [
+        f"Style: {e.name} {e.points:+.0f} points a standard deviation"
+        f" ({POINTS * e.lower:+.0f} to {POINTS * e.upper:+.0f})"
+        for e in board.style
+    ]
     lines.append(
         f"{board.num_votes} votes; ties: {config.fit.ties}; both bad: {config.both_bad};"
         f" intervals {'by voter' if board.clustered else 'by vote'}."

@@ -30,11 +30,6 @@ def save(figure: Figure, path: Path) -> None:
         raise PlotError(f"plot {path} cannot be written: {error.strerror}") from error
 
 
-def plot_intervals(board: Leaderboard, path: Path) -> None:
-    """Ratings with their 95 % intervals, best on top, as PNG, SVG or PDF."""
-    save(intervals_figure(board), path)
-
-
 def intervals_figure(board: Leaderboard) -> Figure:
     """A dot and a bar per model; hollow where the votes do not fix the rating."""
     lines = list(reversed(board.ratings))

@@ -23,9 +23,9 @@ class QuarantineRules:
     `same_prompt`: the prompt was judged that often by the voter among their last 100 votes.
     """
 
-    votes_per_minute: int = 20
-    same_side: int = 16
-    same_prompt: int = 10
+    votes_per_minute: int = 60
+    same_side: int = 20
+    same_prompt: int = 30
 
 
 @dataclass(frozen=True)

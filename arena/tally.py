@@ -5,7 +5,7 @@ Ratings use blind votes that are not in quarantine; what is left out is counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from sqlite_utils import Database
 from arena.database import reading
 from arena.judgement import REASONS
 from arena.store import Store
-from arena.votetable import TableError, VoteTable
+from arena.style import FEATURES, differences, measure
+from arena.votetable import Floats, TableError, VoteTable
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Ballot:
     `named` and `flagged` add votes given with names in sight and votes in quarantine.
     `reason`, `tag`: only votes with this reason, only battles with this tag.
     `propensity`: weigh each vote by one over the probability with which its pair was drawn,
-    at most `max_weight` times the mean.
+    at most `max_weight` times the mean. `style`: measure both texts of each pair, so that the
+    effect of style can be told from strength (reads every text: slower).
     """
 
     named: bool = False
@@ -35,6 +37,7 @@ class Ballot:
     since_ms: int | None = None
     until_ms: int | None = None
     propensity: bool = False
+    style: bool = False
     max_weight: float = 10.0
 
 
@@ -62,7 +65,7 @@ ROW = np.dtype(
 )
 
 TALLY_SQL = """
-SELECT c.left_id, c.right_id,
+SELECT {texts} c.left_id, c.right_id,
        CASE c.winner WHEN 'model_a' THEN 0 WHEN 'model_b' THEN 1 WHEN 'tie' THEN 2 ELSE 3 END,
        v.voter_id, v.blind,
        EXISTS (SELECT 1 FROM vote_flags f WHERE f.vote_id = v.id AND f.cleared_ms IS NULL),
@@ -71,9 +74,17 @@ SELECT c.left_id, c.right_id,
   CROSS JOIN votes v ON v.id = c.vote_id
   CROSS JOIN turns t ON t.id = v.turn_id
   CROSS JOIN battles b ON b.id = t.battle_id
+  {answers}
  WHERE (:reason IS NULL OR EXISTS (SELECT 1 FROM json_each(v.reasons) WHERE value = :reason))
    AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(b.tags) WHERE value = :tag))
 """
+
+
+WITH_TEXTS = {
+    "texts": "l.text, r.text,",
+    "answers": "CROSS JOIN answers l ON l.id = c.left_answer_id"
+    " CROSS JOIN answers r ON r.id = c.right_answer_id",
+}
 
 
 def tally(store: Store, ballot: Ballot | None = None) -> Tallied:
@@ -83,13 +94,26 @@ def tally(store: Store, ballot: Ballot | None = None) -> Tallied:
         raise TableError(f"reason {ballot.reason!r} is unknown; use one of {', '.join(REASONS)}")
     with reading(store.path, store.config) as db:
         names = model_labels(db)
-        cursor = db.execute(TALLY_SQL, {"reason": ballot.reason, "tag": ballot.tag})
-        rows = np.fromiter(cursor, dtype=ROW)
-    return _tallied(rows, names, ballot)
+        sql = TALLY_SQL.format(**(WITH_TEXTS if ballot.style else {"texts": "", "answers": ""}))
+        cursor = db.execute(sql, {"reason": ballot.reason, "tag": ballot.tag})
+        counts: list[tuple[int, ...]] = []
+        rows = np.fromiter(_measured(cursor, counts) if ballot.style else cursor, dtype=ROW)
+    styles = np.array(counts, dtype=np.float64).reshape(len(rows), -1) if ballot.style else None
+    return _tallied(rows, names, ballot, styles)
+
+
+def _measured(cursor: Iterable[Any], counts: list[tuple[int, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Rows without their two texts, whose style counts are appended to `counts`."""
+    for left, right, *row in cursor:
+        counts.append(measure(left).counts + measure(right).counts)
+        yield tuple(row)
 
 
 def _tallied(
-    rows: np.ndarray[Any, np.dtype[Any]], names: Mapping[int, str], ballot: Ballot
+    rows: np.ndarray[Any, np.dtype[Any]],
+    names: Mapping[int, str],
+    ballot: Ballot,
+    styles: Floats | None,
 ) -> Tallied:
     keep = np.ones(len(rows), dtype=bool)
     left_out: dict[str, int] = {}
@@ -105,10 +129,15 @@ def _tallied(
             left_out[reason] = int(dropped.sum())
         keep &= ~mask
     rows = rows[keep]
-    models = sorted(set(_labels(names, rows["left"])) | set(_labels(names, rows["right"])))
+    models = sorted(_labels(names, rows["left"]) | _labels(names, rows["right"]))
+    position = {label: i for i, label in enumerate(models)}
     place = np.zeros(max(names, default=0) + 1, dtype=np.int64)
     for row_id, label in names.items():
-        place[row_id] = models.index(label) if label in set(models) else -1
+        place[row_id] = position.get(label, -1)
+    features = None
+    if styles is not None:
+        num_features = len(FEATURES)
+        features = differences(styles[keep, :num_features], styles[keep, num_features:])
     table = VoteTable(
         models=tuple(models),
         left=place[rows["left"]],
@@ -116,6 +145,8 @@ def _tallied(
         outcome=rows["outcome"].astype(np.int64),
         weight=_weights(rows, ballot),
         cluster=rows["voter"].astype(np.int64),
+        features=features,
+        feature_names=FEATURES if features is not None else (),
     )
     return Tallied(table, rows["created_ms"].astype(np.int64), left_out)
 

@@ -92,6 +92,9 @@ def leaderboard(
     propensity: Annotated[
         bool, typer.Option("--propensity", help="Weigh votes by one over the pair's propensity.")
     ] = False,
+    style: Annotated[
+        bool, typer.Option("--style", help="Tell the effect of length and markup from strength.")
+    ] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Votes with this reason.")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Battles with this tag.")] = None,
     since: Annotated[str | None, typer.Option("--since", help="From this date (ISO 8601).")] = None,
@@ -99,11 +102,17 @@ def leaderboard(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the intervals (.png, .svg, .pdf).")
     ] = None,
+    plot_matrix: Annotated[
+        Path | None, typer.Option("--plot-matrix", help="Draw who wins against whom.")
+    ] = None,
+    plot_history: Annotated[
+        Path | None, typer.Option("--plot-history", help="Draw the ratings over time.")
+    ] = None,
     home: Home = DEFAULT_HOME,
     json_out: Json = False,
 ) -> None:
     """Rate the models from the votes, with intervals and what they cannot support."""
-    from arena.leaderboard import LeaderboardRequest, run_leaderboard
+    from arena.leaderboard import LeaderboardRequest, PlotFiles, run_leaderboard
 
     request = LeaderboardRequest(
         home=home,
@@ -113,12 +122,14 @@ def leaderboard(
         named=named,
         flagged=flagged,
         propensity=propensity,
+        style=style,
         reason=reason,
         tag=tag,
         since=since,
         until=until,
     )
-    run_leaderboard(request, json_out=json_out, plot=plot)
+    plots = PlotFiles(plot, plot_matrix, plot_history)
+    run_leaderboard(request, json_out=json_out, plots=plots)
 
 
 @votes_app.command("import")

@@ -15,6 +15,8 @@ from arena.battle import Mode
 from arena.cli import app
 from arena.errors import ArenaError
 from arena.judgement import Judgement, Winner
+from arena.leaderboard import rate_over_time
+from arena.ratings import RatingConfig, rate
 from arena.store import Store
 from arena.tally import Ballot, tally
 from arena.votetable import TableError
@@ -92,6 +94,39 @@ def test_the_plot_is_written(home: Path, tmp_path: Path, suffix: str) -> None:
     assert start.startswith(b"\x89PNG") or b"<svg" in start or b"<?xml" in start
     with pytest.raises(ArenaError, match=r"\.png, \.svg"):
         run("leaderboard", "--home", str(home), "--plot", str(tmp_path / "board.gif"))
+
+
+def test_matrix_and_history_are_drawn(home: Path, tmp_path: Path) -> None:
+    matrix, history = tmp_path / "matrix.png", tmp_path / "history.svg"
+    run("leaderboard", "--home", str(home), "--plot-matrix", str(matrix))
+    run("leaderboard", "--home", str(home), "--plot-history", str(history))
+    assert matrix.read_bytes().startswith(b"\x89PNG")
+    assert "lora" in history.read_text()
+
+
+def test_style_control_gives_the_plain_rating_beside(hand: Hand) -> None:
+    """The longer answer always wins: style takes the credit that the plain rating gave."""
+    for i in range(6):
+        words = "word " * (5 + i)
+        hand.vote(Winner.MODEL_B, ["one two", words], prompt=f"p{i}")
+        hand.vote(Winner.MODEL_A, ["# long\n- **b** " + words, "two"], prompt=f"q{i}")
+    home = hand.store.path.parent
+    board = board_of(home, "--style")
+    effects = {effect["name"]: effect["log_odds"] for effect in board["style_effects"]}
+    assert set(effects) == {"length", "headers", "lists", "bold"}
+    assert effects["length"] > 0
+    assert len(board["plain_ratings"]) == 2
+    text = run("leaderboard", "--home", str(home), "--style")
+    assert "Style: length +" in text
+    assert "(plain 1000)" in text
+
+
+def test_ratings_over_time_end_with_the_rating_of_all(home: Path) -> None:
+    found = tally(Store.at_home(home))
+    times, boards = rate_over_time(found, RatingConfig(), num_points=4)
+    assert times == sorted(times)
+    assert boards[-1] == rate(found.table)
+    assert [board.num_votes for board in boards] == sorted({b.num_votes for b in boards})
 
 
 def test_a_home_without_votes_is_named(tmp_path: Path) -> None:
