@@ -81,7 +81,7 @@ def starter_pretrain(
 ) -> None:
     """Pretrain the starter's base model on its generated corpus; the same command resumes."""
     from tuning.starter.build import run_pretrain
-    from tuning.starter.pretrain import PretrainConfig
+    from tuning.starter.recipe import PretrainConfig
 
     run_pretrain(PretrainConfig(minutes=minutes, seed=seed), out, json_out=json_out)
 

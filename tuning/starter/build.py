@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from tuning.plots import draw_losses
 from tuning.sealing import seal_variant, write_atomically
 from tuning.starter import STARTER
-from tuning.starter.pretrain import BaseSummary, PretrainConfig, pretrain
+from tuning.starter.pretrain import BaseSummary, pretrain
+from tuning.starter.recipe import PretrainConfig
 
 LINE_STEPS = 100  # where no bar can be drawn, one line after so many steps
 
