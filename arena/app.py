@@ -23,6 +23,7 @@ from arena.client import install_http_client
 from arena.guard import Guard, trusted_hosts
 from arena.handlers import Handlers
 from arena.page import Page
+from arena.playbook import FILE, read_playbook
 from arena.roster import Roster
 from arena.settings import PageConfig
 from arena.stage import Stage
@@ -41,7 +42,9 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     orphans = store.close_orphans()
     if orphans:
         log.warning("%d answers were cut off when the program last ended", orphans)
-    stage = Stage(store, Roster(config.backends, config.sampling), config)
+    playbook = read_playbook(config.home / FILE)
+    roster = Roster(config.backends, config.sampling, playbook)
+    stage = Stage(store, roster, config, playbook.drawing)
     app = FastAPI(
         title="Instruct Arena",
         docs_url=None,

@@ -16,15 +16,10 @@ from typing import Any, Literal
 
 import httpx2
 from huggingface_hub import AsyncInferenceClient, set_async_client_factory
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    InferenceTimeoutError,
-    OverloadedError,
-    TextGenerationError,
-    ValidationError,
-)
 
 from arena.battle import AskAs, Participant, SamplingParams
+from arena.completions import stream_completion
+from arena.failures import WIRE_ERRORS, translate
 from arena.streams import AnswerError, End, Piece
 
 Wire = Literal["tgi", "openai"]
@@ -57,7 +52,7 @@ class Entrant:
     @property
     def key(self) -> str:
         """The server's own key, else a dash: a token saved for the hub is never sent."""
-        return (os.environ.get(self.key_env, "") if self.key_env else "") or "-"
+        return key_of(self.key_env)
 
     def sampling(self) -> SamplingParams:
         """The participant's sampling; the answer gets at most half of what the model can hold."""
@@ -66,6 +61,11 @@ class Entrant:
         if self.max_model_len:
             limit = min(limit, max(1, self.max_model_len // 2))
         return SamplingParams(**{**vars(wanted), "max_new_tokens": limit})
+
+
+def key_of(key_env: str | None) -> str:
+    """The value of an environment variable; a dash where there is none."""
+    return (os.environ.get(key_env, "") if key_env else "") or "-"
 
 
 def varied(entrant: Entrant) -> Entrant:
@@ -117,6 +117,14 @@ async def stream_answer(
     generator, or cancelling the task that reads it, closes the connection at once.
     """
     try:
+        if entrant.participant.ask_as is AskAs.COMPLETION and entrant.wire == "openai":
+            async with http_client() as client:
+                model, sampling = entrant.participant.model, entrant.sampling()
+                async for part in stream_completion(
+                    client, entrant.url, entrant.key, model, plain_prompt(messages), sampling
+                ):
+                    yield part
+            return
         async with AsyncInferenceClient(base_url=entrant.url, token=entrant.key) as client:
             if entrant.participant.ask_as is AskAs.COMPLETION:
                 parts = _complete(client, entrant, messages)
@@ -128,16 +136,7 @@ async def stream_answer(
                     return
     except AnswerError:
         raise
-    except (
-        HfHubHTTPError,
-        httpx2.HTTPError,
-        InferenceTimeoutError,
-        TextGenerationError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except WIRE_ERRORS as error:
         raise translate(error) from error
 
 
@@ -264,35 +263,3 @@ async def prompt_sent(entrant: Entrant, messages: Sequence[Message]) -> str:
 def _extra(value: Any, key: str) -> Any:
     """A field that our server adds and others do not; None where it is missing."""
     return value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
-
-
-def translate(error: Exception) -> AnswerError:
-    """A failure of the wire in words for a voter: no address, no model name."""
-    detail = f"{type(error).__name__}: {error}"[:2000]
-    if isinstance(error, HfHubHTTPError):
-        return _refusal(error.response.status_code, detail)
-    if isinstance(error, OverloadedError):
-        return _refusal(429, detail)
-    if isinstance(error, ValidationError):
-        return _refusal(422, detail)
-    if isinstance(error, TextGenerationError):
-        return AnswerError("server-error", "The server failed while it wrote.", detail)
-    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-        return AnswerError("down", "The server cannot be reached.", detail)
-    if isinstance(error, httpx2.HTTPError | InferenceTimeoutError):
-        return AnswerError("cut-off", "The connection to the server was lost.", detail)
-    return AnswerError("malformed", "The server sent something that is no answer.", detail)
-
-
-def _refusal(status: int, detail: str) -> AnswerError:
-    if status == 429:
-        return AnswerError("overloaded", "The server is busy; try again in a moment.", detail)
-    if status in (401, 403):
-        return AnswerError("no-access", "The server refused access; its key is missing.", detail)
-    if status == 404:
-        return AnswerError("gone", "The server no longer has this model.", detail)
-    if status in (400, 413, 422):
-        return AnswerError(
-            "refused", "The server refused the request; the prompt may be too long for it.", detail
-        )
-    return AnswerError("server-error", f"The server failed (HTTP {status}).", detail)

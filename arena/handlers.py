@@ -46,8 +46,9 @@ class Handlers:
         battle = str(query.get("battle") or "")
         texts = self.painter.texts(say)
         if not battle:
-            welcome = await self._welcome(say)
-            yield texts | welcome | {self.page.prompt: str(query.get("prompt") or "")[:8000]}
+            preset = str(query.get("prompt") or "")[: self.stage.config.limits.prompt_chars]
+            prompt = gr.update(value=preset, placeholder=say("prompt.placeholder"))
+            yield texts | await self._welcome(say) | {self.page.prompt: prompt}
             return
         access = await self._access(request, battle, str(query.get("t") or ""))
         try:

@@ -58,6 +58,8 @@ class Page:
             self.votes_row,
             self.ranks_row,
             *self.ranks,
+            self.save_ranking,
+            self.differences,
             *self.votes.values(),
             self.undo,
             self.details,

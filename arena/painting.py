@@ -43,9 +43,9 @@ class Painter:
             page.next: gr.update(visible=is_over, choices=self._next_choices(scene, say)),
         }
         changes |= self.panes(scene, say, marked=marked)
-        changes |= self._ranking(scene) | self._details(scene)
-        changes |= self.status(text, say, tone)
-        return changes | self.buttons(can_vote=scene.is_votable and is_over, running=not is_over)
+        changes |= self._details(scene) | self.status(text, say, tone)
+        changes |= self.buttons(can_vote=scene.is_votable and is_over, running=not is_over)
+        return changes | self._ranking(scene)
 
     def panes(self, scene: Scene, say: Words, *, marked: bool = False) -> Changes:
         """All answers; the panes that this battle does not need are put away."""
@@ -104,8 +104,10 @@ class Painter:
         ranking = scene.vote.judgement.ranking if scene.vote else None
         changes: Changes = {
             page.ranks_row: gr.update(visible=many),
-            page.votes["a"]: gr.update(visible=not many),
-            page.votes["b"]: gr.update(visible=not many),
+            page.votes["a"]: gr.update(visible=not many, interactive=can_vote),
+            page.votes["b"]: gr.update(visible=not many, interactive=can_vote),
+            page.save_ranking: gr.update(interactive=can_vote),
+            page.differences: gr.update(visible=not many),
         }
         for i, rank in enumerate(page.ranks):
             shown = many and i < num_sides
@@ -175,6 +177,10 @@ class Painter:
             page.search: "history.search",
         }
         changes |= {element: gr.update(label=say(key)) for element, key in labels.items()}
+        changes |= {
+            rank: gr.update(label=say("vote.rank", side=letter.upper()))
+            for rank, letter in zip(page.ranks, SIDES, strict=True)
+        }
         values = {page.votes[key]: f"vote.{key}" for key in VOTES} | {
             page.send: "prompt.send",
             page.stop: "prompt.stop",

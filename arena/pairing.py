@@ -88,7 +88,7 @@ def information_seeking(
     }
     unknown = max(gains.values(), default=1.0)
     sharp = _normalised({pair: gains.get(pair, unknown) for pair in _pairs(names)})
-    return _mixed(sharp, uniform(names), share_uniform)
+    return mixed(sharp, uniform(names), share_uniform)
 
 
 def with_required(
@@ -98,7 +98,7 @@ def with_required(
     wanted = [pair for pair in (_sorted(*pair) for pair in required) if pair in chances]
     if not wanted or share <= 0:
         return dict(chances)
-    return _mixed(dict(chances), dict.fromkeys(wanted, 1 / len(wanted)), share)
+    return mixed(dict(chances), dict.fromkeys(wanted, 1 / len(wanted)), share)
 
 
 def draw(chances: Mapping[Pair, float], rng: random.Random) -> Draw:
@@ -128,8 +128,9 @@ def _normalised(chances: Mapping[Pair, float]) -> dict[Pair, float]:
     return {pair: value / total for pair, value in chances.items()}
 
 
-def _mixed(
+def mixed(
     one: Mapping[Pair, float], other: Mapping[Pair, float], share: float
 ) -> dict[Pair, float]:
+    """`one` with a share of `other`; the sum stays one."""
     keys = {**one, **other}
     return {pair: (1 - share) * one.get(pair, 0.0) + share * other.get(pair, 0.0) for pair in keys}

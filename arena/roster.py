@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 import httpx2
 
 from arena.battle import AskAs, Participant, SamplingParams
-from arena.client import Entrant, Wire, http_client
+from arena.client import Entrant, Wire, http_client, key_of
 from arena.errors import ArenaError
+from arena.playbook import Guest, Playbook
 
 PROBE_SECONDS = 3.0
 FRESH_SECONDS = 5.0
@@ -46,7 +47,10 @@ class Backend:
 class Roster:
     """The participants of all servers, refreshed on demand."""
 
-    def __init__(self, urls: Sequence[str], sampling: SamplingParams) -> None:
+    def __init__(
+        self, urls: Sequence[str], sampling: SamplingParams, playbook: Playbook | None = None
+    ) -> None:
+        self._playbook = playbook or Playbook()
         self._urls = tuple(dict.fromkeys(url.rstrip("/") for url in urls))
         self._sampling = sampling
         self._backends: tuple[Backend, ...] = ()
@@ -59,7 +63,8 @@ class Roster:
             is_up = all(backend.is_up for backend in self._backends)
             age = time.monotonic() - self._probed_at
             if fresh or age > (FRESH_SECONDS if is_up else FRESH_SECONDS_DOWN):
-                probes = (probe(url, self._sampling) for url in self._urls)
+                probes = [probe(url, self._sampling) for url in self._urls]
+                probes += [probe_guest(guest, self._sampling) for guest in self._playbook.guests]
                 self._backends = _unique_names(await asyncio.gather(*probes))
                 self._probed_at = time.monotonic()
             return self._backends
@@ -67,7 +72,12 @@ class Roster:
     async def entrants(self) -> dict[str, Entrant]:
         """The participants that can be asked now, by name, in the servers' order."""
         backends = await self.backends()
-        return {entrant.name: entrant for backend in backends for entrant in backend.entrants}
+        return {
+            entrant.name: entrant
+            for backend in backends
+            for entrant in backend.entrants
+            if entrant.name not in self._playbook.hidden
+        }
 
     async def pick(self, names: Sequence[str]) -> list[Entrant]:
         """The named participants, in that order; RosterError names one that is missing."""
@@ -86,10 +96,31 @@ class Roster:
         raise RosterError("a side of this battle is no longer served; start a new battle")
 
 
-async def probe(url: str, sampling: SamplingParams) -> Backend:
+async def probe_guest(guest: Guest, sampling: SamplingParams) -> Backend:
+    """The participant of the playbook as its server offers it, asked as the playbook says."""
+    backend = await probe(guest.url, sampling, guest.key_env)
+    if not backend.is_up:
+        return backend
+    offered = {entrant.participant.model: entrant for entrant in backend.entrants}
+    model = guest.model if guest.model is not None or len(offered) > 1 else next(iter(offered))
+    if model is None or model not in offered:
+        return replace(backend, entrants=(), problem=f"it does not serve {model or 'one model'}")
+    entrant = offered[model]
+    participant = replace(
+        entrant.participant,
+        name=guest.name,
+        ask_as=guest.mode or entrant.participant.ask_as,
+        system_prompt=guest.system_prompt,
+        sampling=guest.sampling(sampling),
+    )
+    return replace(backend, entrants=(replace(entrant, participant=participant),))
+
+
+async def probe(url: str, sampling: SamplingParams, key_env: str | None = None) -> Backend:
     """Ask one server what it is and what it serves; never raises for what a server does."""
     try:
         async with http_client(timeout=PROBE_SECONDS) as client:
+            client.headers.update({"authorization": f"Bearer {key_of(key_env)}"})
             reply = await client.get(f"{url}/v1/models")
             if reply.status_code != 200:
                 return Backend(url, problem=f"/v1/models answered HTTP {reply.status_code}")
@@ -101,7 +132,7 @@ async def probe(url: str, sampling: SamplingParams) -> Backend:
     except (ValueError, KeyError, TypeError) as error:
         return Backend(url, problem=f"/v1/models is no model list ({type(error).__name__})")
     entrants = tuple(
-        _entrant(url, wire, entry, models, sampling)
+        replace(_entrant(url, wire, entry, models, sampling), key_env=key_env)
         for entry in entries
         if entry.get("kind") != "reward"
     )

@@ -7,25 +7,23 @@ from the store, never from a browser. Knows no Gradio and no HTTP.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from arena import pairing
 from arena.battle import Battle, Mode
 from arena.client import Entrant, stream_answer, varied
 from arena.errors import ArenaError
 from arena.judgement import Judgement, Vote
+from arena.playbook import Drawing
 from arena.refusals import AlreadyVotedError
 from arena.roster import Roster
+from arena.sampler import Sampler
 from arena.scene import Access, Scene, overlaid, stored_sides
 from arena.scribe import Scribe
 from arena.settings import PageConfig
 from arena.store import Store
 from arena.streams import Race, Side
 from arena.texts import check_text
-
-SAMPLER = "uniform-1"
 
 
 class PromptError(ArenaError):
@@ -48,11 +46,13 @@ class _Running:
 class Stage:
     """All running battles of one page, over one store and one roster."""
 
-    def __init__(self, store: Store, roster: Roster, config: PageConfig) -> None:
+    def __init__(
+        self, store: Store, roster: Roster, config: PageConfig, drawing: Drawing | None = None
+    ) -> None:
         self.store = store
         self.roster = roster
         self.config = config
-        self._rng = random.SystemRandom()
+        self.sampler = Sampler(store, drawing or Drawing())
         self._running: dict[str, _Running] = {}
         self._voters: dict[str, str] = {}
 
@@ -91,7 +91,7 @@ class Stage:
         """Draw a pair, shuffle the sides, ask both."""
         prompt = self.check_prompt(prompt)
         entrants = await self.roster.entrants()
-        drawn = pairing.draw(pairing.uniform(list(entrants)), self._rng)
+        drawn = await self.sampler.draw(list(entrants))
         pair = [entrants[drawn.left], entrants[drawn.right]]
         return await self._open(voter, prompt, pair, Mode.BLIND, drawn.propensity, source)
 
@@ -118,7 +118,7 @@ class Stage:
             [entrant.participant for entrant in entrants],
             voter=voter,
             mode=mode,
-            sampler=SAMPLER if mode is Mode.BLIND else "",
+            sampler=self.sampler.drawing.label if mode is Mode.BLIND else "",
             propensity=propensity,
             source=source,
         )

@@ -11,8 +11,9 @@ from typing import Any
 import gradio as gr
 
 from arena.board import Board
-from arena.handlers import Changes, Handlers, Stream
+from arena.handlers import Handlers, Stream
 from arena.page import EXAMPLES, Page
+from arena.painting import Changes
 
 # `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -120,10 +121,8 @@ def fixed_texts(page: Page) -> list[Any]:
         page.tab_history,
         page.mode,
         page.models,
-        page.differences,
         page.search,
         page.new,
-        page.save_ranking,
         page.save_details,
         page.refresh,
         page.export,

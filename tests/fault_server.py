@@ -111,6 +111,16 @@ def _app(server: FaultServer) -> FastAPI:
     async def chat(request: Request) -> Response:
         return await reply(request, is_chat=True)
 
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        body = await request.json()
+        server.requests.append(body)
+        script = server.scripts[body["model"]]
+        if script.fault.isdigit():
+            return JSONResponse({"error": {"message": "no"}}, int(script.fault))
+        frames = _watched(server, _completion(script))
+        return StreamingResponse(frames, media_type="text/event-stream")
+
     @app.post("/generate_stream")
     async def generate_stream(request: Request) -> Response:
         return await reply(request, is_chat=False)
@@ -165,6 +175,17 @@ async def _frames(script: Script, name: str, *, is_chat: bool) -> AsyncIterator[
     yield _last(script, name, is_chat=is_chat)
     if is_chat:
         yield b"data: [DONE]\n\n"
+
+
+async def _completion(script: Script) -> AsyncIterator[bytes]:
+    for i, word in enumerate(script.words):
+        if script.fault == "cut" and i == script.after:
+            return
+        yield _data({"choices": [{"index": 0, "text": word, "finish_reason": None}]})
+        await asyncio.sleep(script.delay)
+    usage = {"completion_tokens": len(script.words)}
+    yield _data({"choices": [{"index": 0, "text": "", "finish_reason": "length"}], "usage": usage})
+    yield b"data: [DONE]\n\n"
 
 
 def _data(value: Any) -> bytes:

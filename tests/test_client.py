@@ -191,3 +191,25 @@ def test_server_that_is_no_tgi_gets_no_adapter_id_of_ours() -> None:
         (entrant,) = asyncio.run(probe(foreign.url, SamplingParams())).entrants
     assert (entrant.wire, entrant.adapter_id) == ("openai", None)
     assert entrant.participant.ask_as is AskAs.CHAT
+
+
+def test_completion_mode_on_a_server_without_tgi_routes() -> None:
+    scripts = {"vm": Script(kind="", words=(" on", " and on")), "cutter": Script(fault="cut")}
+    with FaultServer(scripts) as foreign:
+        foreign.is_tgi = False
+        known = {e.name: e for e in asyncio.run(probe(foreign.url, SamplingParams())).entrants}
+
+        def completing(name: str) -> Entrant:
+            participant = replace(known[name].participant, ask_as=AskAs.COMPLETION)
+            return replace(known[name], participant=participant)
+
+        text, end = ask(completing("vm"))
+        assert (text, end.finish_reason, end.num_tokens) == (" on and on", "length", 2)
+        assert foreign.requests[-1]["prompt"] == ASKED[0]["content"]
+        with pytest.raises(AnswerError) as caught:
+            ask(completing("cutter"))
+        assert caught.value.kind == "cut-off"
+        scripts["vm"].fault = "503"
+        with pytest.raises(AnswerError) as caught:
+            ask(completing("vm"))
+        assert caught.value.kind == "server-error"
