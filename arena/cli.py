@@ -75,7 +75,7 @@ def main() -> None:
 @starter_app.command("pretrain")
 def starter_pretrain(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run and its checkpoints.")],
-    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 75.0,
+    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 81.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
     json_out: Json = False,
 ) -> None:

@@ -48,13 +48,25 @@ SHEET_SHARE = 0.06
 # facts, then how to carry any word over, which facts about a named subject need in use.
 RECALL_START = 85_000
 RECALL_SHARE = 0.28
+# From this document on, the last stretch, the hardest skills are said more often.
+REVIEW_START = 145_500
+REVIEW_RECALL_SHARE = 0.14
+REVIEW_FACTORS = {
+    "addition": 2.0,
+    "subtraction": 2.0,
+    "multiplication": 1.6,
+    "number order": 1.4,
+    "odd one out": 2.2,
+    "reading": 2.2,
+}
 HELDOUT_DOCUMENTS = 200
 
 
 @lru_cache
-def _weighted() -> tuple[list[Family], list[float]]:
+def _weighted(*, review: bool) -> tuple[list[Family], list[float]]:
     chosen = [family for family in families() if family.name in WEIGHTS]
-    return chosen, [WEIGHTS[family.name] for family in chosen]
+    factors = REVIEW_FACTORS if review else {}
+    return chosen, [WEIGHTS[family.name] * factors.get(family.name, 1.0) for family in chosen]
 
 
 def document(number: int, *, seed: str = "corpus") -> str:
@@ -62,9 +74,11 @@ def document(number: int, *, seed: str = "corpus") -> str:
     rng = Random(f"{seed} {number}")
     if rng.random() < SHEET_SHARE:
         return _sheet(rng)
-    if number >= RECALL_START and rng.random() < RECALL_SHARE:
+    review = number >= REVIEW_START
+    share = REVIEW_RECALL_SHARE if review else RECALL_SHARE
+    if number >= RECALL_START and rng.random() < share:
         return recall_text(rng)
-    pool, weights = _weighted()
+    pool, weights = _weighted(review=review)
     if rng.random() < 0.5:  # one subject, several sentences
         family = rng.choices(pool, weights)[0]
         subject = rng.choice(_entities(family.name))
@@ -87,7 +101,7 @@ def documents(start: int = 0, *, seed: str = "corpus") -> Iterator[str]:
 
 def heldout_documents() -> list[str]:
     """Documents of another seed, on which perplexity is measured."""
-    return [document(RECALL_START + number, seed="held-out") for number in range(HELDOUT_DOCUMENTS)]
+    return [document(REVIEW_START + number, seed="held-out") for number in range(HELDOUT_DOCUMENTS)]
 
 
 def _statement(family: Family, rng: Random) -> str:
