@@ -18,8 +18,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from arena.api import answer_error, api_router
 from arena.board import Board
 from arena.client import install_http_client
+from arena.errors import ArenaError
 from arena.guard import Guard, trusted_hosts
 from arena.handlers import Handlers
 from arena.page import Page
@@ -55,6 +57,8 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
         middleware=_middleware(config),
     )
     app.state.stage = stage
+    app.include_router(api_router(stage))
+    app.add_exception_handler(ArenaError, answer_error)
 
     @app.get("/healthz")
     async def health() -> JSONResponse:
