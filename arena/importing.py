@@ -23,6 +23,7 @@ from arena.bulk import BulkWriter, RecordError, check_record, pseudonym
 from arena.database import write
 from arena.errors import ArenaError
 from arena.export import file_sha256
+from arena.incoming_webui import from_openwebui
 from arena.store import Store
 
 Record = dict[str, Any]
@@ -37,7 +38,7 @@ READERS: dict[str, Callable[[Any], Record]] = {
     "raw": lambda row: dict(row),
     "lmsys": incoming.from_lmsys,
     "140k": incoming.from_140k,
-    "openwebui": incoming.from_openwebui,
+    "openwebui": from_openwebui,
     "trl": incoming.from_trl,
 }
 
