@@ -53,7 +53,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1", **extra}
 
 
-def run_arena(*arguments: str | Path, cwd: Path, timeout: float = 120) -> Finished:
+def run_arena(*arguments: str | Path, cwd: Path, timeout: float = 240) -> Finished:
     """Run `arena <arguments>` in a folder until it ends by itself."""
     done = subprocess.run(
         [str(ARENA), *map(str, arguments)],
@@ -73,7 +73,7 @@ def arena_up(
     cwd: Path,
     command: Sequence[str | Path] = (ARENA,),
     environment: Mapping[str, str] | None = None,
-    timeout: float = 90,
+    timeout: float = 240,
 ) -> Iterator[Running]:
     """`arena up` from the moment it says it is ready; stopped by SIGINT at the end.
 

@@ -25,7 +25,7 @@ SURFACE = {
     ("ui",): {"--backend", "--home", "--port"},
     ("export",): {"--format", "--out", "--home", "--json"},
     ("models", "list"): {"--home", "--json"},
-    ("models", "verify"): {"--home", "--json"},
+    ("models", "verify"): {"--home", "--base"},
     ("starter", "pretrain"): {"--minutes", "--out"},
 }
 
@@ -51,6 +51,12 @@ def empty_folder(place: Path) -> list[str | Path]:
 
 def malformed_data(place: Path) -> list[str | Path]:
     (place / "rows.jsonl").write_text('{"instruction": "Say hi.", "response": "Hi."}\n{"instr\n')
+    words = ["tune", "--base", "starter", "--data", place / "rows.jsonl", "--name", "x"]
+    return [*words, "--strict"]
+
+
+def data_without_rows(place: Path) -> list[str | Path]:
+    (place / "rows.jsonl").write_text("these are\nno rows\n")
     return ["tune", "--base", "starter", "--data", place / "rows.jsonl", "--name", "x"]
 
 
@@ -81,13 +87,14 @@ TUNE = ["tune", "--base", "starter", "--data", "starter", "--name", "x"]
 MISTAKES: dict[str, tuple[list[str] | Callable[[Path], list[str | Path]], list[str]]] = {
     "no such command": (["tuen"], ["tuen", "--help"]),
     "no such option": (["up", "--prot", "1"], ["--prot", "--help"]),
-    "port is no number": (["up", "--port", "web"], ["--port", "web"]),
+    "port is no number": (["up", "--port", "web"], ["--port", "integer", "--help"]),
     "unknown method": ([*TUNE, "--method", "loar"], ["loar", "lora", "prefix"]),
     "missing data": (
         ["tune", "--base", "starter", "--data", "gone.jsonl", "--name", "x"],
         ["gone.jsonl"],
     ),
-    "malformed data": (malformed_data, ["rows.jsonl", "2"]),
+    "malformed row": (malformed_data, ["rows.jsonl", "2"]),
+    "data without rows": (data_without_rows, ["rows.jsonl"]),
     "name that leaves the folder": (
         ["tune", "--base", "starter", "--data", "starter", "--name", "../x"],
         ["../x"],
@@ -108,7 +115,7 @@ def test_mistake_is_one_line_with_name_and_value(mistake: str, tmp_path: Path) -
     words, expected = MISTAKES[mistake]
     arguments = words(tmp_path) if callable(words) else words
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    done = run_arena(*arguments, cwd=tmp_path, timeout=60)
+    done = run_arena(*arguments, cwd=tmp_path)
     assert done.status in (1, 2), done
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
