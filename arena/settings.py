@@ -42,7 +42,6 @@ class Limits:
     waiting_battles: int = 50
     updates_per_second: float = 5.0
     requests_per_minute: int = 600  # of one voter; a busy person clicks far less
-    battles_per_minute: int = 30  # of one voter
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,196 @@
+"""Hostile answers, access for all, and the acts after the vote, in Chromium."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fault_server import FaultServer, Script
+from page_server import PageServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CAN_VOTE = "#vote-tie:not([disabled])"
+HOSTILE = "\n\n".join(
+    (
+        "<script>window.pwned = 1</script>",
+        "<img src=x onerror='window.pwned = 1'>",
+        "<svg onload='window.pwned = 1'></svg>",
+        "<iframe srcdoc='<script>parent.pwned = 1</script>'></iframe>",
+        "<div style='position:fixed;inset:0;z-index:99999;background:red'>cover</div>",
+        "<form action='http://192.0.2.1/'><button>Vote</button></form>",
+        "<style>#votes{display:none}</style>",
+        "<details open ontoggle='window.pwned = 1'>x</details>",
+        "<input autofocus onfocus='window.pwned = 1'>",
+        "[link](javascript:window.pwned=1) ![beacon](http://192.0.2.1/b.png)",
+        "```html\n</code></pre><script>window.pwned = 1</script>\n```",
+        '![x" onerror="window.pwned=1](http://192.0.2.1/a)',
+        "x" * 400,
+        "‮ right to left",
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    words = (HOSTILE, " end")
+    scripts = {
+        "plain-one": Script(words=words),
+        "plain-two": Script(words=words),
+        "plain-three": Script(),
+    }
+    with (
+        FaultServer(scripts) as server,
+        PageServer(tmp_path_factory.mktemp("home"), server.url) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Browser, arena: PageServer) -> Iterator[Any]:
+    """Opens the page for a new visitor; contexts are closed at the end."""
+    opened = []
+
+    def visit(**options: Any) -> Page:
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        opened.append(context)
+        page = context.new_page()
+        page.set_default_timeout(90_000)
+        page.goto(arena.url)
+        page.wait_for_selector("#prompt textarea")
+        page.wait_for_selector(".status-line:has-text('3')")
+        return page
+
+    yield visit
+    for context in opened:
+        context.close()
+
+
+def compare(page: Page, *names: str) -> None:
+    """Ask the participants of these names."""
+    page.get_by_role("radio").nth(1).check()
+    page.wait_for_selector("#models [class*=token]")
+    for name in names[2:]:
+        page.click("#models input")
+        page.get_by_role("option", name=name).click()
+        page.keyboard.press("Escape")
+    page.fill("#prompt textarea", "Say something.")
+    page.click("#send")
+    page.wait_for_selector(CAN_VOTE)
+
+
+def test_hostile_answers_are_shown_and_obeyed_by_nobody(visit: Any) -> None:
+    asked: list[str] = []
+    page = visit()
+    page.on("request", lambda request: asked.append(request.url))
+    compare(page, "plain-one", "plain-two")
+    assert page.evaluate("window.pwned") is None
+    assert [url for url in asked if "127.0.0.1" not in url] == []
+    answer = "#answer-a .answer"
+    assert "window.pwned" in page.inner_text(answer)
+    for tag in ("script", "img", "svg", "iframe", "form", "input", "style", "details", "button"):
+        assert page.locator(f"{answer} {tag}").count() == 0, tag
+    on_top = """() => {
+        const box = document.querySelector('#vote-tie').getBoundingClientRect();
+        const found = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+        return !!found.closest('#vote-tie');
+    }"""
+    page.locator("#vote-tie").scroll_into_view_if_needed()
+    page.evaluate("window.scrollBy(0, 250)")
+    assert page.evaluate(on_top)
+    width = "document.documentElement.scrollWidth <= window.innerWidth"
+    assert page.evaluate(width), "a long word widens the page"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Any, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = visit(color_scheme=scheme, reduced_motion="reduce")
+
+    def serious() -> list[str]:
+        found = axe.Axe().run(page).response["violations"]
+        return [
+            f"{violation['id']}: {node['html'][:160]}"
+            for violation in found
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
+
+    assert serious() == []
+    compare(page, "plain-one", "plain-two")
+    page.click("#vote-tie")
+    page.wait_for_selector("#reveal .reveal-card")
+    assert serious() == []
+
+
+def test_status_is_one_polite_region_and_answers_are_silent(visit: Any) -> None:
+    page = visit()
+    live = page.locator("[aria-live=polite]:visible, [role=log], [role=alert]:visible")
+    assert live.count() == 1
+    assert live.get_attribute("role") == "status"
+
+
+def test_after_the_vote_more_may_be_said_and_taken_back(visit: Any, arena: PageServer) -> None:
+    page = visit()
+    compare(page, "plain-one", "plain-two")
+    page.click("#answer-b [data-act=again]")
+    page.wait_for_selector("#answer-b .is-done")
+    page.wait_for_selector(CAN_VOTE)
+    page.click("#vote-a")
+    page.wait_for_selector("#details")
+    battle = re.search(r"battle=(\w+)", page.url)[1]
+    page.click("#details button")
+    page.get_by_label("much").check()
+    page.get_by_label("incorrect").check()
+    page.fill("#comment textarea", "B is wrong.")
+    page.click("#save-details")
+    page.wait_for_selector(".status-line:has-text('Saved.')")
+    (vote,) = arena.store.votes_of(battle)
+    assert (vote.judgement.strength, vote.judgement.reasons) == ("much", ("incorrect",))
+    assert vote.judgement.comment == "B is wrong."
+    page.click("#undo")
+    page.wait_for_selector("#vote-b:not([disabled])")
+    assert arena.store.votes_of(battle) == []
+    page.get_by_role("tab").nth(2).click()
+    page.wait_for_selector(f"#history a[href*='{battle}']")
+    page.get_by_role("tab").nth(1).click()
+    page.wait_for_selector("#leaderboard :is(table, .nothing)")
+    page.click("#export")
+    page.wait_for_selector("#export-outcome .status-line.good")
+    (folder,) = (arena.config.home / "exports").iterdir()
+    assert (folder / "README.md").exists()
+
+
+def test_three_answers_are_ranked_and_gone_on_from(visit: Any, arena: PageServer) -> None:
+    page = visit()
+    compare(page, "plain-one", "plain-two", "plain-three")
+    assert page.locator("#vote-a").count() == 0
+    for letter, rank in (("a", "2"), ("b", "3"), ("c", "1")):
+        page.click(f"#rank-{letter} input")
+        page.get_by_role("option", name=rank, exact=True).click()
+    page.click("#save-ranking")
+    page.wait_for_selector(".status-line.good")
+    battle = re.search(r"battle=(\w+)", page.url)[1]
+    (vote,) = arena.store.votes_of(battle)
+    assert vote.judgement.ranking == (2, 3, 1)
+    page.get_by_label("goes on from answer C").check()
+    page.fill("#prompt textarea", "Go on.")
+    page.click("#send")
+    page.wait_for_selector("#answer-a .said")
+    page.wait_for_selector(CAN_VOTE)
+    token = re.search(r"t=([\w-]+)", page.url)[1]
+    turns = arena.store.load_battle(battle, token=token).turns
+    assert [turn.prompt for turn in turns] == ["Say something.", "Go on."]
+    assert turns[1].shared_side == 2
+
+
+def test_page_speaks_the_browsers_language(visit: Any) -> None:
+    page = visit(locale="de-DE")
+    page.wait_for_selector("#send:has-text('Senden')")
+    page.wait_for_function("document.documentElement.lang === 'de'")
+    assert "Zwei Modelle antworten" in page.inner_text("#empty")
