@@ -22,9 +22,10 @@ import peft
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from serving.accounts import EngineLimits
 from serving.adapters import Adapter, read_adapter
 from serving.efficiency import measure_bandwidth, weight_bytes
-from serving.engine import Engine, EngineLimits
+from serving.engine import Engine
 from serving.request import EngineRequest
 
 SHAPES = {

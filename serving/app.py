@@ -52,12 +52,6 @@ def create_app(registry: Registry, config: ServeConfig) -> FastAPI:
     for module in modules:
         app.include_router(module.router)
     # The same routes below each model's own URL, for clients that know one model per server.
-    app.add_api_route(
-        "/models/{model:path}/health",
-        routes_models.health,
-        methods=["GET"],
-        include_in_schema=False,
-    )
     for module in modules:
         app.include_router(module.router, prefix="/models/{model:path}", include_in_schema=False)
     app.add_api_route(

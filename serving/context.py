@@ -5,6 +5,7 @@ Knows the application's state; does not know any route.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from serving.validation import Job, input_limit
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 VERSION = "3.3.6-dev0"
+LONG_TEXT = 20_000
 
 
 @dataclass
@@ -132,6 +134,13 @@ async def read_body(request: Request, parse: Callable[[Any], T]) -> T:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "body"
         raise Problem(422, "validation", f"{place}: {first['msg']}", param=place) from error
+
+
+async def beside_loop(num_characters: int, work: Callable[[], T]) -> T:
+    """Do `work` that grows with a text: in a thread when long, so that no stream waits for it."""
+    if num_characters > LONG_TEXT:
+        return await asyncio.to_thread(work)
+    return work()
 
 
 def body_schema(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import time
 
 import torch
 
-from serving.engine import Engine, StepTimes
+from serving.accounts import StepTimes
+from serving.engine import Engine
 
 REPEATS = 3
 MOST_BYTES = 512 * 2**20

@@ -9,69 +9,28 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedModel
 
 from serving import attention
+from serving.accounts import EngineLimits, EngineStats
 from serving.adapters import Adapter
 from serving.batch import Row, StepPlan, plan_step
-from serving.errors import EngineFailure, ModelLoadError, OutOfMemoryFailure
+from serving.errors import EngineFailure, ModelLoadError
 from serving.kv import KVPool
-from serving.lora import LoraBank, PreparedBank
-from serving.prefix import KVPrefix, prefix_layers, prompt_layers
+from serving.lora import PreparedBank
 from serving.prefix_cache import PrefixCache
-from serving.request import EngineRequest, FailureEvent, FinishReason, PrefillEvent, TokenEvent
+from serving.request import (
+    EngineRequest,
+    FailureEvent,
+    FinishReason,
+    PrefillEvent,
+    TokenEvent,
+    as_failure,
+)
 from serving.sampling import Choice, Sampler, choose
-
-
-@dataclass(frozen=True)
-class EngineLimits:
-    """Bounds of one engine. `kv_tokens` lines of keys and values are the memory budget."""
-
-    max_rows: int = 32
-    kv_tokens: int = 65_536
-    max_total_tokens: int = 2_048
-    prefill_chunk: int = 256
-    prefix_cache_tokens: int = 0
-
-
-@dataclass
-class StepTimes:
-    """Seconds of decode steps by number of rows, apart for steps with and without tuned rows."""
-
-    plain: dict[int, tuple[int, float]] = field(default_factory=dict)
-    tuned: dict[int, tuple[int, float]] = field(default_factory=dict)
-
-    def note(self, num_rows: int, seconds: float, *, tuned: bool) -> None:
-        """Add one step."""
-        table = self.tuned if tuned else self.plain
-        count, total = table.get(num_rows, (0, 0.0))
-        table[num_rows] = (count + 1, total + seconds)
-
-
-@dataclass
-class EngineStats:
-    """Counts since start; read by the metrics without a lock (ints are replaced whole)."""
-
-    steps: int = 0
-    decode_tokens: int = 0
-    prefill_tokens: int = 0
-    rows_finished: int = 0
-    rows_cancelled: int = 0
-    rows_failed: int = 0
-    max_rows_together: int = 0
-    times: StepTimes = field(default_factory=StepTimes)
-
-
-@dataclass
-class LoadedAdapter:
-    """An adapter an engine can run: its linear deltas sit in the bank, its prefix is here."""
-
-    adapter: Adapter
-    prefix: KVPrefix | None
-    num_running: int = field(default=0)
+from serving.shelf import AdapterShelf, LoadedAdapter
 
 
 class Engine:
@@ -85,12 +44,12 @@ class Engine:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.stats = EngineStats()
-        self.bank = LoraBank(model)
         self.rows: list[Row] = []
         self.waiting: deque[EngineRequest] = deque()
-        self._adapters: dict[str, LoadedAdapter] = {}
         self._state = attention.install(model)
         self.pool = self._learn_geometry()
+        self.shelf = AdapterShelf(model, self._state, self.pool)
+        self.bank = self.shelf.bank
         self.cache = PrefixCache(limits.prefix_cache_tokens)
 
     # --- requests -------------------------------------------------------------------------
@@ -140,45 +99,17 @@ class Engine:
 
     def prepare_adapters(self, adapters: Sequence[Adapter]) -> PreparedBank:
         """Check and stack the adapters to be in use from now on; safe beside running steps."""
-        for adapter in adapters:
-            self.bank.check(adapter)
-        return self.bank.prepare([a for a in adapters if a.deltas])
+        return self.shelf.prepare(adapters)
 
     def install_adapters(self, adapters: Sequence[Adapter], prepared: PreparedBank) -> None:
         """Swap the set of adapters; ones that rows still run on must be among them."""
-        loaded: dict[str, LoadedAdapter] = {}
-        for adapter in adapters:
-            old = self._adapters.get(adapter.name)
-            loaded[adapter.name] = old or LoadedAdapter(adapter, self._make_prefix(adapter))
-        gone = [a for a in self._adapters.values() if a.num_running]
-        assert all(a.adapter.name in loaded for a in gone), "a running adapter cannot go"
-        self.bank.install(prepared)
-        self._adapters = loaded
-        self.cache.forget({None, *loaded})
-
-    @property
-    def adapters(self) -> list[Adapter]:
-        """The adapters now installed."""
-        return [loaded.adapter for loaded in self._adapters.values()]
+        self.shelf.install(adapters, prepared)
+        self.cache.forget({None, *(adapter.name for adapter in adapters)})
 
     def running_adapters(self) -> set[str]:
         """Keys of the adapters that rows, running or waiting, use."""
         waiting = {request.adapter for request in self.waiting if request.adapter is not None}
-        return (waiting & self._adapters.keys()) | {
-            key for key, loaded in self._adapters.items() if loaded.num_running
-        }
-
-    def num_virtual(self, key: str | None) -> int:
-        """Virtual tokens that stand before every prompt of this adapter."""
-        loaded = self._adapters.get(key) if key is not None else None
-        return loaded.prefix.num_tokens if loaded and loaded.prefix else 0
-
-    def _make_prefix(self, adapter: Adapter) -> KVPrefix | None:
-        if adapter.prefix is not None:
-            return prefix_layers(adapter, self.pool.shapes, self.dtype, self.device)
-        if adapter.prompt is not None:
-            return prompt_layers(adapter, self.model, self._state, self.pool)
-        return None
+        return {key for key in waiting if key in self.shelf} | self.shelf.running
 
     # --- one step -------------------------------------------------------------------------
 
@@ -212,30 +143,28 @@ class Engine:
     def _admit(self) -> None:
         while self.waiting and len(self.rows) < self.limits.max_rows:
             request = self.waiting[0]
-            if request.adapter is not None and request.adapter not in self._adapters:
+            if request.adapter not in self.shelf:
                 self.waiting.popleft()
                 request.sink(FailureEvent(EngineFailure("the adapter was unloaded meanwhile")))
                 continue
-            loaded = self._adapters[request.adapter] if request.adapter is not None else None
-            prefix = loaded.prefix if loaded else None
-            virtual = prefix.num_tokens if prefix else 0
-            need = virtual + len(request.prompt) + request.max_new_tokens
+            loaded = self.shelf.get(request.adapter)
+            need = len(request.prompt) + request.max_new_tokens
+            need += loaded.num_virtual if loaded is not None else 0
             capacity = max([need, *(row.capacity for row in self.rows)])
             if self.rows and not self.pool.fits(len(self.rows) + 1, capacity):
                 return  # It waits for memory; rows that finish give it back.
             self.waiting.popleft()
             try:
                 self.pool.reserve(len(self.rows) + 1, capacity)
-                self._join(request, loaded, virtual, need)
+                self._join(request, loaded, need)
             except (RuntimeError, MemoryError) as error:
                 self.stats.rows_failed += 1
                 request.sink(FailureEvent(as_failure(error)))
 
-    def _join(
-        self, request: EngineRequest, loaded: LoadedAdapter | None, virtual: int, need: int
-    ) -> None:
+    def _join(self, request: EngineRequest, loaded: LoadedAdapter | None, need: int) -> None:
         """Make a row of a request: virtual tokens and a remembered beginning go in at once."""
         slot, known = len(self.rows), 0
+        virtual = loaded.num_virtual if loaded is not None else 0
         if loaded is not None and loaded.prefix is not None:
             self.pool.write_prefix(slot, loaded.prefix.layers)
         if not request.prompt_logprobs:
@@ -365,15 +294,6 @@ class Engine:
         self.rows.pop()
 
     def _release(self, row: Row) -> None:
-        if row.request.adapter is not None:
-            self._adapters[row.request.adapter].num_running -= 1
-
-
-def as_failure(error: Exception) -> EngineFailure:
-    """The error a request is answered with; out of memory is told apart."""
-    if isinstance(error, EngineFailure):
-        return error
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
-        return OutOfMemoryFailure(text)
-    return EngineFailure(text)
+        loaded = self.shelf.get(row.request.adapter)
+        if loaded is not None:
+            loaded.num_running -= 1

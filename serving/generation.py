@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from serving.detokenize import Detokenizer, StopFinder
@@ -247,3 +247,19 @@ class Completion:
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+
+def cancel_all(running: Sequence[Completion]) -> None:
+    """Give all rows up."""
+    for completion in running:
+        completion.cancel()
+
+
+async def run_all(running: Sequence[Completion]) -> None:
+    """Run completions side by side; the first failure cancels the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for completion in running:
+                group.create_task(completion.run())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

@@ -15,8 +15,9 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from serving.accounts import EngineLimits
 from serving.config import Limits, ServeConfig
-from serving.engine import Engine, EngineLimits
+from serving.engine import Engine
 from serving.errors import ModelLoadError
 
 FALLBACK_TOTAL_TOKENS = 4_096

@@ -58,7 +58,7 @@ class ServedModel:
     @property
     def max_total_tokens(self) -> int:
         """Prompt and answer together; virtual tokens take their places off."""
-        return self.engine.limits.max_total_tokens - self.engine.num_virtual(self.adapter)
+        return self.engine.limits.max_total_tokens - self.engine.shelf.num_virtual(self.adapter)
 
 
 class Registry:
@@ -218,7 +218,7 @@ class Registry:
     def _try_change(self, engine: Engine, add: Adapter | None) -> bool:
         wanted = {m.adapter for m in self._models.values() if m.engine is engine}
         installed, running = self.worker.call(
-            lambda: (engine.adapters, engine.running_adapters())
+            lambda: (engine.shelf.adapters, engine.running_adapters())
         ).result()
         keep = [a for a in installed if a.name in wanted or a.name in running]
         adapters = [*keep, *([add] if add is not None else [])]

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import torch
 
+from serving.errors import EngineFailure, OutOfMemoryFailure
 from serving.sampling import Choice, SamplingParams
 
 
@@ -73,3 +74,13 @@ class EngineRequest:
     def cancel(self) -> None:
         """Ask the engine to drop the request; it leaves before the next step, without an event."""
         self.cancelled.set()
+
+
+def as_failure(error: Exception) -> EngineFailure:
+    """The error a request is answered with; out of memory is told apart."""
+    if isinstance(error, EngineFailure):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
+        return OutOfMemoryFailure(text)
+    return EngineFailure(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -10,8 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.sse import KEEPALIVE_COMMENT
 
-from serving.context import Server, body_schema, model_headers, read_body, server_of
-from serving.generation import Completion, Piece, TokenText
+from serving.context import Server, beside_loop, body_schema, model_headers, read_body, server_of
+from serving.generation import Completion, Piece, TokenText, cancel_all, run_all
 from serving.problems import from_exception
 from serving.registry import ServedModel
 from serving.schema import GenerateParameters, GenerateRequest
@@ -34,7 +33,7 @@ async def generate(request: Request) -> Response:
 async def generate_stream(request: Request) -> Response:
     """Complete a text, one event per token."""
     body = await read_body(request, GenerateRequest.read)
-    return stream(request, body, model_name(request, body.parameters))
+    return await stream(request, body, model_name(request, body.parameters))
 
 
 @router.post("/", openapi_extra=BODY)
@@ -45,7 +44,7 @@ async def compatible(request: Request) -> Response:
         body.parameters.return_full_text = True
     name = model_name(request, body.parameters)
     if body.stream:
-        return stream(request, body, name)
+        return await stream(request, body, name)
     content, headers = await answer(request, body, name)
     return JSONResponse([content], headers=headers)
 
@@ -63,16 +62,14 @@ async def answer(
     model = server.registry.resolve(name)
     parameters = body.parameters
     best_of = check_best_of(parameters, server.config.limits)
-    completions = [server.complete(checked_job(server, model, body)) for _ in range(best_of)]
-
-    def cancel() -> None:
-        for completion in completions:
-            completion.cancel()
-
+    jobs = await beside_loop(
+        len(body.inputs), lambda: [checked_job(server, model, body) for _ in range(best_of)]
+    )
+    completions = [server.complete(job) for job in jobs]
     server.admission.check()
     with server.admission:
-        async with cancel_on_disconnect(request, cancel):
-            await asyncio.gather(*(completion.run() for completion in completions))
+        async with cancel_on_disconnect(request, lambda: cancel_all(completions)):
+            await run_all(completions)
     ranked = sorted(completions, key=lambda c: c.mean_logprob, reverse=True)
     return generate_response(server, body, model, ranked)
 
@@ -152,13 +149,14 @@ def time_headers(completion: Completion) -> dict[str, str]:
     }
 
 
-def stream(request: Request, body: GenerateRequest, name: str | None) -> Response:
+async def stream(request: Request, body: GenerateRequest, name: str | None) -> Response:
     """Check everything before the first byte, then answer with events."""
     server = server_of(request)
     check_stream(body.parameters)
     check_best_of(body.parameters, server.config.limits)
     model = server.registry.resolve(name)
-    completion = server.complete(checked_job(server, model, body))
+    job = await beside_loop(len(body.inputs), lambda: checked_job(server, model, body))
+    completion = server.complete(job)
     server.admission.check()  # Before the first byte: a full queue is a real 429.
 
     async def events() -> AsyncIterator[bytes]:

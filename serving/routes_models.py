@@ -27,7 +27,8 @@ router = APIRouter(tags=["About the server"])
 @router.get("/health")
 @router.get("/ping")
 async def health(request: Request) -> Response:
-    """200 while the engine's thread runs."""
+    """200 while the engine's thread runs; a model's own URL: while it is served."""
+    server_of(request).registry.resolve(request.path_params.get("model"))
     if not server_of(request).registry.worker.is_alive:
         raise Problem(503, "healthcheck", "unhealthy")
     return Response(status_code=200)

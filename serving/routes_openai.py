@@ -13,6 +13,7 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from serving.chat import chat_job
 from serving.context import (
     Server,
+    beside_loop,
     body_schema,
     model_headers,
     read_body,
@@ -43,12 +44,15 @@ class Chat:
     completion: Completion
 
     @classmethod
-    def start(cls, request: Request, body: ChatRequest) -> Chat:
+    async def start(cls, request: Request, body: ChatRequest) -> Chat:
         """Check the request; Problem when it cannot be answered."""
         server, openai = server_of(request), speaks_openai(request)
         model = resolve(request, server, body)
         tools = plan_tools(body)
-        job = chat_job(server, model, body, openai=openai, tools=tools)
+        size = sum(len(str(message.content)) for message in body.messages)
+        job = await beside_loop(
+            size, lambda: chat_job(server, model, body, openai=openai, tools=tools)
+        )
         identity = Identity(model, openai, "chatcmpl")
         return cls(server, body, identity, tools, server.complete(job))
 
@@ -75,7 +79,7 @@ class Chat:
 async def chat_completions(request: Request) -> Response:
     """Answer a chat, whole or as a stream of chunks."""
     body = await read_body(request, ChatRequest.model_validate)
-    chat = Chat.start(request, body)
+    chat = await Chat.start(request, body)
     chat.server.admission.check()
     headers = model_headers(chat.identity.model)
     if body.stream:

@@ -13,13 +13,14 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from serving.chat import render_chat
 from serving.context import (
     Server,
+    beside_loop,
     body_schema,
     model_headers,
     read_body,
     server_of,
     speaks_openai,
 )
-from serving.generation import Completion, Piece
+from serving.generation import Completion, Piece, cancel_all, run_all
 from serving.openai_forms import Identity, stream_error, usage_of
 from serving.problems import Problem, invalid
 from serving.registry import ServedModel
@@ -27,7 +28,7 @@ from serving.routes_generate import model_name
 from serving.routes_openai import resolve
 from serving.schema import ChatRequest, CompletionRequest, GenerateRequest
 from serving.sse import DONE, cancel_on_disconnect, frame, stream_response
-from serving.validation import encode, openai_job
+from serving.validation import Job, encode, openai_job
 
 router = APIRouter(tags=["Text"])
 
@@ -38,16 +39,14 @@ async def completions(request: Request) -> Response:
     body = await read_body(request, CompletionRequest.model_validate)
     server, openai = server_of(request), speaks_openai(request)
     model = resolve(request, server, body)
-    jobs = [
-        openai_job(
-            model,
-            encode(model.tokenizer, prompt),
-            body,
-            server.config.limits,
-            keep_stop=not openai,
-        )
-        for prompt in checked_prompts(server, body)
-    ]
+    prompts = checked_prompts(server, body)
+
+    def make_jobs() -> list[Job]:
+        limits = server.config.limits
+        ids = [encode(model.tokenizer, prompt) for prompt in prompts]
+        return [openai_job(model, i, body, limits, keep_stop=not openai) for i in ids]
+
+    jobs = await beside_loop(sum(map(len, prompts)), make_jobs)
     running = [server.complete(job) for job in jobs]
     server.admission.check()
     identity = Identity(model, openai, "cmpl")
@@ -89,22 +88,6 @@ def checked_prompts(server: Server, body: CompletionRequest) -> list[str]:
             f"Number of prompts exceeds the maximum allowed batch size of {most}",
         )
     return prompts
-
-
-def cancel_all(running: Sequence[Completion]) -> None:
-    """Give all rows up."""
-    for completion in running:
-        completion.cancel()
-
-
-async def run_all(running: Sequence[Completion]) -> None:
-    """Run completions side by side; the first failure cancels the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for completion in running:
-                group.create_task(completion.run())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
 
 
 async def completion_stream(

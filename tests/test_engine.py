@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from serving.accounts import EngineLimits
 from serving.adapters import read_adapter
-from serving.engine import Engine, EngineLimits
-from serving.errors import EngineFailure, ModelLoadError
+from serving.engine import Engine
+from serving.errors import EngineFailure, ModelLoadError, OutOfMemoryFailure
 from serving.request import (
     EngineRequest,
     Event,
@@ -346,10 +347,48 @@ def test_an_input_gain_on_a_joined_layer_takes_the_group_apart(tmp_path: Path) -
     folder = tmp_path / "gated"
     tiny.save_adapter("llama", setup.base, folder, "ia3", feedforward=["k_proj", "up_proj"])
     setup.folders["gated"] = folder
-    adapters = [*engine.adapters, read_adapter(folder, "gated")]
+    adapters = [*engine.shelf.adapters, read_adapter(folder, "gated")]
     engine.install_adapters(adapters, engine.prepare_adapters(adapters))
     collected = [submit(engine, prompt, name)[1] for name in setup.folders]
     run(engine)
     assert [c.tokens for c in collected] == [setup.truth(name, prompt) for name in setup.folders]
     truth = setup.truth("lora", prompt)
     assert running.tokens[: len(truth)] == truth
+
+
+def test_a_request_that_finds_no_memory_is_answered_alone(
+    setups: dict[str, Setup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = setups["llama"]
+    engine = setup.engine
+    prompt = tiny.prompts(1, seed=31)[0]
+    _, fits = submit(engine, prompt)
+    engine.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.pool, "reserve", lambda *_: torch.empty(1 << 60))
+        _, too_big = submit(engine, prompt, "lora")
+        engine.step()
+    (event,) = too_big.events
+    assert isinstance(event, FailureEvent)
+    assert isinstance(event.error, OutOfMemoryFailure)
+    _, later = submit(engine, prompt, "lora")
+    run(engine)
+    assert fits.tokens == setup.truth(None, prompt)
+    assert later.tokens == setup.truth("lora", prompt)
+
+
+def test_bf16_runs_near_transformers(tmp_path: Path) -> None:
+    base = tiny.save_checkpoint("llama", tmp_path / "base")
+    prompt = tiny.long_prompt(20)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        truth = torch.log_softmax(model(torch.tensor([prompt])).logits[0].float(), -1)
+    engine = Engine(model, EngineLimits(max_total_tokens=64))
+    _, got = submit(engine, prompt, count=1, prompt_logprobs=True)
+    run(engine)
+    first, last = got.events
+    assert isinstance(first, PrefillEvent)
+    assert isinstance(last, TokenEvent)
+    known = truth[:-1].gather(1, torch.tensor([prompt[1:]]).T)[:, 0]
+    torch.testing.assert_close(torch.tensor(first.logprobs[1:]), known, atol=0.15, rtol=0.02)
+    assert last.choice.logprob == pytest.approx(float(truth[-1, last.choice.token]), abs=0.15)

@@ -105,7 +105,10 @@ def test_what_cannot_be_applied_is_refused_by_name(
         with pytest.raises((ServingError, VariantError), match=reason):
             registry.load(name, tmp_path / name)
     assert registry.names == ["base", "full", "lora", "prefix"]
-    assert {a.name.partition("#")[0] for a in registry.base.engine.adapters} == {"lora", "prefix"}
+    assert {a.name.partition("#")[0] for a in registry.base.engine.shelf.adapters} == {
+        "lora",
+        "prefix",
+    }
 
 
 def test_names_that_are_taken_or_mean_the_base(registry: Registry, tiny_home: Path) -> None:
@@ -121,7 +124,7 @@ def test_unloading_frees_the_engine_and_the_stack(registry: Registry) -> None:
     registry.unload("full")
     assert list(registry.engines) == ["base"]
     registry.unload("lora")
-    assert [a.name.partition("#")[0] for a in registry.base.engine.adapters] == ["prefix"]
+    assert [a.name.partition("#")[0] for a in registry.base.engine.shelf.adapters] == ["prefix"]
     assert registry.base.engine.bank.adapters == []
 
 

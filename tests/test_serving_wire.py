@@ -20,6 +20,7 @@ from huggingface_hub import InferenceClient
 from serving_fixtures import tiny_config
 
 from serving.app import ServerThread
+from serving.config import Limits
 from serving.watch import Watcher
 
 PROMPT = "the river sings under"
@@ -253,7 +254,8 @@ def test_each_model_has_its_own_url(tiny_server: ServerThread, tiny_home: Path) 
     assert info["model_id"] == "prefix"
     assert info["max_total_tokens"] == 512 - 5
     assert httpx.get(f"{tiny_server.url}/models/prefix/health").status_code == 200
-    assert httpx.get(f"{tiny_server.url}/models/nobody/info").status_code == 404
+    for path in ("info", "health"):
+        assert httpx.get(f"{tiny_server.url}/models/nobody/{path}").status_code == 404
     assert post(tiny_server, "models/nobody", {"inputs": "a"}).status_code == 404
 
 
@@ -457,6 +459,43 @@ def test_errors_in_a_stream_end_it_with_a_frame(tiny_home: Path) -> None:
         assert done == "[DONE]"
         assert event["error"]["http_status_code"] == 503
         assert post(server, "generate", ask).status_code == 503
+
+
+def test_a_deadline_ends_a_request_with_an_error(tiny_home: Path) -> None:
+    limits = Limits(deadline_seconds=0.3)
+    with ServerThread(tiny_config(tiny_home, limits=limits)) as server:
+        assert server.registry is not None
+        engine = server.registry.base.engine
+        step = engine.step
+
+        def slow_step() -> None:
+            time.sleep(0.05)
+            step()
+
+        engine.step = slow_step  # type: ignore[method-assign]
+        ask = {"inputs": PROMPT, "parameters": {"max_new_tokens": 400, "top_k": 300, "seed": 2}}
+        reply = post(server, "generate", ask)
+        assert reply.status_code == 424
+        assert "the deadline of 0.3 s passed after" in reply.json()["error"]
+        *tokens, last = frames(post(server, "generate_stream", ask))
+        assert all("token" in event for event in tokens)
+        assert last["error_type"] == "generation"
+        assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_a_very_long_text_is_refused_and_holds_nobody_up(tiny_server: ServerThread) -> None:
+    for body, route in (
+        ({"inputs": "the river " * 40_000}, "generate"),
+        ({"inputs": "the river " * 40_000}, "generate_stream"),
+        ({"model": "lora", "prompt": "the river " * 40_000}, "v1/completions"),
+        (
+            {"model": "lora", "messages": [{"role": "user", "content": "a river " * 40_000}]},
+            "v1/chat/completions",
+        ),
+    ):
+        reply = post(tiny_server, route, body)
+        assert reply.status_code == 422
+        assert "tokens" in reply.json()["error"]
 
 
 def test_asyncio_clients_side_by_side_do_not_mix(
