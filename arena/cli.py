@@ -218,7 +218,7 @@ def tune_variant(
         typer.Option("--data", help="starter, a file, a folder or a hub id (repeat)."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="full, lora, prefix, prompt or ia3.")
+        str | None, typer.Option("--method", help="full, lora, qlora, prefix, prompt or ia3.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the variant.")] = None,
     config: Annotated[

@@ -294,6 +294,16 @@ def test_nan_stops_with_step_and_rows_and_leaves_nothing(tmp_path: Path, tiny_da
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_qlora_is_refused_with_a_reason_where_it_cannot_run(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(
+        TuningError, match=r"method qlora: .* needs a CUDA GPU .* use --method lora"
+    ):
+        tune(TuningConfig(base="b", data=("d",), name="v", method="qlora", home=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

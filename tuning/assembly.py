@@ -36,7 +36,12 @@ def load_base(config: TuningConfig, prepared: Prepared, precision: str) -> tuple
         prepared.folder,
         dtype=torch.bfloat16 if keep_half else torch.float32,
         attention=pick_attention(longest),
+        four_bit=config.method == "qlora",
     )
+    if config.method == "qlora":
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return model, stored
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tuning.errors import TuningError
 
-METHODS = ("full", "lora", "prefix", "prompt", "ia3")
+METHODS = ("full", "lora", "qlora", "prefix", "prompt", "ia3")
 SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("auto", "bf16", "fp32")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -164,7 +164,9 @@ class TuningConfig:
     @property
     def kind(self) -> str:
         """Kind of the variant this run makes (contract 1)."""
-        return "dora" if self.method == "lora" and self.lora.dora else self.method
+        if self.method in ("lora", "qlora"):
+            return "dora" if self.lora.dora else "lora"
+        return self.method
 
     @property
     def folder(self) -> Path:

@@ -5,6 +5,7 @@ Knows PEFT and the learning rates that suit each method; knows nothing of data f
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,24 @@ def default_learning_rate(method: str, hidden_size: int) -> float:
     times as much; virtual tokens and IA3 vectors are few and take large steps at any width.
     """
     full = 2e-5 * 4096 / hidden_size
-    return {"full": full, "lora": 10 * full, "prefix": 2e-2, "prompt": 3e-2, "ia3": 2e-2}[method]
+    low_rank = {"lora": 10 * full, "qlora": 10 * full}
+    return {"full": full, **low_rank, "prefix": 2e-2, "prompt": 3e-2, "ia3": 2e-2}[method]
+
+
+def check_method(method: str) -> None:
+    """Refuse a method that this machine cannot run, before anything is read."""
+    if method != "qlora":
+        return
+    missing = []
+    if not torch.cuda.is_available():
+        missing.append("a CUDA GPU")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        missing.append("the package bitsandbytes")
+    if missing:
+        raise MethodError(
+            f"method qlora: its 4-bit base needs {' and '.join(missing)}, not found here; use "
+            "--method lora"
+        )
 
 
 def pick_precision(precision: str) -> str:
@@ -45,9 +63,21 @@ def pick_precision(precision: str) -> str:
     return "bf16" if native else "fp32"
 
 
-def load_model(folder: Path, *, dtype: torch.dtype, attention: str) -> Any:
-    """Load a causal model from `folder` (safetensors only, no code of its own)."""
-    from transformers import AutoModelForCausalLM
+def load_model(folder: Path, *, dtype: torch.dtype, attention: str, four_bit: bool = False) -> Any:
+    """Load a causal model from `folder` (safetensors only, no code of its own).
+
+    `four_bit` quantises its layers to NF4 for QLoRA (CUDA and bitsandbytes only).
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    extra: dict[str, Any] = {}
+    if four_bit:
+        extra["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
 
     try:
         return AutoModelForCausalLM.from_pretrained(
@@ -57,6 +87,7 @@ def load_model(folder: Path, *, dtype: torch.dtype, attention: str) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **extra,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -82,7 +113,7 @@ def build_model(config: TuningConfig, model: Any, rows: Sequence[TokenRow]) -> A
     try:
         tuned = get_peft_model(model, peft_config)
     except ValueError as error:
-        if config.method == "lora" and "target" in str(error).lower():
+        if config.method in ("lora", "qlora") and "target" in str(error).lower():
             raise MethodError(
                 f"lora.target_modules: {', '.join(config.lora.target_modules)} not found in the "
                 f"model; it has {', '.join(linear_modules(model))}, or use all-linear"
@@ -118,7 +149,7 @@ def _peft_config(config: TuningConfig, model: Any) -> Any:
     import peft
 
     common: dict[str, Any] = {"task_type": "CAUSAL_LM", "base_model_name_or_path": config.base}
-    if config.method == "lora":
+    if config.method in ("lora", "qlora"):
         _check_targets(config.lora.target_modules, model)
         targets: Any = list(config.lora.target_modules)
         return peft.LoraConfig(

@@ -31,6 +31,7 @@ from tuning.errors import TuningError
 from tuning.generate import greedy_answers
 from tuning.methods import (
     build_model,
+    check_method,
     count_parameters,
     default_learning_rate,
     pick_precision,
@@ -74,6 +75,7 @@ def tune(
     started = time.monotonic()
     quiet_libraries()
     out = console or Console(quiet=True)
+    check_method(config.method)
     check_home(config)
     prepared = prepare(config)
     folder = run_folder(config, prepared)
