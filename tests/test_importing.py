@@ -76,7 +76,7 @@ def test_raw_there_and_back_gives_the_same_bytes(busy: Hand, tmp_path: Path) -> 
     assert (done.num_new, done.num_known) == (5, 0)
     back = export_to(second, tmp_path / "two", "raw")
     assert (back / "battles.jsonl").read_bytes() == (first / "battles.jsonl").read_bytes()
-    assert (back / "MANIFEST.json").read_bytes().replace(b"two", b"one")
+    assert (back / "MANIFEST.json").read_bytes() == (first / "MANIFEST.json").read_bytes()
     for name, filters in (("trl", {}), ("kto", {}), ("lmsys", {})):
         rows = [
             (export_to(store, tmp_path / f"{i}{name}", name, **filters) / "train.jsonl").read_text()
