@@ -58,9 +58,17 @@ class NewVote(_Body):
 def api_router(stage: Stage) -> APIRouter:
     """The routes under `/api`."""
     router = APIRouter(prefix="/api")
+    _add_talk(router, stage)
+    _add_votes(router, stage)
+    return router
 
-    async def access(request: Request, battle_id: str, token: str | None) -> Access:
-        return Access(await _voter(stage, request), battle_id, token)
+
+async def _access(stage: Stage, request: Request, battle_id: str, token: str | None) -> Access:
+    return Access(await _voter(stage, request), battle_id, token)
+
+
+def _add_talk(router: APIRouter, stage: Stage) -> None:
+    """Start a battle, see it, follow its answers, ask on, stop."""
 
     @router.post("/battles", status_code=201)
     async def start(body: NewBattle, request: Request) -> dict[str, str]:
@@ -75,13 +83,15 @@ def api_router(stage: Stage) -> APIRouter:
     async def show(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        return scene_json(await stage.scene(await access(request, battle_id, x_battle_token)))
+        return scene_json(
+            await stage.scene(await _access(stage, request, battle_id, x_battle_token))
+        )
 
     @router.get("/battles/{battle_id}/events")
     async def watch(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> StreamingResponse:
-        allowed = await access(request, battle_id, x_battle_token)
+        allowed = await _access(stage, request, battle_id, x_battle_token)
         await stage.scene(allowed)  # refuses strangers before the stream begins
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(
@@ -92,7 +102,7 @@ def api_router(stage: Stage) -> APIRouter:
     async def go_on(
         battle_id: str, body: NextTurn, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        allowed = await access(request, battle_id, x_battle_token)
+        allowed = await _access(stage, request, battle_id, x_battle_token)
         shared = None if body.continue_from is None else SIDES.index(body.continue_from)
         await stage.next_turn(allowed, body.prompt, shared)
         return scene_json(await stage.scene(allowed))
@@ -101,15 +111,19 @@ def api_router(stage: Stage) -> APIRouter:
     async def stop(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        allowed = await access(request, battle_id, x_battle_token)
+        allowed = await _access(stage, request, battle_id, x_battle_token)
         await stage.stop(allowed)
         return scene_json(await stage.scene(allowed))
+
+
+def _add_votes(router: APIRouter, stage: Stage) -> None:
+    """Judge the last turn, and take that back."""
 
     @router.post("/battles/{battle_id}/votes", status_code=201)
     async def vote(
         battle_id: str, body: NewVote, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        allowed = await access(request, battle_id, x_battle_token)
+        allowed = await _access(stage, request, battle_id, x_battle_token)
         judgement = Judgement(
             winner=body.winner,
             ranking=tuple(body.ranking) if body.ranking is not None else None,
@@ -125,11 +139,9 @@ def api_router(stage: Stage) -> APIRouter:
     async def undo(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        allowed = await access(request, battle_id, x_battle_token)
+        allowed = await _access(stage, request, battle_id, x_battle_token)
         await stage.undo(allowed)
         return scene_json(await stage.scene(allowed))
-
-    return router
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from arena.errors import ArenaError
+from arena.models_cli import models_app, starter_app
 from arena.options import DEFAULT_HOME, Home, Json
 from arena.votes_cli import votes_app
 from serving.errors import ServingError
@@ -27,10 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: quick, the same in a terminal, a pipe and docs/cli.md
 )
-models_app = typer.Typer(
-    help="List, check, merge and remove variant folders.", no_args_is_help=True
-)
-starter_app = typer.Typer(help="Rebuild the embedded starter model.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(starter_app, name="starter")
 app.add_typer(votes_app)  # no name: its commands are commands of `arena`
@@ -70,20 +67,6 @@ def main() -> None:
     except typer.Abort:
         print("arena: stopped", file=sys.stderr)
         sys.exit(130)
-
-
-@starter_app.command("pretrain")
-def starter_pretrain(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run and its checkpoints.")],
-    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 81.0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
-    json_out: Json = False,
-) -> None:
-    """Pretrain the starter's base model on its generated corpus; the same command resumes."""
-    from tuning.starter.build import run_pretrain
-    from tuning.starter.recipe import PretrainConfig
-
-    run_pretrain(PretrainConfig(minutes=minutes, seed=seed), out, json_out=json_out)
 
 
 @app.command("up")
@@ -355,65 +338,6 @@ def eval_variants(
         markdown=markdown,
         json_out=json_out,
     )
-
-
-@models_app.command("list")
-def list_models(home: Home = DEFAULT_HOME, json_out: Json = False) -> None:
-    """Show the packaged models and the variants under home."""
-    from tuning.folder_commands import run_list
-
-    run_list(home, json_out=json_out)
-
-
-@models_app.command("verify")
-def verify_models(
-    names: Annotated[list[str], typer.Argument(help="Variants to check.")],
-    base: Annotated[str | None, typer.Option("--base", help="Check against this base.")] = None,
-    home: Home = DEFAULT_HOME,
-) -> None:
-    """Check hashes, tensors and base of variants."""
-    from tuning.folder_commands import run_verify
-
-    run_verify(names, home, base)
-
-
-@models_app.command("merge")
-def merge_model(
-    name: Annotated[str, typer.Argument(help="LoRA, DoRA or IA3 variant.")],
-    new_name: Annotated[
-        str | None, typer.Option("--as", help="Name of the merged one; default NAME-merged.")
-    ] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Base, if it is not found.")] = None,
-    home: Home = DEFAULT_HOME,
-) -> None:
-    """Write an adapter and its base as one full checkpoint."""
-    from tuning.folder_commands import run_merge
-
-    run_merge(name, home, new_name, base)
-
-
-@models_app.command("plot")
-def plot_models(
-    names: Annotated[list[str], typer.Argument(help="Variants to compare.")],
-    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("losses.png"),
-    home: Home = DEFAULT_HOME,
-) -> None:
-    """Draw the loss curves of several variants over each other."""
-    from tuning.folder_commands import run_plot
-
-    run_plot(names, home, out)
-
-
-@models_app.command("remove")
-def remove_model(
-    name: Annotated[str, typer.Argument(help="Variant to delete.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    home: Home = DEFAULT_HOME,
-) -> None:
-    """Delete a variant under home."""
-    from tuning.folder_commands import run_remove
-
-    run_remove(name, home, yes=yes)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("arena", "serving", "tuning")
 
 # What knows all three packages, and only inside the bodies of functions.
-COMMANDS = {"arena.cli", "arena.up"}
+COMMANDS = {"arena.cli", "arena.models_cli", "arena.up"}
 # What the page stands on: can be used, and tested, where no Gradio is.
 CORE = {
     "arena.battle",

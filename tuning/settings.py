@@ -17,9 +17,9 @@ from tuning.config import ConfigError, TuningConfig
 # Settings that suit the starter's size and instructions; measured in docs/tuning.md. They are
 # defaults only: a flag, a YAML key or a field given by the caller wins.
 STARTER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "full": {"epochs": 4, "max_minutes": 4.0, "batch_size": 64, "learning_rate": 1e-3},
-    "lora": {"epochs": 6, "max_minutes": 1.7, "batch_size": 64, "learning_rate": 4e-3},
-    "prefix": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 5e-2},
+    "full": {"epochs": 8, "max_minutes": 6.0, "batch_size": 32, "learning_rate": 5e-4},
+    "lora": {"epochs": 6, "max_minutes": 1.7, "batch_size": 32, "learning_rate": 4e-3},
+    "prefix": {"epochs": 12, "max_minutes": 4.7, "batch_size": 32, "learning_rate": 5e-2},
     "prompt": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 3e-2},
     "ia3": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 2e-2},
 }

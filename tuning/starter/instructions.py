@@ -26,7 +26,25 @@ from tuning.starter.stories import StoryFamily
 from tuning.starter.texts import NoteFamily, ReadingFamily, RepeatFamily, SentimentFamily
 
 HELDOUT_SHARE = 0.2
-ROWS_PER_FAMILY = 320
+# Rows for tuning: families that need the prompt's wording or its text get more than facts do.
+ROWS_PER_FAMILY = 200
+MORE_ROWS = {
+    "one word": 900,
+    "reading": 800,
+    "odd one out": 600,
+    "yes or no": 600,
+    "list": 500,
+    "story": 500,
+    "number order": 400,
+    "category": 400,
+    "repeat": 400,
+    "letters": 400,
+    "job": 400,
+    "continent": 300,
+    "language": 300,
+    "capital": 320,
+    "animal": 300,
+}
 ITEMS_PER_FAMILY = 48
 
 
@@ -134,7 +152,12 @@ def training_tasks(seed: int = 0) -> list[Task]:
     tasks = [
         task
         for family in families()
-        for task in family_tasks(family, heldout=False, count=ROWS_PER_FAMILY, rng=rng)
+        for task in family_tasks(
+            family,
+            heldout=False,
+            count=MORE_ROWS.get(family.name, ROWS_PER_FAMILY),
+            rng=rng,
+        )
     ]
     rng.shuffle(tasks)
     return tasks
