@@ -10,7 +10,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install arena test lint docs lock clean
+.PHONY: help install arena test lint docs screenshot lock clean
 
 bin := $(VENV)/bin
 done := $(VENV)/.done
@@ -46,6 +46,10 @@ lint: $(done)/lint ## Check style, format and types
 docs: $(done)/install ## Write docs/cli.md from the help texts, README's table from the scores
 	$(bin)/python tests/cli_reference.py
 	$(bin)/python tests/readme_table.py
+
+screenshot: $(done)/test ## Take README's picture of the page anew
+	@$(bin)/python tests/chromium.py
+	$(bin)/python tests/screenshot.py
 
 lock: $(done)/test $(done)/lint ## Write the versions in .venv to constraints.txt
 	@{ echo "# The versions that the tests ran with; 'make lock' writes this file."; \

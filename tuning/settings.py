@@ -14,12 +14,18 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tuning.config import ConfigError, TuningConfig
 
-# Settings that suit the starter's size and instructions; measured in docs/tuning.md. They are
-# defaults only: a flag, a YAML key or a field given by the caller wins.
+# Settings that suit the starter's size and instructions. They are defaults only: a flag, a YAML
+# key or a field given by the caller wins.
 STARTER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "full": {"epochs": 8, "max_minutes": 6.0, "batch_size": 32, "learning_rate": 5e-4},
+    "full": {"epochs": 8, "max_minutes": 3.5, "batch_size": 32, "learning_rate": 5e-4},
     "lora": {"epochs": 6, "max_minutes": 1.7, "batch_size": 32, "learning_rate": 4e-3},
-    "prefix": {"epochs": 12, "max_minutes": 4.7, "batch_size": 32, "learning_rate": 5e-2},
+    "prefix": {
+        "epochs": 12,
+        "max_minutes": 4.2,
+        "batch_size": 32,
+        "learning_rate": 2e-1,
+        "prefix.virtual_tokens": 96,
+    },
     "prompt": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 3e-2},
     "ia3": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 2e-2},
 }
@@ -43,7 +49,7 @@ def load_config(
     if _as_tuple(merged["data"]) == ("starter",):
         method = str(merged.get("method", TuningConfig.method))
         for key, value in STARTER_DEFAULTS.get(method, {}).items():
-            merged.setdefault(f"training.{key}", value)
+            merged.setdefault(_full_key(key), value)
     config: TuningConfig = _build(TuningConfig, merged, "")
     return config
 
