@@ -15,8 +15,9 @@ from arena.battle import AnswerStatus, Mode
 from arena.client import install_http_client
 from arena.judgement import Judgement, Winner
 from arena.pairing import PairingError
-from arena.panes import pane_html, reveal_html, scene_status
+from arena.panes import pane_html, scene_status
 from arena.refusals import AlreadyVotedError, SideFailedError, UnfinishedError, WrongTokenError
+from arena.reveal import reveal_html
 from arena.roster import Roster, RosterError
 from arena.scene import Access, Scene
 from arena.settings import Deadlines, Limits, PageConfig
