@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from arena.errors import ArenaError
-from arena.export import Exported, ExportOptions, export
+from arena.export import RAW, Exported, ExportOptions, export, format_named
 from arena.importing import import_file
 from arena.selection import INCLUDABLE, LeftOut, Selection
 from arena.store import Store
@@ -41,6 +41,8 @@ class ExportRequest:
 
 def run_export(request: ExportRequest, *, json_out: bool) -> None:
     """Export and print what was written and what was left out."""
+    if request.format != RAW:
+        format_named(request.format)  # a wrong word is told before a missing store
     store = existing_store(request.home)
     out = request.out or request.home / "exports" / request.format
     done = export(store, out, options_of(request), overwrite=request.overwrite)

@@ -111,7 +111,7 @@ class Painter:
         }
         for i, rank in enumerate(page.ranks):
             shown = many and i < num_sides
-            value: dict[str, str | None] = {"value": ranking[i]} if shown and ranking else {}
+            value: dict[str, int | None] = {"value": ranking[i]} if shown and ranking else {}
             value = value if shown else {"value": None}
             changes[rank] = gr.update(visible=shown, interactive=can_vote, **value)
         return changes

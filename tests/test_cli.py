@@ -80,7 +80,7 @@ def truncated_variant(place: Path) -> list[str | Path]:
     shutil.copytree(shipped_models()["starter-lora"], folder)
     weights = folder / "adapter_model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
-    return ["serve", "--home", place / "home", "--port", str(free_port())]
+    return ["models", "verify", "mine", "--home", place / "home"]
 
 
 TUNE = ["tune", "--base", "starter", "--data", "starter", "--name", "x"]
