@@ -110,7 +110,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(
-                f"port {port} on {host} is in use; stop what listens there or give another port"
+                f"port {port} on {host} is in use; stop what listens there or give another --port"
             ) from error
         raise ServingError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listener

@@ -96,14 +96,15 @@ def test_ui_answers_alone_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     with FaultServer({"one": Script(), "two": Script()}) as server:
         log = tmp_path / "log"
         words = [str(ARENA), "ui", "--backend", server.url, "--home", "home"]
-        process = subprocess.Popen(
-            [*words, "--port", str(free_port())],
-            cwd=tmp_path,
-            env=clean_environment(),
-            stdout=log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                [*words, "--port", str(free_port())],
+                cwd=tmp_path,
+                env=clean_environment(),
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
             url = wait_ready(process, log, 60)
             assert get(f"{url}/healthz")["servers_up"] == 1
