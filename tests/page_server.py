@@ -63,6 +63,6 @@ class PageServer:
     def __exit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.should_exit = True
-        self._thread.join(15)
+        self._thread.join(60)
         self.listener.close()
         assert not self._thread.is_alive()
