@@ -36,7 +36,7 @@ class Board:
 
     async def on_open(self, request: gr.Request) -> str:
         """Rate the votes as they are now."""
-        board = await asyncio.to_thread(lambda: rate(tally(self.stage.store).table))
+        board = await asyncio.to_thread(lambda: rate(tally(self.stage.ledger).table))
         return board_html(board, say_for(request))
 
     async def on_export(self, request: gr.Request) -> str:

@@ -24,6 +24,7 @@ from arena.database import write
 from arena.errors import ArenaError
 from arena.export import file_sha256
 from arena.incoming_webui import from_openwebui
+from arena.ledger import Ledger
 from arena.store import Store
 
 Record = dict[str, Any]
@@ -77,6 +78,7 @@ def import_file(store: Store, path: Path, kind: str, *, skip_bad: bool = False) 
         )
         done.num_new += num_new
         done.num_known += len(batch) - num_new
+    Ledger(store).refresh()  # the next leaderboard starts from its copy
     return done
 
 

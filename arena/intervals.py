@@ -20,8 +20,8 @@ Z95 = 1.959964
 POWER_80 = 7.849
 """(z for 5 % two-sided + z for 80 % power)²."""
 
-CHUNK = 16_384
-"""Voters whose scores are held at once."""
+SCORES_HELD = 8_000_000
+"""Numbers held at once: scores of so many voters, one per parameter."""
 
 
 def covariance(result: Fit, cells: Cells, table: VoteTable, *, clustered: bool) -> Floats:
@@ -51,29 +51,40 @@ def plain_meat(result: Fit, cells: Cells) -> Floats:
 
 
 def clustered_meat(result: Fit, cells: Cells, table: VoteTable, cluster: Ints) -> Floats:
-    """C/(C-1) · Σ over voters of the squared sum of their scores; needs two voters or more."""
-    order = np.argsort(cluster, kind="stable")
-    ids, starts = np.unique(cluster[order], return_index=True)
-    bounds = np.append(starts, len(order))
+    """C/(C-1) · Σ over voters of the squared sum of their scores; needs two voters or more.
+
+    Voters are numbered from 0 without a gap.
+    """
     size = result.layout.size
+    count = int(cluster.max()) + 1
+    chunk = max(1, SCORES_HELD // size)
+    if count <= chunk:
+        scores = _scores_by_cluster(result, cells, table, slice(None), cluster, count)
+        return np.asarray(scores.T @ scores * (count / (count - 1)), np.float64)
+    order = np.argsort(cluster, kind="stable")
+    bounds = np.searchsorted(cluster[order], np.arange(count + 1))
     meat = np.zeros((size, size))
-    for first in range(0, len(ids), CHUNK):
-        last = min(first + CHUNK, len(ids))
+    for first in range(0, count, chunk):
+        last = min(first + chunk, count)
         rows = order[bounds[first] : bounds[last]]
-        local = np.repeat(np.arange(last - first), np.diff(bounds[first : last + 1]))
-        scores = _scores_by_cluster(result, cells, table, rows, local, last - first)
+        scores = _scores_by_cluster(result, cells, table, rows, cluster[rows] - first, last - first)
         meat += scores.T @ scores
-    return meat * (len(ids) / (len(ids) - 1))
+    return meat * (count / (count - 1))
 
 
 def _scores_by_cluster(
-    result: Fit, cells: Cells, table: VoteTable, rows: Ints, local: Ints, num_clusters: int
+    result: Fit,
+    cells: Cells,
+    table: VoteTable,
+    rows: Ints | slice,
+    local: Ints,
+    num_clusters: int,
 ) -> Floats:
     """Sums of row scores, one line per cluster: num_clusters x number of parameters."""
     layout, values = result.layout, result.values
-    cell, outcome = cells.row_cell[rows], np.minimum(table.outcome[rows], TIE)
-    weight = table.weight[rows]
-    by_eta = weight * values.score_eta[cell, outcome]
+    cell, weight = cells.row_cell[rows], table.weight[rows]
+    place = cell * 3 + np.minimum(table.outcome[rows], TIE)
+    by_eta = weight * values.score_eta.ravel()[place]
     shape = (num_clusters, layout.num_models)
     count = shape[0] * shape[1]
     slot = local * layout.num_models
@@ -86,7 +97,7 @@ def _scores_by_cluster(
         column = by_eta * cells.features[cell, index]
         parts.append(summed(local, column, num_clusters)[:, None])
     if layout.davidson:
-        by_nu = weight * values.score_nu[cell, outcome]
+        by_nu = weight * values.score_nu.ravel()[place]
         parts.append(summed(local, by_nu, num_clusters)[:, None])
     return np.concatenate(parts, axis=1)
 

@@ -212,3 +212,28 @@ M001 = (
         PRIMARY KEY (vote_id, reason)
     ) STRICT, WITHOUT ROWID""",
 )
+
+
+@steps()  # type: ignore[untyped-decorator]
+def m002_vote_changes(db: Database) -> None:
+    """A number for every change of a vote or its flags, so that readers may read what is new."""
+    for statement in M002:
+        db.execute(statement)
+
+
+_CHANGED = "BEGIN INSERT INTO vote_changes (vote_id) VALUES ({row}.{column}); END"
+M002 = (
+    # `stamp` tells this line from the line of that number in another file or a restored copy.
+    """CREATE TABLE vote_changes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        vote_id INTEGER NOT NULL,
+        stamp INTEGER NOT NULL DEFAULT (random())
+    ) STRICT""",
+    "INSERT INTO vote_changes (vote_id) VALUES (0)",  # there is always a newest line
+    *(
+        f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} "
+        + _CHANGED.format(row="old" if event == "DELETE" else "new", column=column)
+        for table, column in (("votes", "id"), ("vote_flags", "vote_id"))
+        for event in ("INSERT", "UPDATE", "DELETE")
+    ),
+)

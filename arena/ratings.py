@@ -25,7 +25,17 @@ from arena.standings import (
     effect,
     sigmoid,
 )
-from arena.votetable import BOTH_BAD, LEFT, RIGHT, TIE, Cells, Floats, VoteTable, to_cells
+from arena.votetable import (
+    BOTH_BAD,
+    LEFT,
+    RIGHT,
+    TIE,
+    Floats,
+    Ints,
+    VoteTable,
+    pair_counts,
+    to_cells,
+)
 
 MIN_VOTERS = 10
 """From this many voters on, votes of one voter count as dependent."""
@@ -64,39 +74,37 @@ def rate(table: VoteTable, config: RatingConfig | None = None) -> Leaderboard:
     result = fit(cells, config.fit)
     clustered = _num_voters(kept) is not None and (_num_voters(kept) or 0) >= MIN_VOTERS
     v = covariance(result, cells, kept, clustered=clustered)
-    wide = _loose(kept, links)
+    counts = pair_counts(table)
+    thin = _few_decided(table.models, counts)
+    wide = _loose(table.models, thin, links)
     variance = _honest_variance(result, v, wide)
-    wins, counts = win_matrix(table)
+    wins, numbers = win_matrix(counts)
     return Leaderboard(
-        ratings=_ratings(table, result, variance, links, wide),
+        ratings=_ratings(table.models, counts, result, variance, links, wide),
         position=_position(result, v),
         style=_style(kept, result, v),
-        pairs=_pairs(kept, result, v, links, wide, counts),
+        pairs=_pairs(kept, result, v, links, wide, numbers),
         models=table.models,
         win_matrix=tuple(tuple(row) for row in wins.tolist()),
-        count_matrix=tuple(tuple(row) for row in counts.astype(int).tolist()),
+        count_matrix=tuple(tuple(row) for row in numbers.tolist()),
         num_votes=len(kept),
         num_voters=_num_voters(kept),
         clustered=clustered,
         tie_parameter=result.nu,
         nll=result.nll,
         converged=result.converged,
-        notes=tuple(_notes(kept, cells, config, result, links, clustered=clustered)),
+        notes=tuple(_notes(kept, config, result, links, thin, clustered=clustered)),
     )
 
 
-def win_matrix(table: VoteTable) -> tuple[Floats, Floats]:
-    """Wins of row over column (ties and both-bad votes half each), and numbers of votes."""
-    size = len(table.models)
-    share = np.array([1.0, 0.0, 0.5, 0.5])[table.outcome]
-    forth = table.left * size + table.right
-    back = table.right * size + table.left
-    wins = np.bincount(forth, share, size * size) + np.bincount(back, 1 - share, size * size)
-    counts = np.bincount(forth, minlength=size * size) + np.bincount(back, minlength=size * size)
-    shape = (size, size)
-    return np.reshape(np.asarray(wins, np.float64), shape), np.reshape(
-        np.asarray(counts, np.float64), shape
-    )
+def win_matrix(counts: Ints) -> tuple[Floats, Ints]:
+    """Wins of row over column (ties and both-bad votes half each), and numbers of votes.
+
+    `counts` as of `pair_counts`.
+    """
+    wins = counts @ np.array([1.0, 0.0, 0.5, 0.5]) + (counts @ np.array([0.0, 1.0, 0.5, 0.5])).T
+    numbers = counts.sum(axis=2)
+    return wins, numbers + numbers.T
 
 
 def _kept(table: VoteTable, config: RatingConfig) -> VoteTable:
@@ -121,17 +129,15 @@ def _num_voters(table: VoteTable) -> int | None:
     return int(table.cluster.max(initial=-1)) + 1
 
 
-def _loose(table: VoteTable, links: Connectivity) -> list[bool]:
+def _loose(models: tuple[str, ...], thin: list[str], links: Connectivity) -> list[bool]:
     """Models whose interval the votes alone cannot give."""
-    few = _few_decided(table)
-    return [m in few or not links.is_determined(i) for i, m in enumerate(table.models)]
+    return [m in thin or not links.is_determined(i) for i, m in enumerate(models)]
 
 
-def _few_decided(table: VoteTable) -> list[str]:
+def _few_decided(models: tuple[str, ...], counts: Ints) -> list[str]:
     """Models with fewer than MIN_DECIDED votes for or against them."""
-    size = len(table.models)
-    decided = _count(table, size, LEFT, RIGHT) + _count(table, size, RIGHT, LEFT)
-    return [model for i, model in enumerate(table.models) if decided[i] < MIN_DECIDED]
+    decided = _count(counts, LEFT, RIGHT) + _count(counts, RIGHT, LEFT)
+    return [model for i, model in enumerate(models) if decided[i] < MIN_DECIDED]
 
 
 def _honest_variance(result: Fit, v: Floats, wide: list[bool]) -> Floats:
@@ -147,16 +153,20 @@ def _honest_variance(result: Fit, v: Floats, wide: list[bool]) -> Floats:
 
 
 def _ratings(
-    table: VoteTable, result: Fit, variance: Floats, links: Connectivity, wide: list[bool]
+    models: tuple[str, ...],
+    votes: Ints,
+    result: Fit,
+    variance: Floats,
+    links: Connectivity,
+    wide: list[bool],
 ) -> tuple[Rating, ...]:
     half = Z95 * np.sqrt(np.maximum(variance, 0))
     best, worst = ranks(result.theta - half, result.theta + half)
-    size = len(table.models)
     counts = {
-        "num_wins": _count(table, size, LEFT, RIGHT),
-        "num_losses": _count(table, size, RIGHT, LEFT),
-        "num_ties": _count(table, size, TIE, TIE),
-        "num_both_bad": _count(table, size, BOTH_BAD, BOTH_BAD),
+        "num_wins": _count(votes, LEFT, RIGHT),
+        "num_losses": _count(votes, RIGHT, LEFT),
+        "num_ties": _count(votes, TIE, TIE),
+        "num_both_bad": _count(votes, BOTH_BAD, BOTH_BAD),
     }
     lines = [
         Rating(
@@ -171,16 +181,14 @@ def _ratings(
             determined=not wide[i],
             **{name: int(column[i]) for name, column in counts.items()},
         )
-        for i, model in enumerate(table.models)
+        for i, model in enumerate(models)
     ]
     return tuple(sorted(lines, key=lambda line: (-line.rating, line.model)))
 
 
-def _count(table: VoteTable, size: int, as_left: int, as_right: int) -> Floats:
+def _count(votes: Ints, as_left: int, as_right: int) -> Ints:
     """Votes per model with this outcome seen from the left, or that one from the right."""
-    left = np.bincount(table.left[table.outcome == as_left], minlength=size)
-    right = np.bincount(table.right[table.outcome == as_right], minlength=size)
-    return (left + right).astype(np.float64)
+    return np.asarray(votes[:, :, as_left].sum(axis=1) + votes[:, :, as_right].sum(axis=0))
 
 
 def _position(result: Fit, v: Floats) -> Effect | None:
@@ -204,7 +212,7 @@ def _pairs(
     v: Floats,
     links: Connectivity,
     wide: list[bool],
-    counts: Floats,
+    counts: Ints,
 ) -> tuple[Pair, ...]:
     """Pairs that the votes connect, better model first; none when there are too many."""
     size = len(table.models)
@@ -244,10 +252,10 @@ def gap_variance(v: Floats, i: int, j: int) -> float:
 
 def _notes(
     table: VoteTable,
-    cells: Cells,
     config: RatingConfig,
     result: Fit,
     links: Connectivity,
+    few: list[str],
     *,
     clustered: bool,
 ) -> list[str]:
@@ -267,7 +275,7 @@ def _notes(
             f"{' and others' if len(loose) > 5 else ''} (never lost or never won against the"
             f" rest): the penalty of {config.fit.ridge:g} decides there."
         )
-    thin = [m for m in _few_decided(table) if m not in loose]
+    thin = [m for m in few if m not in loose]
     if thin:
         notes.append(f"Fewer than {MIN_DECIDED} decided votes: {', '.join(thin[:5])}.")
     if config.fit.position and result.position is None:

@@ -1,6 +1,6 @@
 """Draws the pair of a blind battle from those who can play, as the playbook says.
 
-Joins pair probabilities with what has been voted so far; knows the store, no page.
+Joins pair probabilities with what has been voted so far; knows the ledger of votes, no page.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from arena.ledger import Ledger
 from arena.pairing import (
     Draw,
     Pair,
@@ -26,7 +27,6 @@ from arena.pairing import (
 from arena.playbook import Drawing
 from arena.ratings import rate
 from arena.standings import POINTS, Leaderboard
-from arena.store import Store
 from arena.tally import tally
 
 FRESH_SECONDS = 20.0
@@ -35,9 +35,9 @@ FRESH_SECONDS = 20.0
 class Sampler:
     """Pairs by strategy; what it needs to know of the votes is at most some seconds old."""
 
-    def __init__(self, store: Store, drawing: Drawing) -> None:
+    def __init__(self, ledger: Ledger, drawing: Drawing) -> None:
         self.drawing = drawing
-        self._store = store
+        self._ledger = ledger
         self._rng = random.SystemRandom()
         self._board: Leaderboard | None = None
         self._rated_at = float("-inf")
@@ -64,7 +64,7 @@ class Sampler:
 
     async def _votes(self) -> Leaderboard:
         if self._board is None or time.monotonic() - self._rated_at > FRESH_SECONDS:
-            self._board = await asyncio.to_thread(lambda: rate(tally(self._store).table))
+            self._board = await asyncio.to_thread(lambda: rate(tally(self._ledger).table))
             self._rated_at = time.monotonic()
         return self._board
 

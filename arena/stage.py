@@ -14,6 +14,7 @@ from arena.battle import Battle, Mode
 from arena.client import Entrant, stream_answer, varied
 from arena.errors import ArenaError
 from arena.judgement import Judgement, Vote
+from arena.ledger import Ledger
 from arena.playbook import Drawing
 from arena.refusals import AlreadyVotedError
 from arena.roster import Roster
@@ -52,7 +53,8 @@ class Stage:
         self.store = store
         self.roster = roster
         self.config = config
-        self.sampler = Sampler(store, drawing or Drawing())
+        self.ledger = Ledger(store)
+        self.sampler = Sampler(self.ledger, drawing or Drawing())
         self._running: dict[str, _Running] = {}
         self._voters: dict[str, str] = {}
 

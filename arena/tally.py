@@ -5,15 +5,16 @@ Ratings use blind votes that are not in quarantine; what is left out is counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sqlite_utils import Database
 
-from arena.database import reading
 from arena.judgement import REASONS
+from arena.ledger import Ledger, Rows
 from arena.store import Store
 from arena.style import FEATURES, differences, measure
 from arena.votetable import Floats, TableError, VoteTable
@@ -50,94 +51,90 @@ class Tallied:
     left_out: dict[str, int]
 
 
-ROW = np.dtype(
-    [
-        ("left", np.int32),
-        ("right", np.int32),
-        ("outcome", np.int8),
-        ("voter", np.int32),
-        ("blind", np.int8),
-        ("flagged", np.int8),
-        ("weight", np.float64),
-        ("propensity", np.float64),
-        ("created_ms", np.int64),
-    ]
-)
-
-TALLY_SQL = """
-SELECT {texts} c.left_id, c.right_id,
-       CASE c.winner WHEN 'model_a' THEN 0 WHEN 'model_b' THEN 1 WHEN 'tie' THEN 2 ELSE 3 END,
-       v.voter_id, v.blind,
-       EXISTS (SELECT 1 FROM vote_flags f WHERE f.vote_id = v.id AND f.cleared_ms IS NULL),
-       c.weight, coalesce(b.propensity, 0), v.created_ms
+REASON_SQL = """
+SELECT v.id FROM votes v
+ WHERE EXISTS (SELECT 1 FROM json_each(v.reasons) WHERE value = ?)"""
+TAG_SQL = """
+SELECT v.id FROM battles b
+  CROSS JOIN turns t ON t.battle_id = b.id
+  CROSS JOIN votes v ON v.turn_id = t.id
+ WHERE EXISTS (SELECT 1 FROM json_each(b.tags) WHERE value = ?)"""
+TEXTS_SQL = """
+SELECT l.text, r.text
   FROM comparisons c
-  CROSS JOIN votes v ON v.id = c.vote_id
-  CROSS JOIN turns t ON t.id = v.turn_id
-  CROSS JOIN battles b ON b.id = t.battle_id
-  {answers}
- WHERE (:reason IS NULL OR EXISTS (SELECT 1 FROM json_each(v.reasons) WHERE value = :reason))
-   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(b.tags) WHERE value = :tag))
-"""
+  CROSS JOIN answers l ON l.id = c.left_answer_id
+  CROSS JOIN answers r ON r.id = c.right_answer_id
+ ORDER BY c.vote_id, c.left_side, c.right_side"""
 
 
-WITH_TEXTS = {
-    "texts": "l.text, r.text,",
-    "answers": "CROSS JOIN answers l ON l.id = c.left_answer_id"
-    " CROSS JOIN answers r ON r.id = c.right_answer_id",
-}
+def tally(source: Store | Ledger, ballot: Ballot | None = None) -> Tallied:
+    """The judged pairs that the ballot lets in. Raises TableError for an unknown reason.
 
-
-def tally(store: Store, ballot: Ballot | None = None) -> Tallied:
-    """The judged pairs that the ballot lets in. Raises TableError for an unknown reason."""
+    A ledger that is kept reads only what has changed since the last time.
+    """
     ballot = ballot or Ballot()
     if ballot.reason is not None and ballot.reason not in REASONS:
         raise TableError(f"reason {ballot.reason!r} is unknown; use one of {', '.join(REASONS)}")
-    with reading(store.path, store.config) as db:
+    ledger = source if isinstance(source, Ledger) else Ledger(source)
+    with ledger.reading() as (db, rows):
         names = model_labels(db)
-        sql = TALLY_SQL.format(**(WITH_TEXTS if ballot.style else {"texts": "", "answers": ""}))
-        cursor = db.execute(sql, {"reason": ballot.reason, "tag": ballot.tag})
-        counts: list[tuple[int, ...]] = []
-        rows = np.fromiter(_measured(cursor, counts) if ballot.style else cursor, dtype=ROW)
-    styles = np.array(counts, dtype=np.float64).reshape(len(rows), -1) if ballot.style else None
-    return _tallied(rows, names, ballot, styles)
+        keep = np.ones(len(rows), dtype=bool)
+        for sql, word in ((REASON_SQL, ballot.reason), (TAG_SQL, ballot.tag)):
+            if word is not None:
+                votes = np.fromiter((row[0] for row in db.execute(sql, [word])), np.int64)
+                keep &= np.isin(rows["vote"], votes)
+        left_out = _leave_out(rows, ballot, keep)
+        features = _features(db, keep) if ballot.style else None
+    return _tallied(rows if keep.all() else rows[keep], names, ballot, features, left_out)
 
 
-def _measured(cursor: Iterable[Any], counts: list[tuple[int, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Rows without their two texts, whose style counts are appended to `counts`."""
-    for left, right, *row in cursor:
-        counts.append(measure(left).counts + measure(right).counts)
-        yield tuple(row)
+def _leave_out(rows: Rows, ballot: Ballot, keep: npt.NDArray[np.bool_]) -> dict[str, int]:
+    """Take what the ballot does not let in out of `keep`; how many and why."""
+    left_out: dict[str, int] = {}
+    time = rows["created_ms"]
+    reasons: list[tuple[str, Any]] = []
+    if not ballot.flagged:
+        reasons.append(("flagged", rows["flagged"] > 0))
+    if not ballot.named:
+        reasons.append(("named", rows["blind"] == 0))
+    if ballot.since_ms is not None:
+        reasons.append(("other_date", time < ballot.since_ms))
+    if ballot.until_ms is not None:
+        reasons.append(("other_date", time >= ballot.until_ms))
+    for reason, mask in reasons:
+        dropped = int(np.count_nonzero(keep & mask))
+        if dropped:
+            left_out[reason] = left_out.get(reason, 0) + dropped
+            keep &= ~mask
+    return left_out
+
+
+def _features(db: Database, keep: npt.NDArray[np.bool_]) -> Floats:
+    """Style of the kept pairs: reads every text."""
+    counts = [
+        measure(left).counts + measure(right).counts
+        for kept, (left, right) in zip(keep.tolist(), db.execute(TEXTS_SQL), strict=True)
+        if kept
+    ]
+    num_features = len(FEATURES)
+    styles = np.array(counts, dtype=np.float64).reshape(len(counts), 2 * num_features)
+    return differences(styles[:, :num_features], styles[:, num_features:])
 
 
 def _tallied(
-    rows: np.ndarray[Any, np.dtype[Any]],
+    rows: Rows,
     names: Mapping[int, str],
     ballot: Ballot,
-    styles: Floats | None,
+    features: Floats | None,
+    left_out: dict[str, int],
 ) -> Tallied:
-    keep = np.ones(len(rows), dtype=bool)
-    left_out: dict[str, int] = {}
-    time = rows["created_ms"]
-    reasons = [
-        ("flagged", (rows["flagged"] > 0) & (not ballot.flagged)),
-        ("named", (rows["blind"] == 0) & (not ballot.named)),
-        ("other_date", (time < (ballot.since_ms or 0)) | (time >= (ballot.until_ms or 2**62))),
-    ]
-    for reason, mask in reasons:
-        dropped = keep & mask
-        if dropped.any():
-            left_out[reason] = int(dropped.sum())
-        keep &= ~mask
-    rows = rows[keep]
-    models = sorted(_labels(names, rows["left"]) | _labels(names, rows["right"]))
+    size = max(names, default=0) + 1
+    seen = np.bincount(rows["left"], minlength=size) + np.bincount(rows["right"], minlength=size)
+    models = sorted({label for row_id, label in names.items() if seen[row_id]})
     position = {label: i for i, label in enumerate(models)}
-    place = np.zeros(max(names, default=0) + 1, dtype=np.int64)
+    place = np.zeros(size, dtype=np.int64)
     for row_id, label in names.items():
         place[row_id] = position.get(label, -1)
-    features = None
-    if styles is not None:
-        num_features = len(FEATURES)
-        features = differences(styles[keep, :num_features], styles[keep, num_features:])
     table = VoteTable(
         models=tuple(models),
         left=place[rows["left"]],
@@ -151,11 +148,7 @@ def _tallied(
     return Tallied(table, rows["created_ms"].astype(np.int64), left_out)
 
 
-def _labels(names: Mapping[int, str], ids: Iterable[int]) -> set[str]:
-    return {names[int(i)] for i in np.unique(np.asarray(ids))}
-
-
-def _weights(rows: np.ndarray[Any, np.dtype[Any]], ballot: Ballot) -> Any:
+def _weights(rows: Rows, ballot: Ballot) -> Any:
     weight = rows["weight"].copy()
     if not ballot.propensity or not len(rows):
         return weight

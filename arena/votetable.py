@@ -144,8 +144,7 @@ def to_cells(table: VoteTable) -> Cells:
     outcome = np.minimum(table.outcome, TIE)
     if table.features is None:
         code = table.left * num_models + table.right
-        size = num_models * num_models
-        seen = np.bincount(code, minlength=size) > 0
+        seen = np.bincount(code, minlength=num_models * num_models) > 0
         row_cell = (np.cumsum(seen) - 1)[code]
         cells = np.flatnonzero(seen)
         left, right = cells // num_models, cells % num_models
@@ -155,16 +154,32 @@ def to_cells(table: VoteTable) -> Cells:
         left, right, features = table.left, table.right, table.features
     shape = (len(left), 3)
     slot = row_cell * 3 + outcome
-    count = shape[0] * 3
+    weight, square = _weight_sums(slot, table.weight, shape[0] * 3)
     return Cells(
         num_models=num_models,
         left=left,
         right=right,
-        weight=summed(slot, table.weight, count).reshape(shape),
-        square=summed(slot, table.weight**2, count).reshape(shape),
+        weight=weight.reshape(shape),
+        square=square.reshape(shape),
         features=features,
         row_cell=row_cell,
     )
+
+
+def _weight_sums(slot: Ints, weight: Floats, size: int) -> tuple[Floats, Floats]:
+    """Sums of weights and of their squares by slot; equal weights are only counted."""
+    if len(weight) and np.all(weight == weight[0]):
+        count = np.bincount(slot, minlength=size).astype(np.float64)
+        return count * weight[0], count * weight[0] ** 2
+    return summed(slot, weight, size), summed(slot, weight**2, size)
+
+
+def pair_counts(table: VoteTable) -> Ints:
+    """Rows by left model, right model and outcome: M x M x 4."""
+    size = len(table.models)
+    slot = (table.left * size + table.right) * len(WINNERS) + table.outcome
+    counts = np.bincount(slot, minlength=size * size * len(WINNERS))
+    return np.asarray(counts, np.int64).reshape(size, size, len(WINNERS))
 
 
 def summed(slot: Ints, values: Floats, size: int) -> Floats:

@@ -40,6 +40,7 @@ STORAGE = {
     "arena.backup",
     "arena.bulk",
     "arena.database",
+    "arena.ledger",
     "arena.migrations",
     "arena.people",
     "arena.quarantine",

@@ -12,11 +12,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 from store_fixtures import Hand
 
 from arena.backup import BackupError, backup, restore
 from arena.database import StoreBusyError
 from arena.judgement import Judgement, Winner
+from arena.ledger import Ledger
+from arena.migrations import steps
 from arena.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +29,7 @@ VOTERS = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+from sqlite_utils import Database
 from store_fixtures import Hand
 from arena.judgement import Winner
 from arena.quarantine import QuarantineRules
@@ -92,9 +96,12 @@ def test_a_lock_of_ten_seconds_is_told_and_the_vote_succeeds_later(hand: Hand) -
     assert len(hand.store.votes_of(battle)) == 1
 
 
-def test_a_migration_killed_half_way_runs_again(tmp_path: Path) -> None:
-    """The process dies inside the last statement of the first step."""
+@pytest.mark.parametrize("step", ["M001", "M002"])
+def test_a_migration_killed_half_way_runs_again(tmp_path: Path, step: str) -> None:
+    """The process dies after the last statement of a step, on a store that the first step made."""
     path = tmp_path / "arena.db"
+    if step != "M001":
+        old_store(path)
     script = f"""
 import os, sqlite3
 from pathlib import Path
@@ -105,16 +112,27 @@ class Dying(tuple):
         for statement in tuple.__iter__(self):
             yield statement
         os.kill(os.getpid(), 9)
-migrations.M001 = Dying(migrations.M001)
+migrations.{step} = Dying(migrations.{step})
 Store(Path({str(path)!r}))
 """
+    with closing(sqlite3.connect(path)) as conn:
+        before = conn.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
     died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert died.returncode == -signal.SIGKILL
     with closing(sqlite3.connect(path)) as conn:
-        assert conn.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+        assert conn.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall() == before
     hand = Hand(Store(path))
     hand.vote()
     assert hand.store.counts()["votes"] == 1
+    assert len(Ledger(hand.store).refresh()) == 1
+
+
+def old_store(path: Path) -> None:
+    """A store as the first version of the program left it."""
+    db = Database(sqlite3.connect(path), execute_plugins=False)
+    steps.apply(db, stop_before="m002_vote_changes")
+    db.conn.commit()
+    db.close()
 
 
 def test_a_backup_of_a_store_in_use_is_whole(hand: Hand, tmp_path: Path) -> None:
