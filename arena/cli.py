@@ -16,6 +16,7 @@ import typer
 from arena.errors import ArenaError
 from arena.models_cli import models_app, starter_app
 from arena.options import DEFAULT_HOME, Home, Json
+from arena.sets_cli import sets_app
 from arena.votes_cli import votes_app
 from serving.errors import ServingError
 from tuning.errors import TuningError
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(starter_app, name="starter")
+app.add_typer(sets_app, name="sets")
 app.add_typer(votes_app)  # no name: its commands are commands of `arena`
 
 Backend = Annotated[

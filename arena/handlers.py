@@ -14,7 +14,7 @@ from arena.battle import SIDES
 from arena.errors import ArenaError
 from arena.guard import VOTER_COOKIE
 from arena.judgement import Judgement, Strength, Winner
-from arena.page import Page
+from arena.page import Page, mode_choices
 from arena.painting import Changes, Painter
 from arena.panes import servers_text
 from arena.refusals import RefusedError
@@ -46,16 +46,35 @@ class Handlers:
         battle = str(query.get("battle") or "")
         texts = self.painter.texts(say)
         if not battle:
-            preset = str(query.get("prompt") or "")[: self.stage.config.limits.prompt_chars]
-            prompt = gr.update(value=preset, placeholder=say("prompt.placeholder"))
-            yield texts | await self._welcome(say) | {self.page.prompt: prompt}
+            yield texts | await self._welcome(say) | self._preset(query, say)
             return
         access = await self._access(request, battle, str(query.get("t") or ""))
         try:
-            async for changes in self._follow(access, say, texts):
+            async for changes in self.follow(access, say, texts):
                 yield changes
         except RefusedError as error:
             yield texts | self.painter.blank() | self.painter.status(str(error), say, "bad")
+
+    def _preset(self, query: Any, say: Words) -> Changes:
+        """What a link asks for: `prompt`, `models` (by name, commas between) or `set`."""
+        page = self.page
+        prompt = str(query.get("prompt") or "")[: self.stage.config.limits.prompt_chars]
+        changes: Changes = {
+            page.prompt: gr.update(
+                value=prompt, label=say("prompt.label"), placeholder=say("prompt.placeholder")
+            )
+        }
+        ways = {"label": say("mode.label"), "choices": mode_choices(say)}
+        names = [name for name in str(query.get("models") or "")[:1000].split(",") if name]
+        if query.get("set"):
+            changes[page.sets] = gr.update(value=str(query["set"])[:100], label=say("set.label"))
+            changes[page.mode] = gr.update(value="set", **ways)
+        elif names:
+            changes[page.models] = gr.update(
+                value=names[: len(SIDES)], label=say("mode.models"), info=say("mode.models_info")
+            )
+            changes[page.mode] = gr.update(value="named", **ways)
+        return changes
 
     async def on_send(
         self,
@@ -85,7 +104,7 @@ class Handlers:
             yield self.painter.status(str(error), say, "bad")
             return
         cleared = {self.page.prompt: "", self.page.next: gr.update(value="new")}
-        async for changes in self._follow(access, say, cleared):
+        async for changes in self.follow(access, say, cleared):
             yield changes
 
     async def on_press(
@@ -100,7 +119,7 @@ class Handlers:
                 yield {self.page.status: gr.skip()}
                 return
             await self.stage.regenerate(access, index)
-            async for changes in self._follow(access, say, marked=marked):
+            async for changes in self.follow(access, say, marked=marked):
                 yield changes
         except ArenaError as error:
             yield self.painter.status(str(error), say, "bad")
@@ -200,13 +219,6 @@ class Handlers:
         except RefusedError:
             return False  # not this voter's battle, so not theirs to come back to
 
-    async def on_mode(self, mode: str) -> Changes:
-        """Name the participants to choose from; only now, a blind page never learns them."""
-        if mode != "named":
-            return {self.page.models: gr.update(visible=False, choices=[], value=[])}
-        names = list(await self.stage.roster.entrants())
-        return {self.page.models: gr.update(visible=True, choices=names, value=names[:2])}
-
     async def on_view(self, marked: bool, battle: str, token: str, request: gr.Request) -> Changes:
         """Show the answers again, with or without marked differences."""
         if not battle:
@@ -245,7 +257,7 @@ class Handlers:
             return self.painter.status(text, say, "bad")
         return None
 
-    async def _follow(
+    async def follow(
         self, access: Access, say: Words, first: Changes | None = None, *, marked: bool = False
     ) -> Stream:
         """Paint the whole scene once, then what changes, then the whole again at the end."""

@@ -80,7 +80,7 @@ class Page:
     def _battle(self, say: Words) -> None:
         with gr.Row(elem_id="mode-row"):
             self.mode = gr.Radio(
-                [(say("mode.blind"), "blind"), (say("mode.named"), "named")],
+                mode_choices(say),
                 value="blind",
                 label=say("mode.label"),
                 elem_id="mode",
@@ -97,9 +97,10 @@ class Page:
                 elem_id="models",
                 visible=False,
             )
+        self._set(say)
         with gr.Column(elem_id="empty") as self.empty:
             self.hero = markup(empty_html(say))
-            with gr.Row(elem_id="examples"):
+            with gr.Row(elem_id="examples") as self.examples_row:
                 self.examples = [
                     gr.Button(text, size="sm", elem_classes="example", min_width=0)
                     for text in EXAMPLES
@@ -124,6 +125,21 @@ class Page:
         self._voting(say)
         self.reveal = markup("", elem_id="reveal")
         self._composer(say)
+
+    def _set(self, say: Words) -> None:
+        with gr.Row(elem_id="set-row", visible=False) as self.set_row:
+            self.sets = gr.Dropdown(
+                [],
+                allow_custom_value=True,  # the choices come late; the server checks the name
+                label=say("set.label"),
+                elem_id="prompt-set",
+                scale=0,
+                min_width=220,
+            )
+            self.set_progress = markup("", elem_id="set-progress")
+            self.next_in_set = gr.Button(
+                say("set.next"), variant="primary", elem_id="next-in-set", min_width=140, scale=0
+            )
 
     def _voting(self, say: Words) -> None:
         with gr.Column(elem_id="vote-bar", visible=False) as self.vote_bar:
@@ -226,6 +242,11 @@ class Page:
     def _history(self, say: Words) -> None:
         self.search = gr.Textbox(label=say("history.search"), elem_id="search", max_lines=1)
         self.past = markup("", elem_id="history")
+
+
+def mode_choices(say: Words) -> list[tuple[str, str]]:
+    """The three ways to talk, with what each is called."""
+    return [(say("mode.blind"), "blind"), (say("mode.named"), "named"), (say("mode.set"), "set")]
 
 
 def markup(value: str, **options: Any) -> gr.HTML:

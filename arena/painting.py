@@ -12,7 +12,7 @@ import gradio as gr
 from arena.battle import SIDES
 from arena.frame import empty_html, header_html, help_html, note_html, views_html
 from arena.judgement import REASONS, Judgement
-from arena.page import VOTES, Page
+from arena.page import VOTES, Page, mode_choices
 from arena.panes import asked_html, pane_html, scene_status, status_html
 from arena.reveal import reveal_html
 from arena.scene import Scene
@@ -152,10 +152,8 @@ class Painter:
             page.tab_battle: gr.update(label=say("page.tab_battle")),
             page.tab_board: gr.update(label=say("page.tab_leaderboard")),
             page.tab_history: gr.update(label=say("page.tab_history")),
-            page.mode: gr.update(
-                label=say("mode.label"),
-                choices=[(say("mode.blind"), "blind"), (say("mode.named"), "named")],
-            ),
+            page.mode: gr.update(label=say("mode.label"), choices=mode_choices(say)),
+            page.next_in_set: gr.update(value=say("set.next")),
             page.models: gr.update(label=say("mode.models"), info=say("mode.models_info")),
             page.prompt: gr.update(
                 label=say("prompt.label"), placeholder=say("prompt.placeholder")
@@ -175,6 +173,7 @@ class Painter:
             page.comment: "vote.comment",
             page.edited: "vote.edited",
             page.search: "history.search",
+            page.sets: "set.label",
         }
         changes |= {element: gr.update(label=say(key)) for element, key in labels.items()}
         changes |= {

@@ -35,6 +35,24 @@ class BusyError(ArenaError):
     """As many battles run as the page takes on."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which prompt of which prompt set a battle is about."""
+
+    name: str
+    index: int
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """How a battle comes about; a pair that was drawn has a propensity."""
+
+    mode: Mode
+    source: str
+    propensity: float | None = None
+    place: Place | None = None
+
+
 @dataclass
 class _Running:
     """A race with those who watch it; the last one to leave ends it."""
@@ -89,13 +107,16 @@ class Stage:
         except ArenaError as error:
             raise PromptError(f"The prompt cannot be sent: {error}") from error
 
-    async def open_blind(self, voter: str, prompt: str, source: str = "page") -> Access:
+    async def open_blind(
+        self, voter: str, prompt: str, source: str = "page", place: Place | None = None
+    ) -> Access:
         """Draw a pair, shuffle the sides, ask both."""
         prompt = self.check_prompt(prompt)
         entrants = await self.roster.entrants()
         drawn = await self.sampler.draw(list(entrants))
         pair = [entrants[drawn.left], entrants[drawn.right]]
-        return await self._open(voter, prompt, pair, Mode.BLIND, drawn.propensity, source)
+        how = _Opening(Mode.BLIND, source, drawn.propensity, place)
+        return await self._open(voter, prompt, pair, how)
 
     async def open_named(
         self, voter: str, names: Sequence[str], prompt: str, source: str = "page"
@@ -103,28 +124,30 @@ class Stage:
         """Ask chosen participants, their names known from the start."""
         prompt = self.check_prompt(prompt)
         entrants = await self.roster.pick(names)
-        return await self._open(voter, prompt, entrants, Mode.NAMED, None, source)
+        return await self._open(voter, prompt, entrants, _Opening(Mode.NAMED, source))
+
+    async def open_in_advance(self, names: Sequence[str], prompt: str, place: Place) -> Access:
+        """Ask participants for a prompt set; the battle belongs to nobody (see `setbook`)."""
+        prompt = self.check_prompt(prompt)
+        entrants = await self.roster.pick(names)
+        return await self._open(None, prompt, entrants, _Opening(Mode.BLIND, "set", place=place))
 
     async def _open(
-        self,
-        voter: str,
-        prompt: str,
-        entrants: Sequence[Entrant],
-        mode: Mode,
-        propensity: float | None,
-        source: str,
+        self, voter: str | None, prompt: str, entrants: Sequence[Entrant], how: _Opening
     ) -> Access:
         self._check_room()
         battle_id, token = await asyncio.to_thread(
             self.store.create_battle,
             [entrant.participant for entrant in entrants],
             voter=voter,
-            mode=mode,
-            sampler=self.sampler.drawing.label if mode is Mode.BLIND else "",
-            propensity=propensity,
-            source=source,
+            mode=how.mode,
+            sampler="" if how.propensity is None else self.sampler.drawing.label,
+            propensity=how.propensity,
+            set_name=how.place.name if how.place else None,
+            set_index=how.place.index if how.place else None,
+            source=how.source,
         )
-        access = Access(voter, battle_id, token)
+        access = Access(voter or "", battle_id, token)
         await self._ask(access, prompt, entrants, None)
         return access
 

@@ -5,7 +5,7 @@ Event payloads come from the browser: each handler checks them against the store
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -14,6 +14,7 @@ from arena.board import Board
 from arena.handlers import Handlers, Stream
 from arena.page import EXAMPLES, Page
 from arena.painting import Changes
+from arena.setacts import SetActs
 
 # `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -31,14 +32,16 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     for i, pane in enumerate(page.panes):
         pane.click(_press(handlers, i), view, everything, **QUIET)
     page.stop.click(handlers.on_stop, link, everything, **QUIET)
-    for choice, button in page.votes.items():
+    judged = [
         button.click(_choice(handlers, choice), view, everything, **ONCE)
+        for choice, button in page.votes.items()
+    ]
     page.save_ranking.click(_rank(handlers), [*view, *page.ranks], everything, **ONCE)
     page.undo.click(handlers.on_undo, view, everything, **ONCE)
     told = [page.strength, page.reasons, page.comment, page.edited]
     page.save_details.click(handlers.on_details, [*told, *link], everything, **ONCE)
     page.new.click(handlers.on_new, link, everything, **QUIET)
-    page.mode.change(handlers.on_mode, page.mode, [page.models], **QUIET)
+    _sets(page, SetActs(handlers), judged)
     shown = [page.differences, *link]
     page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
     for part in link:
@@ -58,6 +61,17 @@ def _asking(page: Page, handlers: Handlers) -> None:
     )
     for button, text in zip(page.examples, EXAMPLES, strict=True):
         button.click(_example(handlers, text), following[:2], everything, **ONCE)
+
+
+def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
+    """Judging a prompt set; its progress follows every vote."""
+    page.mode.change(acts.on_mode, [page.mode, page.models, page.sets], acts.outputs, **QUIET)
+    where = [page.mode, page.sets]
+    page.sets.change(acts.on_progress, where, page.set_progress, **QUIET)
+    for event in judged:
+        event.then(acts.on_progress, where, page.set_progress, **QUIET)
+    outputs = [*page.battle_outputs, page.set_progress]
+    page.next_in_set.click(acts.on_next, page.sets, outputs, **ONCE)
 
 
 def _tabs(page: Page, board: Board) -> None:
@@ -121,6 +135,8 @@ def fixed_texts(page: Page) -> list[Any]:
         page.tab_history,
         page.mode,
         page.models,
+        page.sets,
+        page.next_in_set,
         page.search,
         page.new,
         page.save_details,

@@ -3,7 +3,7 @@
   "use strict";
   const keys = {
     "1": "vote-a", "2": "vote-b", "3": "vote-tie", "4": "vote-both-bad",
-    s: "vote-skip", n: "new-battle",
+    s: "vote-skip", n: ["next-in-set", "new-battle"],
   };
   const byId = (id) => document.getElementById(id);
   const isTyping = (node) =>
@@ -35,8 +35,8 @@
       if (box) { box.focus(); event.preventDefault(); }
       return;
     }
-    const id = keys[event.key.toLowerCase()];
-    if (id && press(id)) event.preventDefault();
+    const ids = [keys[event.key.toLowerCase()] || []].flat();
+    if (ids.some(press)) event.preventDefault();
   });
 
   document.addEventListener("click", (event) => {

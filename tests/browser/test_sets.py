@@ -1,0 +1,90 @@
+"""Judging a prompt set in Chromium: by keys alone, with progress, going on after a reload."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from fault_server import FaultServer, Script
+from page_server import PageServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CAN_VOTE = "#vote-a:not([disabled])"
+
+
+@pytest.fixture(scope="module")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    home = tmp_path_factory.mktemp("home")
+    (home / "sets").mkdir()
+    (home / "sets" / "fruit and tools.txt").write_text("Name a fruit.\nName a tool.\n")
+    scripts = {"hidden-one": Script(), "hidden-two": Script()}
+    with FaultServer(scripts) as server, PageServer(home, server.url) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    opened = context.new_page()
+    opened.set_default_timeout(60_000)
+    yield opened
+    context.close()
+
+
+def progress(page: Page) -> tuple[str, str]:
+    bar = page.locator("#set-progress progress")
+    return bar.get_attribute("value") or "", bar.get_attribute("max") or ""
+
+
+def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -> None:
+    page.goto(arena.url)
+    page.get_by_label("Judge a set").check()
+    page.wait_for_selector("#set-progress progress[max='2']")
+    assert page.input_value("#prompt-set input") == "fruit and tools"
+    assert page.locator("#prompt textarea").count() == 0, "the prompts come from the set"
+    page.locator("#next-in-set").focus()
+    page.keyboard.press("n")
+    page.wait_for_selector(".asked-text:has-text('Name a fruit.')")
+    page.wait_for_selector(CAN_VOTE)
+    assert "hidden-" not in page.content()
+    page.keyboard.press("1")
+    page.wait_for_selector("#set-progress progress[value='1']")
+    page.wait_for_selector("#reveal .reveal-card")
+    first = re.search(r"battle=(\w+)", page.url)[1]
+    page.keyboard.press("n")
+    page.wait_for_selector(".asked-text:has-text('Name a tool.')")
+    page.wait_for_selector(CAN_VOTE)
+    second = re.search(r"battle=(\w+)", page.url)[1]
+    assert len(arena.store.votes_of(first)) == 1
+    assert arena.store.votes_of(first)[0].blind
+
+    page.goto(f"{arena.url}?set=fruit and tools")
+    page.wait_for_selector("#set-progress progress[value='1']")
+    page.click("#next-in-set")
+    page.wait_for_selector(".asked-text:has-text('Name a tool.')")
+    page.wait_for_selector(CAN_VOTE)
+    assert f"battle={second}" in page.url, "the battle left open comes back"
+    page.keyboard.press("s")
+    page.wait_for_selector("#set-progress :text('1 of them skipped')")
+    page.keyboard.press("n")
+    page.wait_for_selector(".status-line.good:has-text('All 2 prompts of this set are judged')")
+    assert progress(page) == ("2", "2")
+    page.get_by_label("Blind battle").check()
+    page.wait_for_selector("#prompt textarea")
+    assert page.locator("#next-in-set").count() == 0
+
+
+def test_link_presets_participants_and_prompt(page: Page, arena: PageServer) -> None:
+    page.goto(f"{arena.url}?models=hidden-two,hidden-one&prompt=What+is+this%3F")
+    page.wait_for_selector("#models [class*=token] >> nth=1")
+    assert page.input_value("#prompt textarea") == "What is this?"
+    page.click("#send")
+    page.wait_for_selector(CAN_VOTE)
+    assert page.inner_text("#answer-a .pane-name") == "hidden-two"
+    assert page.inner_text("#answer-b .pane-name") == "hidden-one"
