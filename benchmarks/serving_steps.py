@@ -1,9 +1,12 @@
-"""What does serving a tuned model beside its base cost, against the base alone and against PEFT?
+"""What does a tuned row cost beside base rows, and how near is a step to the machine's limit?
 
-Runs the engine in this process on random weights of a given shape and prints a table of ratios:
+Runs engines in this process on random weights of a given shape and prints a table of ratios:
+
     python benchmarks/serving_steps.py --shape starter --dtype float32 --out steps.json
-Load on the machine shifts times by several times: minima over repeats are compared, interleaved,
-and the load average is written beside them.
+
+Other work on the machine shifts times several times over. So the two sides of a ratio take turns
+step by step, and the ratio is of medians of the thread's own CPU time (with one thread; with more,
+and on a GPU, of wall time). The limit beside each figure is what its extra bytes would cost.
 """
 
 from __future__ import annotations
@@ -11,235 +14,282 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import peft
+import serving_shapes as shapes
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from serving.accounts import EngineLimits
 from serving.adapters import Adapter, read_adapter
-from serving.efficiency import measure_bandwidth, weight_bytes
+from serving.efficiency import measure_bandwidth
 from serving.engine import Engine
 from serving.request import EngineRequest
 
-SHAPES = {
-    "starter": {
-        "vocab_size": 1420, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6,
-        "num_attention_heads": 4, "num_key_value_heads": 4,
-    },
-    "smollm2-135m": {
-        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
-        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-    },
-}  # fmt: skip
-ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PROMPT = list(range(5, 25))
-RANK = 8
 NUM_MANY = 16
 NUM_VIRTUAL = 20
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="starter")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--peft", action="store_true", help="also run PEFT's mixed-batch generate")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        **SHAPES[arguments.shape], max_position_embeddings=1024, tie_word_embeddings=True
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        dtype = getattr(torch, arguments.dtype)
-        AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(folder / "base")
-        adapters = [save_lora(folder, f"all{i}", ALL_LINEAR, i) for i in range(NUM_MANY)]
-        adapters.append(save_lora(folder, "qv", ["q_proj", "v_proj"], 99))
-        result = measure_all(folder, adapters, arguments)
-        if arguments.peft:
-            result["W4 tokens/s over PEFT's mixed batch"] = against_peft(folder, arguments)
-    show(result, arguments)
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: an engine and the adapters of its rows."""
+
+    engine: Engine
+    mix: tuple[str | None, ...]
+
+    def start(self, num_new: int) -> None:
+        """Put the rows in and read their prompts."""
+        for offset, adapter in enumerate(self.mix):
+            prompt = [token + offset for token in PROMPT]
+            self.engine.submit(EngineRequest(prompt, num_new, lambda _: None, adapter=adapter))
+        while self.engine.waiting or any(not row.is_decoding for row in self.engine.rows):
+            self.engine.step()
+
+    def stop(self) -> None:
+        """Drop the rows."""
+        for row in self.engine.rows:
+            row.request.cancel()
+        self.engine.step()
 
 
-def save_lora(folder: Path, name: str, modules: list[str], seed: int) -> Path:
-    """A random LoRA folder over the base in `folder`."""
-    model = AutoModelForCausalLM.from_pretrained(folder / "base")
-    torch.manual_seed(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT asks a deprecated property of transformers.
-        tuned = peft.get_peft_model(
-            model, peft.LoraConfig(r=RANK, target_modules=modules, task_type="CAUSAL_LM")
-        )
-        for key, value in tuned.named_parameters():
-            if "lora_B" in key:
-                value.data.normal_(std=0.02)
-        tuned.save_pretrained(folder / name)
-    return folder / name
+class Clock:
+    """Seconds of a call: the thread's CPU time, or wall time where other threads work for it."""
+
+    def __init__(self, threads: int, device: str) -> None:
+        self.kind = "cpu" if threads == 1 and device == "cpu" else "wall"
+        self._now = time.thread_time if self.kind == "cpu" else time.perf_counter
+        self._cuda = device == "cuda"
+
+    def __call__(self, work: Callable[[], Any]) -> float:
+        """Time one call."""
+        start = self._now()
+        work()
+        if self._cuda:
+            torch.cuda.synchronize()
+        return self._now() - start
 
 
-def new_engine(folder: Path, adapters: Sequence[Adapter], dtype: torch.dtype) -> Engine:
+def compare(top: Side, bottoms: Sequence[Side], steps: int, clock: Clock) -> dict[str, float]:
+    """Median step of `top` over the sum of the median steps of `bottoms`, taking turns.
+
+    One engine may be on several sides: its rows of one side are put in for a block of steps.
+    """
+    sides = [top, *bottoms]
+    times: list[list[float]] = [[] for _ in sides]
+    shared = len({id(side.engine) for side in sides}) < len(sides)
+    block = max(4, steps // 5) if shared else steps
+    for _ in range(steps // block):
+        if shared:
+            for kept, side in zip(times, sides, strict=True):
+                side.start(block + 4)
+                kept += [clock(side.engine.step) for _ in range(block)]
+                side.stop()
+            continue
+        for side in sides:
+            side.start(block + 4)
+        for number in range(block):
+            order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
+            for i in order:
+                times[i].append(clock(sides[i].engine.step))
+        for side in sides:
+            side.stop()
+    above, *below = (statistics.median(kept) for kept in times)
+    return {"ratio": above / sum(below), "ms": 1000 * above, "against_ms": 1000 * sum(below)}
+
+
+def new_engine(base: Path, adapters: Sequence[Adapter], options: argparse.Namespace) -> Engine:
     """An engine with its own copy of the base."""
-    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=dtype)
-    engine = Engine(model, EngineLimits(max_total_tokens=512, max_rows=32))
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, options.dtype))
+    engine = Engine(model.to(options.device), EngineLimits(max_total_tokens=512, max_rows=64))
     engine.install_adapters(adapters, engine.prepare_adapters(adapters))
     return engine
 
 
-def step_seconds(engine: Engine, mix: Sequence[str | None], steps: int) -> float:
-    """The fastest of `steps` decode steps of rows with these adapters."""
-    for offset, adapter in enumerate(mix):
-        prompt = [token + offset for token in PROMPT]
-        engine.submit(EngineRequest(prompt, steps + 8, lambda _: None, adapter=adapter))
-    while any(not row.is_decoding for row in engine.rows) or engine.waiting:
-        engine.step()
-    best = float("inf")
-    for _ in range(steps):
-        start = time.perf_counter()
-        engine.step()
-        best = min(best, time.perf_counter() - start)
-    while engine.has_work:
-        engine.step()
-    return best
-
-
-def ratio(top: Callable[[], float], bottom: Callable[[], float], repeats: int) -> dict[str, float]:
-    """Interleaved minima of two timings and their ratio."""
-    pairs = [(top(), bottom()) for _ in range(repeats)]
-    best_top, best_bottom = min(t for t, _ in pairs), min(b for _, b in pairs)
-    return {
-        "ms": 1000 * best_top,
-        "reference_ms": 1000 * best_bottom,
-        "ratio": best_top / best_bottom,
-    }
-
-
-def measure_all(
-    folder: Path, folders: Sequence[Path], arguments: argparse.Namespace
-) -> dict[str, dict[str, float]]:
-    dtype = getattr(torch, arguments.dtype)
-    loras = [read_adapter(path, path.name) for path in folders]
-    bare = new_engine(folder, [], dtype)
+def measure_all(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """All questions about steps, each with the limit of its extra bytes."""
+    base = shapes.save_base(options.shape, getattr(torch, options.dtype), folder / "base")
+    loras = [
+        read_adapter(shapes.save_lora(base, folder / f"all{i}", i), f"all{i}")
+        for i in range(NUM_MANY)
+    ]
+    narrow = shapes.save_lora(base, folder / "qv", 99, ["q_proj", "v_proj"])
+    bare = new_engine(base, [], options)
     width = sum(s.num_kv_heads * (s.key_size + s.value_size) for s in bare.pool.shapes)
     prefix = Adapter("prefix", "prefix", prefix=torch.randn(NUM_VIRTUAL, width) * 0.1)
-    full = new_engine(folder, [*loras, prefix], dtype)
+    pair = new_engine(base, [loras[0]], options)
+    narrow_pair = new_engine(base, [read_adapter(narrow, "qv")], options)
+    prefix_pair = new_engine(base, [prefix], options)
+    many = new_engine(base, loras, options)
+    clock = Clock(options.threads, options.device)
 
-    def timed(engine: Engine, *mix: str | None) -> Callable[[], float]:
-        return lambda: step_seconds(engine, mix, arguments.steps)
+    def against_base(engine: Engine, *mix: str | None) -> dict[str, float]:
+        plain = Side(bare, (None,) * len(mix))
+        found = compare(Side(engine, mix), [plain], options.steps, clock)
+        extra = sum(engine.bank.num_bytes(name) for name in set(mix))
+        length = len(PROMPT) + options.steps // 2
+        extra += NUM_VIRTUAL * mix.count("prefix") * engine.pool.bytes_per_token
+        moved = bare.weight_bytes + len(mix) * length * bare.pool.bytes_per_token
+        return {**found, "limit": 1 + extra / moved}
 
-    repeats = arguments.repeats
-    one = timed(bare, None)
+    alone, tuned = Side(bare, (None,)), Side(pair, ("all0",))
+    other = new_engine(base, [loras[0]], options)
     result = {
-        "W1 base + LoRA (all linear, r=8) over base, base": ratio(
-            timed(full, None, "all0"), timed(bare, None, None), repeats
+        "W1 step, base + LoRA all-linear r=8, over two base rows": against_base(pair, None, "all0"),
+        "W1 step, base + LoRA q,v r=8, over two base rows": against_base(narrow_pair, None, "qv"),
+        "W1 step, base + prefix of 20, over two base rows": against_base(
+            prefix_pair, None, "prefix"
         ),
-        "W1 base + LoRA (q, v) over base, base": ratio(
-            timed(full, None, "qv"), timed(bare, None, None), repeats
-        ),
-        "W1 base + prefix (20) over base, base": ratio(
-            timed(full, None, "prefix"), timed(bare, None, None), repeats
-        ),
-        "W1 base + LoRA over the two one after the other": ratio(
-            timed(full, None, "all0"), lambda: one() + timed(full, "all0")(), repeats
-        ),
-        "base alone, 17 adapters loaded, over none loaded": ratio(timed(full, None), one, repeats),
-        "W3 16 rows, half LoRA, over 16 base rows": ratio(
-            timed(full, *[None, "all0"] * 8), timed(bare, *[None] * 16), repeats
-        ),
-        "W4 16 adapters over 16 base rows": ratio(
-            timed(full, *(f"all{i}" for i in range(NUM_MANY))), timed(bare, *[None] * 16), repeats
+        "W1 pair's step over a base step and a LoRA step": {
+            **compare(Side(other, (None, "all0")), [alone, tuned], options.steps, clock),
+            "limit": 0.5,
+        },
+        "base row with 16 idle LoRAs, over none loaded": {
+            **compare(Side(many, (None,)), [alone], options.steps, clock),
+            "limit": 1.0,
+        },
+        "W3 16 rows, half on one LoRA, over 16 base rows": against_base(pair, *[None, "all0"] * 8),
+        "W4 16 rows on 16 LoRAs, over 16 base rows": against_base(
+            many, *(f"all{i}" for i in range(NUM_MANY))
         ),
     }
-    bandwidth = measure_bandwidth(bare)
-    fastest = min(one() for _ in range(repeats))
-    result["eta at one row"] = {
-        "ms": 1000 * fastest,
-        "reference_ms": 1000 * weight_bytes(bare) / bandwidth,
-        "ratio": weight_bytes(bare) / bandwidth / fastest,
-    }
-    result["a LoRA loaded while 4 rows run: longest step over median"] = hot_load(bare, loras[0])
+    for rows in options.rows:
+        result[f"eta, {rows} base row{'s' * (rows > 1)}"] = limit_share(bare, rows, options, clock)
+    result["step in which a LoRA's stacks are swapped, over the median"] = hot_load(
+        prefix_pair, loras[0], prefix, clock
+    )
     return result
 
 
-def hot_load(engine: Engine, adapter: Adapter) -> dict[str, float]:
-    """The longest step around the swap of an adapter's stacks, over the median step."""
-    for _ in range(4):
-        engine.submit(EngineRequest(PROMPT, 100, lambda _: None))
-    prepared = engine.prepare_adapters([adapter])
-    times = []
-    for number in range(80):
-        start = time.perf_counter()
-        if number == 40:
-            engine.install_adapters([adapter], prepared)
-        engine.step()
-        times.append(time.perf_counter() - start)
-    while engine.has_work:
-        engine.step()
-    swap, ordered = times[40], sorted(times[10:])
-    median = ordered[len(ordered) // 2]
-    return {"ms": 1000 * swap, "reference_ms": 1000 * median, "ratio": swap / median}
+def limit_share(
+    engine: Engine, rows: int, options: argparse.Namespace, clock: Clock
+) -> dict[str, float]:
+    """Seconds that reading a step's bytes takes over the seconds of the step, taking turns."""
+    side = Side(engine, (None,) * rows)
+    side.start(options.steps + 4)
+    steps, reads = [], []
+    for _ in range(options.steps):
+        steps.append(clock(engine.step))
+        reads.append(1 / measure_bandwidth(engine, clock))
+    length = sum(row.length for row in engine.rows) - rows * options.steps // 2
+    moved = engine.weight_bytes + length * engine.pool.bytes_per_token
+    side.stop()
+    took, need = statistics.median(steps), moved * min(reads)
+    return {
+        "ratio": need / took, "ms": 1000 * took, "against_ms": 1000 * need, "limit": 1.0,
+        "tokens_per_s": rows / took, "bandwidth_gb_s": 1e-9 / min(reads),
+    }  # fmt: skip
 
 
-def against_peft(folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """16 requests of 16 adapters: tokens per second of the engine over PEFT's generate."""
-    dtype, count = getattr(torch, arguments.dtype), arguments.steps
+def hot_load(engine: Engine, adapter: Adapter, kept: Adapter, clock: Clock) -> dict[str, float]:
+    """The steps around the swap of an adapter's stacks, the swap included, over the median."""
+    side = Side(engine, (None,) * 4)
+    side.start(200)
+    adapters = [kept, adapter]
+    times, swaps = [], []
+    for number in range(120):
+        if number % 20 == 10:
+            chosen = adapters if number % 40 == 10 else [kept]
+            prepared = engine.prepare_adapters(chosen)
+            swaps.append(
+                clock(lambda c=chosen, p=prepared: (engine.install_adapters(c, p), engine.step()))
+            )
+        else:
+            times.append(clock(engine.step))
+    side.stop()
+    worst, median = max(swaps), statistics.median(times)
+    return {
+        "ratio": worst / median, "ms": 1000 * worst, "against_ms": 1000 * median, "limit": 1.0,
+    }  # fmt: skip
+
+
+def against_peft(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """16 requests of 16 adapters: time of PEFT's mixed-batch generate over the engine's."""
     names = [f"all{i}" for i in range(NUM_MANY)]
-    engine = new_engine(folder, [read_adapter(folder / n, n) for n in names], dtype)
-    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=dtype)
+    base = folder / "base"
+    engine = new_engine(base, [read_adapter(folder / n, n) for n in names], options)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, options.dtype))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = peft.PeftModel.from_pretrained(base, str(folder / names[0]), adapter_name=names[0])
+        model = peft.PeftModel.from_pretrained(model, str(folder / names[0]), adapter_name=names[0])
         for name in names[1:]:
             model.load_adapter(str(folder / name), adapter_name=name)
-    model.eval()
-    ids = torch.tensor([[t + i for t in PROMPT] for i in range(NUM_MANY)])
+    model.eval().to(options.device)
+    ids = torch.tensor([[t + i for t in PROMPT] for i in range(NUM_MANY)], device=options.device)
+    count = options.steps
 
-    def run_peft() -> float:
-        start = time.perf_counter()
+    def run_peft() -> None:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
             model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), adapter_names=names,
                 max_new_tokens=count, min_new_tokens=count, do_sample=False,
             )  # fmt: skip
-        return time.perf_counter() - start
 
-    def run_engine() -> float:
-        start = time.perf_counter()
+    def run_engine() -> None:
         for offset, name in enumerate(names):
             prompt = [token + offset for token in PROMPT]
             engine.submit(EngineRequest(prompt, count, lambda _: None, adapter=name))
         while engine.has_work:
             engine.step()
-        return time.perf_counter() - start
 
-    found = ratio(run_peft, run_engine, max(2, arguments.repeats // 2))
-    return {"ms": found["reference_ms"], "reference_ms": found["ms"], "ratio": found["ratio"]}
+    clock = Clock(options.threads, options.device)
+    pairs = [(clock(run_peft), clock(run_engine)) for _ in range(3)]
+    theirs, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return {
+        "ratio": theirs / ours, "ms": 1000 * ours, "against_ms": 1000 * theirs,
+        "tokens_per_s": NUM_MANY * count / ours,
+    }  # fmt: skip
 
 
-def show(result: dict[str, dict[str, float]], arguments: argparse.Namespace) -> None:
-    """Print the table, and write it as JSON when asked."""
+def show(result: dict[str, dict[str, float]], options: argparse.Namespace) -> None:
+    """Print the table, ratios first, and write it as JSON when asked."""
     about: dict[str, Any] = {
-        "shape": arguments.shape, "dtype": arguments.dtype, "threads": arguments.threads,
-        "torch": torch.__version__, "load_average": os.getloadavg()[0],
+        "shape": options.shape, "dtype": options.dtype, "device": options.device,
+        "threads": options.threads, "clock": Clock(options.threads, options.device).kind,
+        "torch": torch.__version__, "load_average": round(os.getloadavg()[0], 1),
     }  # fmt: skip
     print("  ".join(f"{key}={value}" for key, value in about.items()))
-    print(f"{'ratio':>7} {'ms':>9} {'against':>9}  question")
+    print(f"{'ratio':>7} {'limit':>7} {'ms':>9} {'against':>9}  question")
     for name, row in result.items():
-        print(f"{row['ratio']:7.2f} {row['ms']:9.2f} {row['reference_ms']:9.2f}  {name}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"about": about, "results": result}, indent=2) + "\n")
+        limit = f"{row['limit']:7.3f}" if "limit" in row else " " * 7
+        print(f"{row['ratio']:7.3f} {limit} {row['ms']:9.2f} {row['against_ms']:9.2f}  {name}")
+    if options.out:
+        options.out.write_text(json.dumps({"about": about, "results": result}, indent=2) + "\n")
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=shapes.SHAPES, default="starter")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--peft", action="store_true", help="also run PEFT's mixed-batch generate")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    transformers_logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch:
+        result = measure_all(Path(scratch), options)
+        if options.peft:
+            result["W4 time of PEFT's mixed batch over the engine's"] = against_peft(
+                Path(scratch), options
+            )
+    show(result, options)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,18 +19,50 @@ class EngineLimits:
     prefix_cache_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class StepSum:
+    """Decode steps added up: how many, their seconds, the bytes they had to read."""
+
+    count: int = 0
+    seconds: float = 0.0
+    num_bytes: int = 0
+
+
 @dataclass
 class StepTimes:
-    """Seconds of decode steps by number of rows, apart for steps with and without tuned rows."""
+    """Decode steps by number of rows, apart for steps with and without tuned rows."""
 
-    plain: dict[int, tuple[int, float]] = field(default_factory=dict)
-    tuned: dict[int, tuple[int, float]] = field(default_factory=dict)
+    plain: dict[int, StepSum] = field(default_factory=dict)
+    tuned: dict[int, StepSum] = field(default_factory=dict)
 
-    def note(self, num_rows: int, seconds: float, *, tuned: bool) -> None:
+    def note(self, num_rows: int, seconds: float, num_bytes: int, *, tuned: bool) -> None:
         """Add one step."""
         table = self.tuned if tuned else self.plain
-        count, total = table.get(num_rows, (0, 0.0))
-        table[num_rows] = (count + 1, total + seconds)
+        old = table.get(num_rows, StepSum())
+        table[num_rows] = StepSum(old.count + 1, old.seconds + seconds, old.num_bytes + num_bytes)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step: how many rows ran (and were there before, and joined), and its parts' seconds.
+
+    `is_prefill` when any prompt tokens ran beside the rows that write.
+    """
+
+    is_prefill: bool
+    failed: bool
+    num_rows: int
+    num_before: int
+    num_joined: int
+    filter_seconds: float
+    join_seconds: float
+    forward_seconds: float
+    choose_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """The whole step."""
+        return self.filter_seconds + self.join_seconds + self.forward_seconds + self.choose_seconds
 
 
 @dataclass
@@ -43,5 +75,6 @@ class EngineStats:
     rows_finished: int = 0
     rows_cancelled: int = 0
     rows_failed: int = 0
+    rows_preempted: int = 0
     max_rows_together: int = 0
     times: StepTimes = field(default_factory=StepTimes)

@@ -58,6 +58,12 @@ class Adapter:
         """The widest rank over the adapter's layers; 0 without low-rank parts."""
         return max((d.down.shape[0] for d in self.deltas.values() if d.down is not None), default=0)
 
+    @property
+    def num_values(self) -> int:
+        """Numbers in the low-rank parts."""
+        parts = [t for d in self.deltas.values() for t in (d.down, d.up) if t is not None]
+        return sum(part.numel() for part in parts)
+
 
 def read_adapter(folder: Path, name: str) -> Adapter:
     """Read the adapter in `folder`; ModelLoadError names what cannot be applied, and why."""

@@ -26,13 +26,32 @@ class Row:
     slot: int
     length: int
     pending: list[int]
-    capacity: int
     prompt_logprobs: list[float | None] = field(default_factory=list)
 
     @property
-    def is_decoding(self) -> bool:
-        """True once the prompt has run: exactly the last generated token is pending."""
+    def has_begun(self) -> bool:
+        """True once a token was generated, be it before the row had to give way."""
         return bool(self.sampler.generated)
+
+    @property
+    def is_decoding(self) -> bool:
+        """True when exactly the last generated token is pending."""
+        return self.has_begun and len(self.pending) == 1
+
+    @property
+    def most_tokens(self) -> int:
+        """Places the row fills if it writes all it may."""
+        return (
+            self.length
+            + len(self.pending)
+            + self.request.max_new_tokens
+            - len(self.sampler.generated)
+        )
+
+    @property
+    def notes_prompt(self) -> bool:
+        """True while log probabilities of the prompt have to be noted."""
+        return self.request.prompt_logprobs and not self.has_begun
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,7 @@ class StepPlan:
         """
         ends = list(accumulate(self.spans))
         for row, end, span in zip(self.rows, ends, self.spans, strict=True):
-            if row.request.prompt_logprobs and not row.is_decoding:
+            if row.notes_prompt:
                 note_prompt(row, logits[end - span : end])
         ready = [i for i, row in enumerate(self.rows) if not row.pending]
         places = [ends[i] - 1 for i in ready]
@@ -110,7 +129,7 @@ def plan_step(rows: Sequence[Row], pool: KVPool, prefill_chunk: int) -> StepPlan
     for row, count in zip(chosen, counts, strict=True):
         if not row.is_decoding:
             chunks.append(Chunk(len(tokens), len(tokens) + count, row.slot, row.length))
-        span = count if row.request.prompt_logprobs and not row.is_decoding else 1
+        span = count if row.notes_prompt else 1
         wanted += range(len(tokens) + count - span, len(tokens) + count)
         spans.append(span)
         tokens += row.pending[:count]

@@ -5,9 +5,11 @@ Knows templates and messages; does not know HTTP answers or threads.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jinja2
+from jinja2 import meta
 
 from serving.context import Server
 from serving.grammar import from_schema, translate
@@ -44,7 +46,7 @@ def chat_job(
     text = render_chat(model, request, tools)
     ids = encode(model.tokenizer, text, special=False)
     return openai_job(
-        model, ids, request, limits, keep_stop=not openai, num_top=num_top, grammar=grammar
+        model, text, ids, request, limits, keep_stop=not openai, num_top=num_top, grammar=grammar
     )
 
 
@@ -65,6 +67,11 @@ def render_chat(model: ServedModel, request: ChatRequest, tools: ToolPlan | None
     if tools is not None and "tools" not in str(model.tokenizer.chat_template):
         messages, shown = last_message_with(messages, tools.instruction()), None
     continued = messages[-1]["role"] == "assistant"
+    extra = {} if request.guideline is None else {"guideline": request.guideline}
+    if not extra and "guideline" in undeclared(str(model.tokenizer.chat_template)):
+        raise Problem(
+            422, "missing_template_variable", "Missing template vatiable: guideline"
+        )  # TGI's spelling, which clients may match.
     try:
         text = model.tokenizer.apply_chat_template(
             messages,
@@ -72,11 +79,21 @@ def render_chat(model: ServedModel, request: ChatRequest, tools: ToolPlan | None
             tokenize=False,
             add_generation_prompt=not continued,
             continue_final_message=continued,
+            **extra,
         )
     except (jinja2.TemplateError, ValueError, TypeError, IndexError) as error:
         line = " ".join(str(error).split())
         raise Problem(422, "template_error", f"Template error: {line}") from error
     return str(text).rstrip() if continued else str(text)
+
+
+@functools.lru_cache(maxsize=64)
+def undeclared(template: str) -> frozenset[str]:
+    """Names a template expects to be given; none for one that cannot be parsed."""
+    try:
+        return frozenset(meta.find_undeclared_variables(jinja2.Environment().parse(template)))
+    except jinja2.TemplateError:
+        return frozenset()  # Rendering it says what is wrong.
 
 
 def plain_message(message: Message) -> dict[str, Any]:

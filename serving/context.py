@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from serving.config import ServeConfig
+from serving.errors import OutOfMemoryFailure
 from serving.generation import Admission, Completion
 from serving.grammar import GrammarCompiler
 from serving.metrics import Metrics
@@ -44,9 +46,10 @@ class Server:
         self.admission = Admission(self.config.limits.max_concurrent_requests)
         base = self.registry.base
         self.metrics = Metrics(input_limit(base, self.config.limits), base.max_total_tokens)
+        self.registry.worker.on_step = self.metrics.note_step
 
-    def complete(self, job: Job) -> Completion:
-        """A completion of the job, not yet running."""
+    def complete(self, request: Request, job: Job) -> Completion:
+        """A completion of the job that `request` asks for, not yet running."""
         grammar = None
         if job.grammar is not None:
             model = job.model
@@ -57,8 +60,15 @@ class Server:
             self.registry.worker,
             deadline=self.config.limits.deadline_seconds,
             grammar=grammar,
+            received=request.state.received,
             on_end=self._note,
+            on_gap=self._note_gap,
         )
+
+    def _note_gap(self, completion: Completion, seconds: float) -> None:
+        """Count the time between two tokens."""
+        model = completion.job.model.name
+        self.metrics.observe("arena_inter_token_seconds", seconds, model=model)
 
     def _note(self, completion: Completion) -> None:
         """Count a completion that ended, whichever way."""
@@ -70,18 +80,19 @@ class Server:
         metrics.observe("tgi_request_input_length", len(job.prompt))
         metrics.observe("tgi_request_max_new_tokens", job.max_new_tokens)
         metrics.observe("tgi_request_generated_tokens", made)
+        metrics.observe("tgi_request_skipped_tokens", completion.num_reused)
         metrics.observe("tgi_request_duration", times.total)
+        metrics.observe("tgi_request_validation_duration", times.validation)
         metrics.observe("tgi_request_queue_duration", times.queue)
         metrics.observe("tgi_request_inference_duration", times.inference)
         metrics.observe("tgi_request_mean_time_per_token_duration", times.inference / max(made, 1))
         if times.first_token is not None:
-            first = times.first_token - times.created
+            first = times.first_token - times.received
             metrics.observe("arena_time_to_first_token_seconds", first, model=model)
         if completion.finish_reason is not None:
             metrics.count("tgi_request_success")
         else:
-            reason = "dropped" if completion.failure is None else "generation"
-            metrics.count("tgi_request_failure", err=reason)
+            metrics.count("tgi_request_failure", err=failure_label(completion.failure))
         logger.info(
             "completion model=%s prompt_tokens=%d generated_tokens=%d finish=%s total_ms=%.0f "
             "queue_ms=%.0f%s",
@@ -113,19 +124,48 @@ def model_headers(model: ServedModel) -> dict[str, str]:
     return {"x-adapter-id": model.name, "x-weights-sha256": model.weights_sha256}
 
 
+def compute_headers(job: Job) -> dict[str, str]:
+    """TGI's headers that are known before the first token: where it runs, how long the text is."""
+    return {
+        "x-compute-type": job.model.engine.device.type,
+        "x-compute-characters": str(job.num_characters),
+    }
+
+
+def time_headers(completion: Completion) -> dict[str, str]:
+    """Counts and times in TGI's headers; times in milliseconds, compute time in seconds."""
+    times = completion.times
+
+    def ms(seconds: float) -> str:
+        return str(round(1000 * seconds))
+
+    return {
+        **compute_headers(completion.job),
+        "x-compute-time": f"{times.total:.3f}",
+        "x-total-time": ms(times.total),
+        "x-validation-time": ms(times.validation),
+        "x-queue-time": ms(times.queue),
+        "x-inference-time": ms(times.inference),
+        "x-time-per-token": ms(times.inference / max(completion.num_generated, 1)),
+        "x-prompt-tokens": str(len(completion.job.prompt)),
+        "x-generated-tokens": str(completion.num_generated),
+    }
+
+
 async def read_body(request: Request, parse: Callable[[Any], T]) -> T:
     """Read, decode and check a JSON body; Problem with TGI's status codes when it is none."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (kind == "application/json" or kind.endswith("+json")):
         raise Problem(415, "validation", "Expected request with `Content-Type: application/json`")
     limit = server_of(request).config.limits.max_body_bytes
+    request.state.received = time.monotonic()
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
             raise Problem(413, "validation", f"The body is larger than {limit} bytes")
     try:
-        value = json.loads(bytes(body))
+        value = json.loads(bytes(body), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise Problem(400, "validation", f"Failed to parse the request body: {error}") from error
     try:
@@ -134,6 +174,18 @@ async def read_body(request: Request, parse: Callable[[Any], T]) -> T:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "body"
         raise Problem(422, "validation", f"{place}: {first['msg']}", param=place) from error
+
+
+def _refuse_constant(name: str) -> None:
+    """Python reads NaN and Infinity, which are no JSON; as values they would slip past checks."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def failure_label(failure: Exception | None) -> str:
+    """TGI's label of a request that began and did not end well; None: the caller left."""
+    if failure is None:
+        return "dropped"
+    return "overloaded" if isinstance(failure, OutOfMemoryFailure) else "generation"
 
 
 async def beside_loop(num_characters: int, work: Callable[[], T]) -> T:

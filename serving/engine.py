@@ -1,7 +1,8 @@
 """One copy of base weights and the rows that run on it: requests join and leave at any step.
 
 Each step is one forward over the new tokens of every row, whatever adapter a row uses. Token
-ids in and out; knows no text, no names of models, no HTTP and no threads (`serving.worker`).
+ids in and out; knows no text, no names of models, no HTTP and no threads (`serving.worker`), and
+leaves it to `serving.schedule` who runs.
 """
 
 from __future__ import annotations
@@ -9,28 +10,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel
 
 from serving import attention
-from serving.accounts import EngineLimits, EngineStats
+from serving.accounts import EngineLimits, EngineStats, StepReport
 from serving.adapters import Adapter
 from serving.batch import Row, StepPlan, plan_step
-from serving.errors import EngineFailure, ModelLoadError
+from serving.errors import ModelLoadError
 from serving.kv import KVPool
 from serving.lora import PreparedBank
 from serving.prefix_cache import PrefixCache
-from serving.request import (
-    EngineRequest,
-    FailureEvent,
-    FinishReason,
-    PrefillEvent,
-    TokenEvent,
-    as_failure,
-)
-from serving.sampling import Choice, Sampler, choose
-from serving.shelf import AdapterShelf, LoadedAdapter
+from serving.request import EngineRequest, FinishReason, PrefillEvent, TokenEvent
+from serving.sampling import Choice, choose
+from serving.schedule import Schedule
+from serving.shelf import AdapterShelf
 
 
 class Engine:
@@ -44,56 +40,106 @@ class Engine:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.stats = EngineStats()
-        self.rows: list[Row] = []
-        self.waiting: deque[EngineRequest] = deque()
         self._state = attention.install(model)
         self.pool = self._learn_geometry()
         self.shelf = AdapterShelf(model, self._state, self.pool)
         self.bank = self.shelf.bank
         self.cache = PrefixCache(limits.prefix_cache_tokens)
+        self.weight_bytes = step_weight_bytes(model)
+        self._schedule = Schedule(limits, self.pool, self.shelf, self.cache, self.stats)
 
     # --- requests -------------------------------------------------------------------------
 
-    def submit(self, request: EngineRequest) -> None:
-        """Queue a request; its events go to its sink."""
-        total = len(request.prompt) + request.max_new_tokens
-        assert request.prompt, "a prompt has at least one token"
-        assert total <= self.limits.max_total_tokens, "callers check the token limits"
-        self.waiting.append(request)
+    @property
+    def rows(self) -> list[Row]:
+        """What runs."""
+        return self._schedule.rows
+
+    @property
+    def waiting(self) -> deque[EngineRequest]:
+        """What waits for a place or for memory."""
+        return self._schedule.waiting
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return bool(self.rows or self.waiting)
 
-    def step(self) -> None:
-        """Drop cancelled rows, admit waiting ones, run one forward, hand out its tokens."""
-        self._drop_cancelled()
-        self._admit()
-        if not self.rows:
+    def submit(self, request: EngineRequest) -> None:
+        """Queue a request; its events go to its sink."""
+        total = len(request.prompt) + request.max_new_tokens
+        assert request.prompt, "a prompt has at least one token"
+        assert total <= self.limits.max_total_tokens, "callers check the token limits"
+        self._schedule.submit(request)
+
+    def limit_memory(self, num_bytes: int) -> None:
+        """Lower the budget to what `num_bytes` hold; ModelLoadError if that is next to nothing.
+
+        Call before the first request.
+        """
+        most = num_bytes // self.pool.bytes_per_token
+        if most >= self.limits.kv_tokens + self.limits.prefix_cache_tokens:
             return
+        cached = min(self.limits.prefix_cache_tokens, most // 4)
+        budget = min(self.limits.kv_tokens, most - cached)
+        if budget < 64:
+            raise ModelLoadError(
+                f"{num_bytes / 2**20:.0f} MiB of memory are left for keys and values, which hold "
+                f"{max(budget, 0)} tokens; free some or serve a smaller model"
+            )
+        total = min(self.limits.max_total_tokens, budget)
+        self.limits = replace(
+            self.limits, kv_tokens=budget, prefix_cache_tokens=cached, max_total_tokens=total
+        )
+        self.pool.max_tokens = budget
+        self.cache.max_tokens = cached
+
+    def step(self) -> StepReport | None:
+        """Drop cancelled rows, admit waiting ones, run one forward, hand out its tokens.
+
+        The report says what ran and how long each part took; None when nothing was to do.
+        """
+        begin = time.perf_counter()
+        self._schedule.drop_cancelled()
+        dropped = time.perf_counter()
+        num_before = len(self.rows)
+        num_joined = self._schedule.admit()
+        self._schedule.make_room()
+        if not self.rows:
+            return None
         self.stats.max_rows_together = max(self.stats.max_rows_together, len(self.rows))
         plan = plan_step(self.rows, self.pool, self.limits.prefill_chunk)
+        tuned = {name for name in plan.adapters if name in self.bank.seats}
         start = time.perf_counter()
+        failed = False
         try:
             logits = self._forward(plan)
         except Exception as error:
+            failed, ran = True, time.perf_counter()
             self._recover(plan, error)
-            return
-        tuned = any(name in self.bank.seats for name in plan.adapters)
-        self._advance(plan, logits)
-        if not plan.layout.chunks:
-            seconds = time.perf_counter() - start
-            self.stats.times.note(len(plan.rows), seconds, tuned=tuned)
+        else:
+            ran = time.perf_counter()
+            self._advance(plan, logits)
+        end = time.perf_counter()
+        if not (plan.layout.chunks or failed):
+            moved = self.weight_bytes + sum(self.bank.num_bytes(name) for name in tuned)
+            moved += sum(plan.layout.decode_lengths) * self.pool.bytes_per_token
+            self.stats.times.note(len(plan.rows), end - start, moved, tuned=bool(tuned))
+        return StepReport(
+            is_prefill=bool(plan.layout.chunks),
+            failed=failed,
+            num_rows=len(plan.rows),
+            num_before=num_before,
+            num_joined=num_joined,
+            filter_seconds=dropped - begin,
+            join_seconds=start - dropped,
+            forward_seconds=ran - start,
+            choose_seconds=end - ran,
+        )
 
     def fail_all(self, error: Exception) -> None:
         """End every request, running or waiting, with `error`."""
-        for row in self.rows:
-            self._release(row)
-            row.request.sink(FailureEvent(error))
-        self.rows.clear()
-        while self.waiting:
-            self.waiting.popleft().sink(FailureEvent(error))
+        self._schedule.fail_all(error)
 
     # --- adapters -------------------------------------------------------------------------
 
@@ -108,8 +154,7 @@ class Engine:
 
     def running_adapters(self) -> set[str]:
         """Keys of the adapters that rows, running or waiting, use."""
-        waiting = {request.adapter for request in self.waiting if request.adapter is not None}
-        return {key for key in waiting if key in self.shelf} | self.shelf.running
+        return self._schedule.running_adapters()
 
     # --- one step -------------------------------------------------------------------------
 
@@ -130,63 +175,6 @@ class Engine:
         )
         self._state.pool = pool
         return pool
-
-    def _drop_cancelled(self) -> None:
-        for row in [row for row in self.rows if row.request.cancelled.is_set()]:
-            self.stats.rows_cancelled += 1
-            self._remove(row)
-        if any(request.cancelled.is_set() for request in self.waiting):
-            kept = [r for r in self.waiting if not r.cancelled.is_set()]
-            self.stats.rows_cancelled += len(self.waiting) - len(kept)
-            self.waiting = deque(kept)
-
-    def _admit(self) -> None:
-        while self.waiting and len(self.rows) < self.limits.max_rows:
-            request = self.waiting[0]
-            if request.adapter not in self.shelf:
-                self.waiting.popleft()
-                request.sink(FailureEvent(EngineFailure("the adapter was unloaded meanwhile")))
-                continue
-            loaded = self.shelf.get(request.adapter)
-            need = len(request.prompt) + request.max_new_tokens
-            need += loaded.num_virtual if loaded is not None else 0
-            capacity = max([need, *(row.capacity for row in self.rows)])
-            if self.rows and not self.pool.fits(len(self.rows) + 1, capacity):
-                return  # It waits for memory; rows that finish give it back.
-            self.waiting.popleft()
-            try:
-                self.pool.reserve(len(self.rows) + 1, capacity)
-                self._join(request, loaded, need)
-            except (RuntimeError, MemoryError) as error:
-                self.stats.rows_failed += 1
-                request.sink(FailureEvent(as_failure(error)))
-
-    def _join(self, request: EngineRequest, loaded: LoadedAdapter | None, need: int) -> None:
-        """Make a row of a request: virtual tokens and a remembered beginning go in at once."""
-        slot, known = len(self.rows), 0
-        virtual = loaded.num_virtual if loaded is not None else 0
-        if loaded is not None and loaded.prefix is not None:
-            self.pool.write_prefix(slot, loaded.prefix.layers)
-        if not request.prompt_logprobs:
-            known, layers = self.cache.find(request.adapter, request.prompt)
-            if known:
-                self.pool.write_prefix(slot, layers, virtual)
-        request.started_at = time.monotonic()
-        sampler = Sampler(request.sampling, request.prompt, request.mask)
-        pending = list(request.prompt[known:])
-        self.rows.append(Row(request, sampler, slot, virtual + known, pending, need))
-        if loaded is not None:
-            loaded.num_running += 1
-
-    def _remember(self, row: Row) -> None:
-        """Keep the keys and values of a prompt that just ran for prompts that begin alike."""
-        request = row.request
-        if self.cache.wants(request.adapter, request.prompt):
-            virtual = row.length - len(request.prompt)
-            layers = self.pool.read(row.slot, row.length)
-            self.cache.store(
-                request.adapter, request.prompt, [(k[virtual:], v[virtual:]) for k, v in layers]
-            )
 
     def _forward(self, plan: StepPlan) -> torch.Tensor:
         """Logits [wanted places, vocab] of the step's tokens."""
@@ -216,14 +204,14 @@ class Engine:
         if not ready.rows:
             return
         for row in ready.rows:
-            if not row.is_decoding:
-                self._remember(row)
+            if not row.has_begun:
+                self._schedule.remember(row)
                 if row.request.prompt_logprobs:
                     row.request.sink(PrefillEvent(tuple(row.prompt_logprobs)))
         choices = self._choose(ready.rows, ready.logits)
         for row, choice in zip(ready.rows, choices, strict=True):
             if isinstance(choice, Exception):
-                self._fail(row, choice)
+                self._schedule.fail(row, choice)
             else:
                 self._emit(row, choice)
 
@@ -248,7 +236,11 @@ class Engine:
         self.stats.decode_tokens += 1
         row.sampler.generated.append(token)
         if request.accept is not None:
-            request.accept(token)
+            try:
+                request.accept(token)
+            except Exception as error:
+                self._schedule.fail(row, error)
+                return
         finish = None
         if len(row.sampler.generated) >= request.max_new_tokens:
             finish = FinishReason.LENGTH
@@ -258,7 +250,7 @@ class Engine:
             row.pending = [token]
         else:
             self.stats.rows_finished += 1
-            self._remove(row)
+            self._schedule.remove(row)
         request.sink(TokenEvent(choice, finish))
 
     def _recover(self, plan: StepPlan, error: Exception) -> None:
@@ -267,33 +259,22 @@ class Engine:
         Safe to repeat: a forward writes the same keys and values to the same places.
         """
         if len(plan.rows) == 1:
-            self._fail(plan.rows[0], error)
+            self._schedule.fail(plan.rows[0], error)
             return
         for row in list(plan.rows):
             single = plan_step([row], self.pool, self.limits.prefill_chunk)
             try:
                 logits = self._forward(single)
             except Exception as row_error:
-                self._fail(row, row_error)
+                self._schedule.fail(row, row_error)
             else:
                 self._advance(single, logits)
 
-    def _fail(self, row: Row, error: Exception) -> None:
-        self.stats.rows_failed += 1
-        self._remove(row)
-        row.request.sink(FailureEvent(as_failure(error)))
 
-    def _remove(self, row: Row) -> None:
-        """Take a row out and move the last slot into its place, so that slots stay compact."""
-        self._release(row)
-        last = self.rows[-1]
-        if last is not row:
-            self.pool.move(last.slot, row.slot, last.length)
-            last.slot = row.slot
-            self.rows[row.slot] = last
-        self.rows.pop()
-
-    def _release(self, row: Row) -> None:
-        loaded = self.shelf.get(row.request.adapter)
-        if loaded is not None:
-            loaded.num_running -= 1
+def step_weight_bytes(model: PreTrainedModel) -> int:
+    """Bytes of the weights that every step reads; an input embedding of its own is looked up."""
+    total: int = sum(p.numel() * p.element_size() for p in model.parameters())
+    table = model.get_input_embeddings().weight
+    head = model.get_output_embeddings()
+    is_tied = head is not None and head.weight is table
+    return total if is_tied else total - int(table.numel()) * int(table.element_size())

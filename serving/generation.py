@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from serving.detokenize import Detokenizer, StopFinder
 from serving.errors import EngineFailure
@@ -19,6 +20,7 @@ from serving.request import EngineRequest, Event, FailureEvent, FinishReason, Pr
 from serving.validation import Job
 from serving.worker import Worker
 
+T = TypeVar("T")
 HEARTBEAT_SECONDS = 15.0
 
 
@@ -69,10 +71,16 @@ class Admission:
 class Times:
     """Moments of a completion (time.monotonic), for headers and metrics."""
 
+    received: float = field(default_factory=time.monotonic)
     created: float = field(default_factory=time.monotonic)
     started: float | None = None
     first_token: float | None = None
     ended: float | None = None
+
+    @property
+    def validation(self) -> float:
+        """Seconds from the request until it was checked and tokenized."""
+        return self.created - self.received
 
     @property
     def queue(self) -> float:
@@ -87,7 +95,7 @@ class Times:
     @property
     def total(self) -> float:
         """Seconds from the request to the end."""
-        return (self.ended or time.monotonic()) - self.created
+        return (self.ended or time.monotonic()) - self.received
 
 
 class Completion:
@@ -100,7 +108,9 @@ class Completion:
         *,
         deadline: float = 0.0,
         grammar: GrammarMask | None = None,
+        received: float | None = None,
         on_end: Callable[[Completion], None] | None = None,
+        on_gap: Callable[[Completion, float], None] | None = None,
     ) -> None:
         self.job = job
         self.text = ""
@@ -109,7 +119,7 @@ class Completion:
         self.prefill: list[TokenText] = []
         self.finish_reason: FinishReason | None = None
         self.failure: Exception | None = None
-        self.times = Times()
+        self.times = Times() if received is None else Times(received)
         self._worker = worker
         self._deadline = deadline
         self._tokenizer = job.model.tokenizer
@@ -120,6 +130,8 @@ class Completion:
         self._loop = asyncio.get_running_loop()
         self._wake_is_due = False
         self._on_end = on_end
+        self._on_gap = on_gap
+        self._last_token = 0.0
         self._request = EngineRequest(
             job.prompt,
             job.max_new_tokens,
@@ -137,6 +149,11 @@ class Completion:
     def num_generated(self) -> int:
         """Generated tokens, the end token included."""
         return len(self.tokens)
+
+    @property
+    def num_reused(self) -> int:
+        """Prompt tokens that were not run, since the prefix cache knew them."""
+        return self._request.num_reused
 
     @property
     def mean_logprob(self) -> float:
@@ -221,8 +238,12 @@ class Completion:
                 for token, logprob in zip(self.job.prompt, event.logprobs, strict=True)
             ]
             return None
+        now = time.monotonic()
         if self.times.first_token is None:
-            self.times.first_token = time.monotonic()
+            self.times.first_token = now
+        elif self._on_gap is not None:
+            self._on_gap(self, now - self._last_token)
+        self._last_token = now
         choice, reason = event.choice, event.finish_reason
         special = self._detokenizer.is_special(choice.token)
         text = self._detokenizer.push(choice.token)
@@ -263,3 +284,37 @@ async def run_all(running: Sequence[Completion]) -> None:
                 group.create_task(completion.run())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+
+
+async def interleave(parts: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int, T]]:
+    """(index, item) of several streams in the order they arrive; the first failure ends all."""
+    if len(parts) == 1:
+        async for item in parts[0]:
+            yield 0, item
+        return
+    queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue()
+
+    async def pump(index: int, part: AsyncIterator[T]) -> None:
+        try:
+            async for item in part:
+                queue.put_nowait((index, item))
+        except Exception as error:
+            queue.put_nowait(error)
+        finally:
+            queue.put_nowait(None)
+
+    tasks = [asyncio.create_task(pump(i, part)) for i, part in enumerate(parts)]
+    try:
+        left = len(tasks)
+        while left:
+            arrived = await queue.get()
+            if arrived is None:
+                left -= 1
+            elif isinstance(arrived, Exception):
+                raise arrived
+            else:
+                yield arrived
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -26,8 +26,9 @@ class LayerShape:
 class KVPool:
     """All layers' keys and values: per layer two tensors [slots * capacity, heads * size].
 
-    Grows by copying when a row needs more, never beyond `max_tokens` lines in all
-    (`fits` says whether a shape would be allowed).
+    Grows when a row needs more, by half or more at a time and layer by layer, so that old and new
+    memory are there twice for one layer only; never beyond `max_tokens` lines in all (`fits`
+    says whether a shape would be allowed).
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class KVPool:
         self.device = device
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
-        self._allocate(0, 0)
+        self.clear()
 
     @property
     def bytes_per_token(self) -> int:
@@ -61,19 +62,33 @@ class KVPool:
 
     def fits(self, num_slots: int, capacity: int) -> bool:
         """Whether `num_slots` rows of `capacity` tokens stay within the budget."""
-        return num_slots * round_up(capacity, TOKEN_STEP) <= self.max_tokens
+        return num_slots * capacity <= self.max_tokens
 
     def reserve(self, num_slots: int, capacity: int) -> None:
-        """Make room for `num_slots` rows of `capacity` tokens each; old content is kept."""
-        slots, tokens = max(num_slots, self.num_slots), max(capacity, self.capacity)
-        if slots == self.num_slots and tokens == self.capacity:
+        """Make room for `num_slots` rows of `capacity` tokens each, which `fits` allows.
+
+        Old content is kept. MemoryError or torch's own error when the machine has no more.
+        """
+        assert self.fits(num_slots, capacity), "callers ask `fits` first"
+        if num_slots <= self.num_slots and capacity <= self.capacity:
             return
-        wanted_slots = slots if slots == self.num_slots else round_up(slots, SLOT_STEP)
-        wanted_tokens = round_up(tokens, TOKEN_STEP)
-        if not self.fits(wanted_slots, wanted_tokens):
-            # Tight: give exactly what is asked, shrinking whatever earlier rows left behind.
-            wanted_slots, wanted_tokens = num_slots, round_up(capacity, TOKEN_STEP)
-        self._allocate(wanted_slots, wanted_tokens)
+        slots, tokens = max(num_slots, self.num_slots), max(capacity, self.capacity)
+        if slots > self.num_slots:
+            slots = round_up(slots, SLOT_STEP)
+        if tokens > self.capacity:
+            tokens = round_up(max(tokens, self.capacity * 3 // 2), TOKEN_STEP)
+        if not self.fits(slots, tokens):
+            # Tight: shrink what earlier rows left behind, and share out what the budget has.
+            slots = num_slots
+            tokens = min(round_up(capacity, TOKEN_STEP), self.max_tokens // num_slots)
+        self._allocate(slots, tokens)
+
+    def clear(self) -> None:
+        """Give all memory back; no row may be left."""
+        nothing = torch.zeros(0, 0, dtype=self.dtype, device=self.device)
+        self.keys = [nothing] * len(self.shapes)
+        self.values = [nothing] * len(self.shapes)
+        self.num_slots = self.capacity = 0
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of slot `source` into slot `target`."""
@@ -99,23 +114,42 @@ class KVPool:
         ]
 
     def _allocate(self, num_slots: int, capacity: int) -> None:
-        keep_slots, keep_tokens = min(num_slots, self.num_slots), min(capacity, self.capacity)
-        keys = [self._grown(i, s.key_size, num_slots, capacity) for i, s in enumerate(self.shapes)]
-        values = [
-            self._grown(i, s.value_size, num_slots, capacity) for i, s in enumerate(self.shapes)
-        ]
-        if keep_slots and keep_tokens:
-            for old, new in zip((*self.keys, *self.values), (*keys, *values), strict=True):
-                source = old.view(self.num_slots, self.capacity, -1)
-                target = new.view(num_slots, capacity, -1)
-                target[:keep_slots, :keep_tokens] = source[:keep_slots, :keep_tokens]
-        self.keys, self.values = keys, values
+        """Change the shape layer by layer; what a failure leaves is the old shape, whole."""
+        old = (self.num_slots, self.capacity)
+        made = 0
+        try:
+            for tensors, sizes in self._kinds():
+                for layer, size in enumerate(sizes):
+                    tensors[layer] = self._reshaped(
+                        tensors[layer], size, old, (num_slots, capacity)
+                    )
+                    made += 1
+        except (RuntimeError, MemoryError):
+            for tensors, sizes in self._kinds():
+                for layer, size in enumerate(sizes[:made]):
+                    tensors[layer] = self._reshaped(
+                        tensors[layer], size, (num_slots, capacity), old
+                    )
+                made = max(0, made - len(sizes))
+            raise
         self.num_slots, self.capacity = num_slots, capacity
 
-    def _grown(self, layer: int, size: int, num_slots: int, capacity: int) -> torch.Tensor:
+    def _kinds(self) -> tuple[tuple[list[torch.Tensor], list[int]], ...]:
+        """Keys and values, each with the width of its layers' lines."""
+        return (
+            (self.keys, [s.num_kv_heads * s.key_size for s in self.shapes]),
+            (self.values, [s.num_kv_heads * s.value_size for s in self.shapes]),
+        )
+
+    def _reshaped(
+        self, old: torch.Tensor, width: int, was: tuple[int, int], now: tuple[int, int]
+    ) -> torch.Tensor:
         # Zeros, not empty: a masked line still takes part as 0 * value, and 0 * NaN is NaN.
-        width = self.shapes[layer].num_kv_heads * size
-        return torch.zeros(num_slots * capacity, width, dtype=self.dtype, device=self.device)
+        new = torch.zeros(now[0] * now[1], width, dtype=self.dtype, device=self.device)
+        slots, tokens = min(was[0], now[0]), min(was[1], now[1])
+        if slots and tokens:
+            new.view(*now, -1)[:slots, :tokens] = old.view(*was, -1)[:slots, :tokens]
+        return new
 
 
 def round_up(value: int, step: int) -> int:

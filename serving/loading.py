@@ -19,17 +19,23 @@ from serving.accounts import EngineLimits
 from serving.config import Limits, ServeConfig
 from serving.engine import Engine
 from serving.errors import ModelLoadError
+from serving.memory import free_bytes
 
 FALLBACK_TOTAL_TOKENS = 4_096
 # Below this many bytes in fp32 a model stays in the cache of any server core.
 CACHE_BYTES = 48 * 2**20
+# Of the memory that is free after the weights; steps and further models need some as well.
+KV_SHARE = 0.5
 
 
 def load_engine(folder: Path, config: ServeConfig) -> Engine:
     """Load the weights in `folder` (safetensors only); ModelLoadError names what is wrong."""
     _require_safetensors(folder)
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device, _weight_bytes(folder))
+    size = _weight_bytes(folder)
+    dtype = pick_dtype(config.dtype, device, size)
+    need = size * dtype.itemsize // 4
+    require_room(folder, need, free_bytes(device))
     transformers_logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -45,7 +51,20 @@ def load_engine(folder: Path, config: ServeConfig) -> Engine:
             f"{folder}: cannot be loaded as a causal language model: {line}"
         ) from error
     assert isinstance(model, PreTrainedModel)
-    return Engine(model.to(device), engine_limits(model, config.limits))
+    engine = Engine(model.to(device), engine_limits(model, config.limits))
+    left = free_bytes(device)
+    if left is not None:
+        engine.limit_memory(int(left * KV_SHARE))
+    return engine
+
+
+def require_room(folder: Path, need: int, free: int | None) -> None:
+    """ModelLoadError when weights of `need` bytes do not go into the memory that is free."""
+    if free is not None and need > free:
+        raise ModelLoadError(
+            f"{folder}: the weights take {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of "
+            "memory are free; free some, or serve a smaller model or number format"
+        )
 
 
 def engine_limits(model: PreTrainedModel, limits: Limits) -> EngineLimits:

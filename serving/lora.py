@@ -118,6 +118,7 @@ class LoraBank:
         self._groups = fuse_linears(model)
         self._sites: dict[tuple[str, ...], Site] = {}
         self._adapters: dict[str, Adapter] = {}
+        self._bytes: dict[str, int] = {}
         self.seats: dict[str, Seat] = {}
         self.step: StepMask | None = None
 
@@ -125,6 +126,10 @@ class LoraBank:
     def adapters(self) -> list[Adapter]:
         """The adapters that are installed, in seat order."""
         return list(self._adapters.values())
+
+    def num_bytes(self, name: str | None) -> int:
+        """Bytes of the low-rank parts of an installed adapter, in the model's number format."""
+        return self._bytes.get(name, 0) if name is not None else 0
 
     def check(self, adapter: Adapter) -> None:
         """ModelLoadError when a delta has no layer here or does not fit its shape."""
@@ -178,6 +183,8 @@ class LoraBank:
         for place, site in self._sites.items():
             site.stack = prepared.stacks.get(place)
         self._adapters, self.seats = prepared.adapters, prepared.seats
+        size = next(self._model.parameters()).element_size()
+        self._bytes = {name: size * a.num_values for name, a in prepared.adapters.items()}
 
     def mask(self, names: Sequence[str | None], counts: Sequence[int]) -> StepMask | None:
         """The mask of a step whose row i has `counts[i]` tokens of adapter `names[i]`.

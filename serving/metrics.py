@@ -11,7 +11,10 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from serving.accounts import StepReport
+
 Labels = tuple[tuple[str, str], ...]
+BATCH_SIZES = tuple(float(2**k) for k in range(11))
 DURATIONS = tuple(0.0001 * 1.5**k for k in range(1, 36))
 
 
@@ -47,9 +50,16 @@ class Metrics:
             "request_queue_duration",
             "request_inference_duration",
             "request_mean_time_per_token_duration",
+            "batch_inference_duration",
+            "batch_forward_duration",
+            "batch_decode_duration",
+            "batch_filter_duration",
+            "batch_concat_duration",
         )
         self._histograms = {f"tgi_{name}": Histogram(DURATIONS) for name in seconds}
-        self._histograms["arena_time_to_first_token_seconds"] = Histogram(DURATIONS)
+        self._histograms["tgi_batch_next_size"] = Histogram(BATCH_SIZES)
+        for name in ("arena_time_to_first_token_seconds", "arena_inter_token_seconds"):
+            self._histograms[name] = Histogram(DURATIONS)
         for name, limit in (
             ("request_generated_tokens", max_total),
             ("request_input_length", max_input),
@@ -70,6 +80,24 @@ class Metrics:
         """Count a value in a histogram."""
         with self._lock:
             self._histograms[name].observe(value, _key(labels))
+
+    def note_step(self, report: StepReport) -> None:
+        """Count a step of an engine under TGI's names; a step with prompt tokens is a prefill."""
+        method = "prefill" if report.is_prefill else "decode"
+        self.count("tgi_batch_inference_count", method=method)
+        outcome = "failure" if report.failed else "success"
+        self.count(f"tgi_batch_inference_{outcome}", method=method)
+        self.observe("tgi_batch_inference_duration", report.seconds, method=method)
+        self.observe("tgi_batch_forward_duration", report.forward_seconds, method=method)
+        self.observe("tgi_batch_decode_duration", report.choose_seconds, method=method)
+        self.observe("tgi_batch_filter_duration", report.filter_seconds, method=method)
+        self.observe("tgi_batch_next_size", report.num_rows)
+        if report.num_joined:
+            self.observe("tgi_batch_concat_duration", report.join_seconds, method=method)
+            if report.num_before:
+                self.count("tgi_batch_concat", reason="backpressure")
+        elif report.is_prefill:
+            self.count("tgi_batch_concat", reason="chunking")
 
     def render(self, gauges: Mapping[str, Mapping[Labels, float]]) -> str:
         """Prometheus' text form; `gauges` and engine counters are read at this moment."""

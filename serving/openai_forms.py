@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,9 +49,9 @@ class Identity:
         return "stop" if self.openai and reason is FinishReason.STOP_SEQUENCE else str(reason)
 
 
-def usage_of(*completions: Completion) -> dict[str, int]:
-    """Token counts over all completions."""
-    prompt = sum(len(completion.job.prompt) for completion in completions)
+def usage_of(completions: Sequence[Completion], answers: int = 1) -> dict[str, int]:
+    """Token counts over all completions; a prompt counts once for its several answers."""
+    prompt = sum(len(completion.job.prompt) for completion in completions) // answers
     made = sum(completion.num_generated for completion in completions)
     return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 import torch
 
 from serving.errors import EngineFailure, OutOfMemoryFailure
-from serving.sampling import Choice, SamplingParams
+from serving.sampling import Choice, Sampler, SamplingParams
 
 
 class FinishReason(StrEnum):
@@ -55,7 +55,8 @@ class EngineRequest:
 
     `adapter` is the engine's key of a loaded adapter, None for the base. `mask` rewrites a row of
     scores in place before warping (a grammar); `accept` is told each token chosen. The engine
-    sets `started_at` (time.monotonic) when the row joins.
+    sets the rest: `started_at` (time.monotonic) and `num_reused` tokens of the prefix cache
+    when the row first joins, the `number` in the queue, and `resume` when it had to give way.
     """
 
     prompt: Sequence[int]
@@ -70,6 +71,9 @@ class EngineRequest:
     accept: Callable[[int], None] | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     started_at: float | None = None
+    num_reused: int = 0
+    number: int = 0
+    resume: Sampler | None = None
 
     def cancel(self) -> None:
         """Ask the engine to drop the request; it leaves before the next step, without an event."""

@@ -9,7 +9,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.sse import KEEPALIVE_COMMENT
 
-from serving.context import Server, beside_loop, body_schema, model_headers, read_body, server_of
+from serving.context import (
+    Server,
+    beside_loop,
+    body_schema,
+    compute_headers,
+    model_headers,
+    read_body,
+    server_of,
+    time_headers,
+)
 from serving.generation import Completion, Piece, TokenText, cancel_all, run_all
 from serving.problems import from_exception
 from serving.registry import ServedModel
@@ -60,13 +69,13 @@ async def answer(
     """Run a request to its end: (body, headers)."""
     server = server_of(request)
     model = server.registry.resolve(name)
-    parameters = body.parameters
-    best_of = check_best_of(parameters, server.config.limits)
+    best_of = check_best_of(body.parameters, server.config.limits)
+    server.admission.check()
     jobs = await beside_loop(
         len(body.inputs), lambda: [checked_job(server, model, body) for _ in range(best_of)]
     )
-    completions = [server.complete(job) for job in jobs]
-    server.admission.check()
+    completions = [server.complete(request, job) for job in jobs]
+    server.admission.check()  # Again: others may have come while a long text was read.
     with server.admission:
         async with cancel_on_disconnect(request, lambda: cancel_all(completions)):
             await run_all(completions)
@@ -128,35 +137,15 @@ def token_json(token: TokenText) -> dict[str, Any]:
     }
 
 
-def time_headers(completion: Completion) -> dict[str, str]:
-    """Counts and times in TGI's headers; times in milliseconds, compute time in seconds."""
-    times = completion.times
-
-    def ms(seconds: float) -> str:
-        return str(round(1000 * seconds))
-
-    return {
-        "x-compute-type": completion.job.model.engine.device.type,
-        "x-compute-time": f"{times.total:.3f}",
-        "x-compute-characters": str(len(completion.text)),
-        "x-total-time": ms(times.total),
-        "x-validation-time": "0",
-        "x-queue-time": ms(times.queue),
-        "x-inference-time": ms(times.inference),
-        "x-time-per-token": ms(times.inference / max(completion.num_generated, 1)),
-        "x-prompt-tokens": str(len(completion.job.prompt)),
-        "x-generated-tokens": str(completion.num_generated),
-    }
-
-
 async def stream(request: Request, body: GenerateRequest, name: str | None) -> Response:
     """Check everything before the first byte, then answer with events."""
     server = server_of(request)
     check_stream(body.parameters)
     check_best_of(body.parameters, server.config.limits)
     model = server.registry.resolve(name)
+    server.admission.check()
     job = await beside_loop(len(body.inputs), lambda: checked_job(server, model, body))
-    completion = server.complete(job)
+    completion = server.complete(request, job)
     server.admission.check()  # Before the first byte: a full queue is a real 429.
 
     async def events() -> AsyncIterator[bytes]:
@@ -165,7 +154,7 @@ async def stream(request: Request, body: GenerateRequest, name: str | None) -> R
                 async for event in generate_events(completion, body):
                     yield event
 
-    headers = {**model_headers(model), "x-compute-type": model.engine.device.type}
+    headers = {**model_headers(model), **compute_headers(job)}
     return stream_response(events(), headers)
 
 

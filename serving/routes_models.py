@@ -77,7 +77,7 @@ def model_json(model: ServedModel) -> dict[str, Any]:
         "object": "model",
         "created": model.created,
         "owned_by": "instruct-arena",
-        "root": model.parent or model.folder.name,
+        "root": str(model.folder),
         "parent": model.parent,
         "max_model_len": model.max_total_tokens,
         "permission": [],
@@ -175,8 +175,9 @@ def gauges(server: Server) -> dict[str, dict[Labels, float]]:
     engines = server.registry.engines
     put("tgi_queue_size", sum(len(e.waiting) for e in engines.values()))
     put("tgi_batch_current_size", sum(len(e.rows) for e in engines.values()))
-    put("tgi_batch_current_max_tokens", sum(r.capacity for e in engines.values() for r in e.rows))
-    put("tgi_batch_total_tokens", sum(r.length for e in engines.values() for r in e.rows))
+    rows = [row for engine in engines.values() for row in list(engine.rows)]
+    put("tgi_batch_current_max_tokens", sum(row.most_tokens for row in rows))
+    put("tgi_batch_total_tokens", sum(row.length for row in rows))
     put("tgi_batch_max_total_tokens", sum(e.limits.kv_tokens for e in engines.values()))
     for name, engine in engines.items():
         stats = engine.stats
@@ -185,11 +186,18 @@ def gauges(server: Server) -> dict[str, dict[Labels, float]]:
         put("arena_engine_decode_tokens_count", stats.decode_tokens, base=name)
         put("arena_engine_rows_cancelled_count", stats.rows_cancelled, base=name)
         put("arena_engine_rows_failed_count", stats.rows_failed, base=name)
+        put("arena_engine_rows_preempted_count", stats.rows_preempted, base=name)
         put("arena_prefix_cache_reused_tokens_count", engine.cache.num_reused, base=name)
         put("arena_kv_bytes", engine.pool.num_bytes, base=name)
         put("arena_step_rho", rho(stats.times), base=name)
         if name in server.bandwidths:
             put("arena_bandwidth_bytes_per_second", server.bandwidths[name], base=name)
-            put("arena_step_eta", eta(engine, server.bandwidths[name]), base=name)
+            by_rows = eta(stats.times, server.bandwidths[name])
+            put("arena_step_eta", by_rows[min(by_rows)] if by_rows else None, base=name)
+            for count, value in by_rows.items():
+                put("arena_step_eta_by_rows", value, base=name, rows=str(count))
+    for model in server.registry:
+        running = [r for r in list(model.engine.rows) if r.request.adapter == model.adapter]
+        put("arena_variant_rows", len(running), model=model.name)
     put("arena_models_refused", len(server.registry.refused))
     return found

@@ -15,12 +15,14 @@ from serving.context import (
     Server,
     beside_loop,
     body_schema,
+    compute_headers,
     model_headers,
     read_body,
     server_of,
     speaks_openai,
+    time_headers,
 )
-from serving.generation import Completion, Piece
+from serving.generation import Completion, Piece, cancel_all, interleave, run_all
 from serving.openai_forms import Identity, logprob_json, stream_error, usage_of
 from serving.problems import invalid
 from serving.registry import ServedModel
@@ -28,45 +30,67 @@ from serving.request import FinishReason
 from serving.schema import ChatRequest, OpenAIRequest
 from serving.sse import DONE, cancel_on_disconnect, frame, stream_response
 from serving.tools import NO_TOOL, CallReader, ToolPlan, call_json, plan_tools
+from serving.validation import answers_of, check_n
 
 router = APIRouter(tags=["OpenAI"])
 CHUNK = "chat.completion.chunk"
 
 
 @dataclass
-class Chat:
-    """One chat request on its way: what was asked, by which model, what runs now."""
+class Choice:
+    """One of the answers to a chat: what runs now; `tools` while it may become a call."""
 
+    index: int
+    tools: ToolPlan | None
+    completion: Completion
+
+
+@dataclass
+class Chat:
+    """One chat request on its way: what was asked, by which model, its answers."""
+
+    request: Request
     server: Server
     body: ChatRequest
     identity: Identity
-    tools: ToolPlan | None
-    completion: Completion
+    choices: list[Choice]
 
     @classmethod
     async def start(cls, request: Request, body: ChatRequest) -> Chat:
         """Check the request; Problem when it cannot be answered."""
         server, openai = server_of(request), speaks_openai(request)
         model = resolve(request, server, body)
+        server.admission.check()
         tools = plan_tools(body)
+        n = check_n(body, server.config.limits)
         size = sum(len(str(message.content)) for message in body.messages)
         job = await beside_loop(
             size, lambda: chat_job(server, model, body, openai=openai, tools=tools)
         )
-        identity = Identity(model, openai, "chatcmpl")
-        return cls(server, body, identity, tools, server.complete(job))
+        choices = [
+            Choice(index, tools, server.complete(request, each))
+            for index, each in enumerate(answers_of(job, n))
+        ]
+        server.admission.check()  # Again: others may have come while a long text was read.
+        return cls(request, server, body, Identity(model, openai, "chatcmpl"), choices)
 
-    def retry_without_tools(self) -> None:
+    @property
+    def completions(self) -> list[Completion]:
+        """What runs, in the order of the choices."""
+        return [choice.completion for choice in self.choices]
+
+    def retry_without_tools(self, choice: Choice) -> None:
         """The model decided for no tool: ask it again for plain text."""
         model, openai = self.identity.model, self.identity.openai
         job = chat_job(self.server, model, self.body, openai=openai, tools=None)
-        self.completion.cancel()
-        self.tools = None
-        self.completion = self.server.complete(job)
+        choice.completion.cancel()
+        choice.tools = None
+        job = answers_of(job, choice.index + 1)[-1]
+        choice.completion = self.server.complete(self.request, job)
 
     def cancel(self) -> None:
         """The caller left."""
-        self.completion.cancel()
+        cancel_all(self.completions)
 
     def finish(self, reason: FinishReason | None, *, is_call: bool = False) -> str | None:
         """The finish reason on the wire."""
@@ -80,16 +104,18 @@ async def chat_completions(request: Request) -> Response:
     """Answer a chat, whole or as a stream of chunks."""
     body = await read_body(request, ChatRequest.model_validate)
     chat = await Chat.start(request, body)
-    chat.server.admission.check()
     headers = model_headers(chat.identity.model)
     if body.stream:
+        headers |= compute_headers(chat.completions[0].job)
         return stream_response(chat_stream(request, chat), headers)
     with chat.server.admission:
         async with cancel_on_disconnect(request, chat.cancel):
-            await chat.completion.run()
-            if chat.tools is not None and called_name(chat) == NO_TOOL:
-                chat.retry_without_tools()
-                await chat.completion.run()
+            await run_all(chat.completions)
+            again = [c for c in chat.choices if c.tools and called_name(c) == NO_TOOL]
+            for choice in again:
+                chat.retry_without_tools(choice)
+            await run_all([choice.completion for choice in again])
+    headers |= time_headers(chat.completions[0])
     return JSONResponse(chat_response(chat), headers=headers)
 
 
@@ -105,39 +131,47 @@ def resolve(request: Request, server: Server, body: OpenAIRequest) -> ServedMode
     return registry.resolve(adapter or named)
 
 
-def called_name(chat: Chat) -> str | None:
+def called_name(choice: Choice) -> str | None:
     """The function a finished call names; None when it ran out of tokens before."""
     reader = CallReader()
-    reader.push(chat.completion.text, final=True)
+    reader.push(choice.completion.text, final=True)
     return reader.name
 
 
 def chat_response(chat: Chat) -> dict[str, Any]:
     """The whole answer."""
-    completion, logprobs = chat.completion, None
+    choices = [choice_json(chat, choice) for choice in chat.choices]
+    usage = usage_of(chat.completions, answers=len(choices))
+    return chat.identity.wrap("chat.completion", choices, usage)
+
+
+def choice_json(chat: Chat, choice: Choice) -> dict[str, Any]:
+    """One finished answer."""
+    completion, logprobs = choice.completion, None
     if chat.body.logprobs:
         pairs = zip(completion.tokens, completion.tops, strict=True)
         logprobs = {"content": [logprob_json(token, top) for token, top in pairs]}
     message: dict[str, Any] = {"role": "assistant", "content": completion.text}
-    name = called_name(chat) if chat.tools is not None else None
+    name = called_name(choice) if choice.tools is not None else None
     if name is not None:
         reader = CallReader(text=completion.text)
-        call = call_json(name, reader.arguments, call_id(chat))
+        call = call_json(name, reader.arguments, call_id(chat, choice))
         message = {"role": "assistant", "tool_calls": [call]}
         if chat.identity.openai:
             message["content"] = None
-    choice = {
-        "index": 0,
+    return {
+        "index": choice.index,
         "message": message,
         "logprobs": logprobs,
         "finish_reason": chat.finish(completion.finish_reason, is_call=name is not None),
     }
-    return chat.identity.wrap("chat.completion", [choice], usage_of(completion))
 
 
-def call_id(chat: Chat) -> str:
+def call_id(chat: Chat, choice: Choice) -> str:
     """TGI numbers calls from 0; OpenAI's ids are unique."""
-    return f"call_{chat.identity.unique[:24]}" if chat.identity.openai else "0"
+    if not chat.identity.openai:
+        return "0"
+    return f"call_{chat.identity.unique[:22]}{choice.index:02d}"
 
 
 async def chat_stream(request: Request, chat: Chat) -> AsyncIterator[bytes]:
@@ -145,72 +179,77 @@ async def chat_stream(request: Request, chat: Chat) -> AsyncIterator[bytes]:
     with chat.server.admission:
         async with cancel_on_disconnect(request, chat.cancel):
             try:
-                if chat.tools is not None:
-                    async for event in tool_frames(chat):
-                        yield event
-                if chat.tools is None:
-                    async for piece in chat.completion.pieces():
-                        if piece is None:
-                            yield KEEPALIVE_COMMENT
-                        else:
-                            yield frame(text_chunk(chat, piece))
+                parts = [choice_chunks(chat, choice) for choice in chat.choices]
+                async for _, part in interleave(parts):
+                    yield KEEPALIVE_COMMENT if part is None else frame(part)
                 if chat.body.stream_options.include_usage:
-                    yield frame(chat.identity.wrap(CHUNK, [], usage_of(chat.completion)))
+                    usage = usage_of(chat.completions, answers=len(chat.choices))
+                    yield frame(chat.identity.wrap(CHUNK, [], usage))
             except Exception as error:
                 yield frame(stream_error(error))
             yield frame(DONE)
 
 
-async def tool_frames(chat: Chat) -> AsyncIterator[bytes]:
+async def choice_chunks(chat: Chat, choice: Choice) -> AsyncIterator[dict[str, Any] | None]:
+    """Chunks of one answer, as text or as a tool call; None keeps the line alive."""
+    if choice.tools is not None:
+        async for part in tool_chunks(chat, choice):
+            yield part
+    if choice.tools is None:
+        async for piece in choice.completion.pieces():
+            yield None if piece is None else text_chunk(chat, choice, piece)
+
+
+async def tool_chunks(chat: Chat, choice: Choice) -> AsyncIterator[dict[str, Any] | None]:
     """Chunks of a tool call; none when the model decides for no tool (then `tools` is None)."""
     reader = CallReader()
     named = False
-    async for piece in chat.completion.pieces():
+    async for piece in choice.completion.pieces():
         if piece is None:
-            yield KEEPALIVE_COMMENT
+            yield None
             continue
         more = reader.push(piece.shown, final=piece.finish_reason is not None)
         if reader.name == NO_TOOL:
-            chat.retry_without_tools()
+            chat.retry_without_tools(choice)
             return
         if reader.name is None and piece.finish_reason is None:
             continue
         if not named and reader.name is not None:
             named = True
-            yield frame(call_chunk(chat, reader.name, "{", None))
+            yield call_chunk(chat, choice, reader.name, "{", None)
             more = more.removeprefix("{")
         if more or piece.finish_reason is not None:
-            yield frame(call_chunk(chat, None, more, piece.finish_reason))
+            yield call_chunk(chat, choice, None, more, piece.finish_reason)
 
 
-def text_chunk(chat: Chat, piece: Piece) -> dict[str, Any]:
+def text_chunk(chat: Chat, choice: Choice, piece: Piece) -> dict[str, Any]:
     """One token as a chunk; control tokens have no content."""
     delta = {"role": "assistant", "content": piece.shown}
-    return chunk(chat, delta, piece, chat.finish(piece.finish_reason))
+    return chunk(chat, choice, delta, piece, chat.finish(piece.finish_reason))
 
 
 def call_chunk(
-    chat: Chat, name: str | None, arguments: str, reason: FinishReason | None
+    chat: Chat, choice: Choice, name: str | None, arguments: str, reason: FinishReason | None
 ) -> dict[str, Any]:
     """A piece of a tool call."""
     call: dict[str, Any] = {
         "index": 0,
-        "id": call_id(chat),
+        "id": call_id(chat, choice),
         "type": "function",
         "function": {"name": name, "arguments": arguments},
     }
     if chat.identity.openai and name is None:
         call = {"index": 0, "function": {"arguments": arguments}}
     delta = {"role": "assistant", "tool_calls": [call]}
-    return chunk(chat, delta, None, chat.finish(reason, is_call=True))
+    return chunk(chat, choice, delta, None, chat.finish(reason, is_call=True))
 
 
 def chunk(
-    chat: Chat, delta: dict[str, Any], piece: Piece | None, reason: str | None
+    chat: Chat, choice: Choice, delta: dict[str, Any], piece: Piece | None, reason: str | None
 ) -> dict[str, Any]:
     """A chunk around a delta."""
     logprobs = None
     if chat.body.logprobs and piece is not None:
         logprobs = {"content": [logprob_json(piece.token, piece.top)]}
-    choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-    return chat.identity.wrap(CHUNK, [choice], None)
+    told = {"index": choice.index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+    return chat.identity.wrap(CHUNK, [told], None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -15,12 +14,14 @@ from serving.context import (
     Server,
     beside_loop,
     body_schema,
+    compute_headers,
     model_headers,
     read_body,
     server_of,
     speaks_openai,
+    time_headers,
 )
-from serving.generation import Completion, Piece, cancel_all, run_all
+from serving.generation import Completion, Piece, cancel_all, interleave, run_all
 from serving.openai_forms import Identity, stream_error, usage_of
 from serving.problems import Problem, invalid
 from serving.registry import ServedModel
@@ -28,7 +29,8 @@ from serving.routes_generate import model_name
 from serving.routes_openai import resolve
 from serving.schema import ChatRequest, CompletionRequest, GenerateRequest
 from serving.sse import DONE, cancel_on_disconnect, frame, stream_response
-from serving.validation import Job, encode, openai_job
+from serving.tools import plan_tools
+from serving.validation import Job, answers_of, check_n, encode, openai_job
 
 router = APIRouter(tags=["Text"])
 
@@ -39,20 +41,24 @@ async def completions(request: Request) -> Response:
     body = await read_body(request, CompletionRequest.model_validate)
     server, openai = server_of(request), speaks_openai(request)
     model = resolve(request, server, body)
-    prompts = checked_prompts(server, body)
+    server.admission.check()
+    prompts, n = checked_prompts(server, body), check_n(body, server.config.limits)
 
     def make_jobs() -> list[Job]:
-        limits = server.config.limits
-        ids = [encode(model.tokenizer, prompt) for prompt in prompts]
-        return [openai_job(model, i, body, limits, keep_stop=not openai) for i in ids]
+        limits, found = server.config.limits, []
+        for text in prompts:
+            ids = encode(model.tokenizer, text)
+            job = openai_job(model, text, ids, body, limits, keep_stop=not openai)
+            found += answers_of(job, n)
+        return found
 
     jobs = await beside_loop(sum(map(len, prompts)), make_jobs)
-    running = [server.complete(job) for job in jobs]
-    server.admission.check()
+    running = [server.complete(request, job) for job in jobs]
+    server.admission.check()  # Again: others may have come while a long text was read.
     identity = Identity(model, openai, "cmpl")
     if body.stream:
         events = completion_stream(request, server, body, running, identity)
-        return stream_response(events, model_headers(model))
+        return stream_response(events, {**model_headers(model), **compute_headers(jobs[0])})
     with server.admission:
         async with cancel_on_disconnect(request, lambda: cancel_all(running)):
             await run_all(running)
@@ -65,8 +71,8 @@ async def completions(request: Request) -> Response:
         }
         for index, completion in enumerate(running)
     ]
-    content = identity.wrap("text_completion", choices, usage_of(*running))
-    return JSONResponse(content, headers=model_headers(model))
+    content = identity.wrap("text_completion", choices, usage_of(running, answers=n))
+    return JSONResponse(content, headers={**model_headers(model), **time_headers(running[0])})
 
 
 def checked_prompts(server: Server, body: CompletionRequest) -> list[str]:
@@ -101,48 +107,17 @@ async def completion_stream(
     with server.admission:
         async with cancel_on_disconnect(request, lambda: cancel_all(running)):
             try:
-                async for index, piece in interleave(running):
+                async for index, piece in interleave([c.pieces() for c in running]):
                     if piece is None:
                         yield KEEPALIVE_COMMENT
                     else:
                         yield frame(completion_chunk(index, piece, running[index], identity))
                 if body.stream_options.include_usage and identity.openai:
-                    yield frame(identity.wrap("text_completion", [], usage_of(*running)))
+                    usage = usage_of(running, answers=body.n or 1)
+                    yield frame(identity.wrap("text_completion", [], usage))
             except Exception as error:
                 yield frame(stream_error(error))
             yield frame(DONE)
-
-
-async def interleave(
-    running: Sequence[Completion],
-) -> AsyncIterator[tuple[int, Piece | None]]:
-    """(index, piece) of several completions in the order they arrive."""
-    queue: asyncio.Queue[tuple[int, Piece | None] | Exception | None] = asyncio.Queue()
-
-    async def pump(index: int, completion: Completion) -> None:
-        try:
-            async for piece in completion.pieces():
-                queue.put_nowait((index, piece))
-        except Exception as error:
-            queue.put_nowait(error)
-        finally:
-            queue.put_nowait(None)
-
-    tasks = [asyncio.create_task(pump(i, completion)) for i, completion in enumerate(running)]
-    try:
-        left = len(tasks)
-        while left:
-            item = await queue.get()
-            if item is None:
-                left -= 1
-            elif isinstance(item, Exception):
-                raise item
-            else:
-                yield item
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def completion_chunk(
@@ -155,7 +130,7 @@ def completion_chunk(
     else:
         reason = "" if piece.finish_reason is None else str(piece.finish_reason)
     choice = {"index": index, "text": piece.shown, "logprobs": None, "finish_reason": reason}
-    usage = usage_of(completion) if piece.finish_reason is not None else None
+    usage = usage_of([completion]) if piece.finish_reason is not None else None
     return identity.wrap("text_completion", [choice], None if identity.openai else usage)
 
 
@@ -173,7 +148,7 @@ async def chat_tokenize(request: Request) -> Response:
     """The text a chat template makes of messages, and its tokens."""
     body = await read_body(request, ChatRequest.model_validate)
     model = resolve(request, server_of(request), body)
-    text = render_chat(model, body, None)
+    text = render_chat(model, body, plan_tools(body))
     content = {
         "tokenize_response": simple_tokens(model, text, special=False),
         "templated_text": text,

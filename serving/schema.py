@@ -134,6 +134,7 @@ class ChatRequest(OpenAIRequest):
     tool_choice: str | dict[str, Any] | None = None
     tool_prompt: str | None = None
     response_format: Grammar | None = None
+    guideline: str | None = None
 
 
 class CompletionRequest(OpenAIRequest):

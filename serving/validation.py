@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from serving.config import Limits
@@ -23,7 +23,7 @@ class Job:
     """One completion to make: which model, which token ids, how to choose, when to stop.
 
     `keep_stop` leaves the stop string in the text (TGI) or cuts it off (OpenAI). `grammar` is
-    one that `serving.grammar` translated.
+    one that `serving.grammar` translated. `num_characters` counts the prompt's text.
     """
 
     model: ServedModel
@@ -35,6 +35,7 @@ class Job:
     prompt_logprobs: bool = False
     keep_stop: bool = True
     grammar: str | None = None
+    num_characters: int = 0
 
 
 def check_stream(parameters: GenerateParameters) -> None:
@@ -52,8 +53,6 @@ def check_best_of(parameters: GenerateParameters, limits: Limits) -> int:
         raise invalid("`best_of` != 1 is not allowed for this endpoint")
     if not 0 < best_of <= limits.max_best_of:
         raise invalid(f"`best_of` must be > 0 and <= {limits.max_best_of}. Given: {best_of}")
-    if best_of > 1 and not wants_sampling(parameters):
-        raise invalid("you must use sampling when `best_of` is > 1")
     return best_of
 
 
@@ -71,6 +70,8 @@ def wants_sampling(parameters: GenerateParameters) -> bool:
 def read_sampling(parameters: GenerateParameters, limits: Limits) -> SamplingParams:
     """Check the sampling values one after the other; the first bad one is named."""
     p = parameters
+    if (p.best_of or 1) > 1 and not wants_sampling(p):
+        raise invalid("you must use sampling when `best_of` is > 1")
     if p.temperature is not None and p.temperature <= 0:
         raise invalid("`temperature` must be strictly positive")
     if p.repetition_penalty is not None and p.repetition_penalty <= 0:
@@ -174,11 +175,11 @@ def generate_job(
     sampling = read_sampling(parameters, limits)
     if parameters.watermark:
         raise invalid("`watermark` is not supported")
-    grammar = translate(parameters.grammar) if parameters.grammar is not None else None
     if not inputs:
         raise invalid("`inputs` cannot be empty")
     ids = encode(model.tokenizer, inputs)
     prompt, max_new = fit_prompt(ids, model, limits, parameters.max_new_tokens, parameters.truncate)
+    grammar = translate(parameters.grammar) if parameters.grammar is not None else None
     return Job(
         model,
         prompt,
@@ -188,6 +189,7 @@ def generate_job(
         parameters.top_n_tokens or 0,
         parameters.decoder_input_details and prefill_logprobs,
         grammar=grammar,
+        num_characters=len(inputs),
     )
 
 
@@ -230,8 +232,25 @@ def read_bias(bias: dict[str, float] | list[Any] | None) -> tuple[tuple[int, flo
     return tuple((int(key), float(value)) for key, value in bias.items())
 
 
+def check_n(request: OpenAIRequest, limits: Limits) -> int:
+    """How many answers to each prompt are asked for."""
+    n = 1 if request.n is None else request.n
+    if not 0 < n <= limits.max_client_batch_size:
+        raise invalid(f"`n` must be > 0 and <= {limits.max_client_batch_size}. Given: {n}", "n")
+    return n
+
+
+def answers_of(job: Job, n: int) -> list[Job]:
+    """The job `n` times, each with a seed of its own: the first has the one that was given."""
+    seed = job.sampling.seed
+    if seed is None:
+        return [job] * n
+    return [replace(job, sampling=replace(job.sampling, seed=(seed + i) % 2**64)) for i in range(n)]
+
+
 def openai_job(
     model: ServedModel,
+    text: str,
     ids: list[int],
     request: OpenAIRequest,
     limits: Limits,
@@ -241,8 +260,6 @@ def openai_job(
     grammar: str | None = None,
 ) -> Job:
     """The job of a /v1 request; more tokens than there is room for are cut to the room."""
-    if request.n not in (None, 1):
-        raise invalid(f"`n` must be 1. Given: {request.n}", "n")
     sampling = openai_sampling(request, limits)
     size = model.engine.model.config.get_text_config().vocab_size
     if any(token >= size for token, _ in sampling.logit_bias):
@@ -256,5 +273,6 @@ def openai_job(
     )
     stops = tuple(request.stop)
     return Job(
-        model, prompt, max_new, sampling, stops, num_top, keep_stop=keep_stop, grammar=grammar
-    )
+        model, prompt, max_new, sampling, stops, num_top, keep_stop=keep_stop, grammar=grammar,
+        num_characters=len(text),
+    )  # fmt: skip

@@ -13,18 +13,23 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from serving.accounts import StepReport
 from serving.engine import Engine
 from serving.errors import EngineStopped, OutOfMemoryFailure
-from serving.request import EngineRequest, FailureEvent
+from serving.request import EngineRequest, FailureEvent, as_failure
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class Worker:
-    """Owns engines and their thread. `submit`, `call` and `stop` may be called from any thread."""
+    """Owns engines and their thread. `submit`, `call` and `stop` may be called from any thread.
+
+    `on_step` is told of each step, in the engines' thread.
+    """
 
     def __init__(self) -> None:
+        self.on_step: Callable[[StepReport], None] | None = None
         self._engines: list[Engine] = []
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
@@ -111,9 +116,14 @@ class Worker:
 
     def _step(self, engine: Engine) -> None:
         try:
-            engine.step()
+            report = engine.step()
         except Exception as error:
             # The engine answers what rows do wrong; this is its own failure: answer all, go on.
             logger.exception("engine step failed")
-            kind = OutOfMemoryFailure if isinstance(error, MemoryError) else EngineStopped
-            engine.fail_all(kind(f"{type(error).__name__}: {error}"))
+            failure = as_failure(error)
+            if not isinstance(failure, OutOfMemoryFailure):
+                failure = EngineStopped(str(failure))
+            engine.fail_all(failure)
+            return
+        if report is not None and self.on_step is not None:
+            self.on_step(report)

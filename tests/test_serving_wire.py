@@ -105,7 +105,7 @@ def test_completions_of_several_prompts(tiny_server: ServerThread, tiny_home: Pa
         ({"suffix": "x"}, "suffix not supported", "Suffix is not supported"),
         ({"prompt": ["a"] * 5}, "batch size exceeded", "maximum allowed batch size of 4"),
         ({"prompt": []}, "validation", "cannot be empty"),
-        ({"n": 2}, "validation", "`n` must be 1"),
+        ({"n": 5}, "validation", "`n` must be > 0 and <= 4. Given: 5"),
         ({"top_p": 2}, "validation", "`top_p` must be"),
         ({"presence_penalty": 3}, "validation", "`presence_penalty` must be"),
         ({"logit_bias": {"999999": 1}}, "validation", "not below 400"),
@@ -425,6 +425,19 @@ def test_metrics_count_what_happened(server: ServerThread) -> None:
     assert series["tgi_request_generated_tokens_count"] == "3"
     assert series['tgi_request_generated_tokens_bucket{le="+Inf"}'] == "3"
     assert series["tgi_queue_size"] == "0"
+    assert series["tgi_request_validation_duration_count"] == "3"
+    assert series["tgi_request_skipped_tokens_count"] == "3"
+    assert float(series['tgi_batch_inference_count{method="prefill"}']) == 3
+    steps = float(series['tgi_batch_inference_count{method="decode"}'])
+    assert steps > 3
+    assert float(series['tgi_batch_inference_success{method="decode"}']) == steps
+    for name in ("inference", "forward", "decode", "filter"):
+        key = f'tgi_batch_{name}_duration_count{{method="decode"}}'
+        assert float(series[key]) == steps
+    assert float(series["tgi_batch_next_size_count"]) == steps + 3
+    assert float(series['arena_inter_token_seconds_count{model="lora"}']) > 3
+    assert series['arena_variant_rows{model="lora"}'] == "0"
+    assert float(series['arena_step_eta_by_rows{base="base",rows="1"}']) > 0
     assert float(series['arena_step_rho{base="base"}']) > 0
     assert float(series['arena_step_eta{base="base"}']) > 0
     assert not any(name.startswith("tgi_request_count_total") for name in series)
