@@ -11,6 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from operator import itemgetter
 from typing import Any
 
 from sqlite_utils import Database
@@ -19,12 +20,22 @@ from arena.battle import SIDES, AnswerStatus, AskAs, History, Mode, Participant,
 from arena.errors import ArenaError
 from arena.judgement import Judgement, Strength, Winner
 from arena.people import participant_row, sha256
-from arena.raw import ANSWER_COLUMNS, BATTLE_COLUMNS, TURN_COLUMNS, VERSION, VOTE_COLUMNS
-from arena.records import judgement_columns, sampling_json
+from arena.raw import (
+    ANSWER_COLUMNS,
+    BATTLE_COLUMNS,
+    PARTICIPANT_COLUMNS,
+    TURN_COLUMNS,
+    VERSION,
+    VOTE_COLUMNS,
+)
+from arena.records import sampling_json
 from arena.store import now_ms
 from arena.texts import canonical_json, check_text
 
 Record = Mapping[str, Any]
+
+
+UNSET = SamplingParams()
 
 
 class RecordError(ArenaError):
@@ -41,6 +52,8 @@ def participant_of(record: Record) -> Participant:
 
 def sampling_of(record: Record) -> SamplingParams:
     """Sampling parameters of a record; unknown ones are refused."""
+    if not record:
+        return UNSET
     known = {field.name for field in fields(SamplingParams)}
     unknown = sorted(set(record) - known)
     if unknown:
@@ -84,172 +97,179 @@ def _check(record: Record) -> None:
     for participant in record["participants"]:
         check_text("name", participant_of(participant).name)
     for turn in record["turns"]:
-        History(turn["context"])
-        check_text("prompt", turn["prompt"])
-        current = {answer["side"]: answer for answer in turn["answers"] if not answer["superseded"]}
-        for answer in turn["answers"]:
-            AnswerStatus(answer["status"])
-            check_text("answer", answer["text"])
-            if not 0 <= answer["side"] < num_sides:
-                raise RecordError(f"answer of side {answer['side']} in a battle of {num_sides}")
-        for vote in turn["votes"]:
-            judgement_of(vote).pairs(num_sides)
-            check_text("comment", vote["comment"] + vote["edited_answer"])
-            if len(current) != num_sides:
-                raise RecordError("a vote on a turn without an answer of every side")
+        _check_turn(turn, num_sides)
+
+
+def _check_turn(turn: Record, num_sides: int) -> None:
+    History(turn["context"])
+    check_text("prompt", turn["prompt"])
+    current = set()
+    for answer in turn["answers"]:
+        AnswerStatus(answer["status"])
+        check_text("answer", answer["text"])
+        sampling_of(answer["sampling"])
+        if not 0 <= answer["side"] < num_sides:
+            raise RecordError(f"answer of side {answer['side']} in a battle of {num_sides}")
+        if not answer["superseded"]:
+            current.add(answer["side"])
+    for vote in turn["votes"]:
+        judgement_of(vote).pairs(num_sides)
+        check_text("comment", vote["comment"] + vote["edited_answer"])
+        if len(current) != num_sides:
+            raise RecordError("a vote on a turn without an answer of every side")
+
+
+COLUMNS = {
+    "battles": ("id", "public_id", "token_sha256", "owner_id", "tags", *BATTLE_COLUMNS),
+    "sides": ("battle_id", "position", "participant_id"),
+    "turns": ("id", "battle_id", "position", "history", *TURN_COLUMNS),
+    "answers": ("id", "turn_id", "sampling", "identity_leak", "superseded", *ANSWER_COLUMNS),
+    "votes": ("id", "turn_id", "voter_id", "ranking", "reasons", "partial", "blind", *VOTE_COLUMNS),
+    "comparisons": (
+        *("vote_id", "left_side", "right_side", "left_id", "right_id"),
+        *("left_answer_id", "right_answer_id", "winner", "weight"),
+    ),
+    "vote_flags": ("vote_id", "reason", "detail", "created_ms", "cleared_ms"),
+    "skips": ("turn_id", "voter_id", "created_ms"),
+    "vote_history": ("turn_id", "voter_id", "action", "body", "at_ms"),
+}
+"""What is written to each table, tables that others refer to first."""
+
+_PARTICIPANT, _BATTLE, _TURN, _ANSWER, _VOTE, _FLAG = (
+    itemgetter(*names)
+    for names in (
+        *(PARTICIPANT_COLUMNS, BATTLE_COLUMNS, TURN_COLUMNS, ANSWER_COLUMNS, VOTE_COLUMNS),
+        COLUMNS["vote_flags"][1:],
+    )
+)
 
 
 class BulkWriter:
-    """Adds records to an open database inside a transaction of the caller."""
+    """Adds records to an open database inside a transaction of the caller.
 
-    def __init__(self, db: Database, voter_name: Callable[[Any], str]) -> None:
+    One writer may serve several transactions, one after the other, of one database.
+    """
+
+    def __init__(self, voter_name: Callable[[Any], str]) -> None:
         """`voter_name`: the pseudonym that a voter of the records gets in the store."""
-        self._db = db
         self._voter_name = voter_name
         self._voters: dict[Any, int] = {}
-        self._people: dict[str, int] = {}
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._people: dict[tuple[Any, ...], int] = {}
+        self._rows: dict[str, list[tuple[Any, ...]]] = {}
         self._ids: dict[str, int] = {}
 
-    def add(self, records: Sequence[Record]) -> int:
+    def add(self, db: Database, records: Sequence[Record]) -> int:
         """Write checked records that are new to the store; their number."""
-        known = self._known([record["id"] for record in records])
+        known = _known(db, [record["id"] for record in records])
+        self._rows = {table: [] for table in COLUMNS}
         for table in ("battles", "turns", "answers", "votes"):
-            found = next(iter(self._db.query(f"SELECT coalesce(max(id), 0) AS id FROM {table}")))
+            found = next(iter(db.query(f"SELECT coalesce(max(id), 0) AS id FROM {table}")))
             self._ids[table] = found["id"]
         num_new = 0
-        for record in records:
-            if record["id"] not in known:
-                known.add(record["id"])
-                self._battle(record)
-                num_new += 1
-        self._flush()
+        try:
+            for record in records:
+                if record["id"] not in known:
+                    known.add(record["id"])
+                    self._battle(db, record)
+                    num_new += 1
+            self._flush(db)
+        except BaseException:  # what is rolled back now is no longer known
+            self._voters.clear()
+            self._people.clear()
+            raise
         return num_new
 
-    def _known(self, names: list[str]) -> set[str]:
-        marks = ",".join("?" * len(names))
-        rows = self._db.query(f"SELECT public_id FROM battles WHERE public_id IN ({marks})", names)
-        return {row["public_id"] for row in rows}
-
-    def _put(self, table: str, row: dict[str, Any]) -> int:
-        """Queue a row; numbered tables give it the next id."""
-        number = 0
-        if table in self._ids:
-            number = self._ids[table] = self._ids[table] + 1
-            row = {"id": number, **row}
-        self._rows.setdefault(table, []).append(row)
+    def _next(self, table: str) -> int:
+        number = self._ids[table] = self._ids[table] + 1
         return number
 
-    def _flush(self) -> None:
-        for table in (
-            *("battles", "sides", "turns", "answers", "votes", "comparisons"),
-            *("vote_flags", "skips", "vote_history"),
-        ):
-            rows = self._rows.pop(table, [])
-            if rows:
-                names = list(rows[0])
-                marks = ", ".join(f":{name}" for name in names)
-                self._db.conn.executemany(
-                    f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows
+    def _flush(self, db: Database) -> None:
+        for table, names in COLUMNS.items():
+            if self._rows[table]:
+                marks = ", ".join("?" * len(names))
+                db.conn.executemany(
+                    f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", self._rows[table]
                 )
 
-    def _voter(self, voter: Any) -> int:
+    def _voter(self, db: Database, voter: Any) -> int:
         if voter not in self._voters:
             name = self._voter_name(voter)
             row = {"name": name, "now": now_ms()}
-            self._db.execute(
+            db.execute(
                 "INSERT INTO voters (pseudonym, created_ms) VALUES (:name, :now)"
                 " ON CONFLICT DO NOTHING",
                 row,
             )
-            found = self._db.query("SELECT id FROM voters WHERE pseudonym = :name", row)
+            found = db.query("SELECT id FROM voters WHERE pseudonym = :name", row)
             self._voters[voter] = next(iter(found))["id"]
         return self._voters[voter]
 
-    def _participant(self, record: Record) -> int:
-        key = canonical_json(record)
+    def _participant(self, db: Database, record: Record) -> int:
+        key = (*_PARTICIPANT(record), str(record["sampling"]))
         if key not in self._people:
-            self._people[key] = participant_row(self._db, participant_of(record), now_ms())
+            self._people[key] = participant_row(db, participant_of(record), now_ms())
         return self._people[key]
 
-    def _battle(self, record: Record) -> None:
-        battle = self._put(
-            "battles",
-            {
-                **{name: record[name] for name in BATTLE_COLUMNS},
-                "public_id": record["id"],
-                # The secret of a battle never leaves its store; nobody knows the new one.
-                "token_sha256": sha256(secrets.token_hex(16)),
-                "owner_id": None if record["owner"] is None else self._voter(record["owner"]),
-                "tags": canonical_json(record["tags"]),
-            },
-        )
-        sides = [self._participant(participant) for participant in record["participants"]]
-        for position, participant in enumerate(sides):
-            side = {"battle_id": battle, "position": position, "participant_id": participant}
-            self._put("sides", side)
+    def _battle(self, db: Database, record: Record) -> None:
+        battle = self._next("battles")
+        # The secret of a battle never leaves its store; nobody knows the new one.
+        token = sha256(secrets.token_hex(16))
+        owner = None if record["owner"] is None else self._voter(db, record["owner"])
+        tags = canonical_json(record["tags"])
+        row = (battle, record["id"], token, owner, tags, *_BATTLE(record))
+        self._rows["battles"].append(row)
+        sides = [self._participant(db, participant) for participant in record["participants"]]
+        self._rows["sides"] += [(battle, i, side) for i, side in enumerate(sides)]
         for position, turn in enumerate(record["turns"]):
-            self._turn(battle, position, turn, sides)
+            self._turn(db, (battle, position), turn, sides)
 
-    def _turn(self, battle: int, position: int, record: Record, sides: list[int]) -> None:
-        columns = {name: record[name] for name in TURN_COLUMNS} | {"history": record["context"]}
-        turn = self._put("turns", {"battle_id": battle, "position": position, **columns})
+    def _turn(self, db: Database, place: tuple[int, int], record: Record, sides: list[int]) -> None:
+        turn = self._next("turns")
+        self._rows["turns"].append((turn, *place, record["context"], *_TURN(record)))
         answers: dict[int, int] = {}
         for answer in record["answers"]:
-            row = {name: answer[name] for name in ANSWER_COLUMNS}
-            number = self._put(
-                "answers",
-                row
-                | {
-                    "turn_id": turn,
-                    "sampling": sampling_json(sampling_of(answer["sampling"])),
-                    "identity_leak": answer["identity_leak"],
-                    "superseded": answer["superseded"],
-                },
+            number = self._next("answers")
+            sampling = (
+                sampling_json(sampling_of(answer["sampling"])) if answer["sampling"] else "{}"
             )
+            marks = (answer["identity_leak"], answer["superseded"])
+            self._rows["answers"].append((number, turn, sampling, *marks, *_ANSWER(answer)))
             if not answer["superseded"]:
                 answers[answer["side"]] = number
         for vote in record["votes"]:
-            self._vote(turn, vote, sides, answers)
+            self._vote(turn, self._voter(db, vote["voter"]), vote, sides, answers)
         for skip in record["skips"]:
-            voter = self._voter(skip["voter"])
-            row = {"turn_id": turn, "voter_id": voter, "created_ms": skip["created_ms"]}
-            self._put("skips", row)
+            voter = self._voter(db, skip["voter"])
+            self._rows["skips"].append((turn, voter, skip["created_ms"]))
         for act in record["history"]:
-            row = {"turn_id": turn, "voter_id": self._voter(act["voter"])}
-            row |= {"action": act["action"], "body": canonical_json(act["body"])}
-            self._put("vote_history", {**row, "at_ms": act["at_ms"]})
+            voter = self._voter(db, act["voter"])
+            row = (turn, voter, act["action"], canonical_json(act["body"]), act["at_ms"])
+            self._rows["vote_history"].append(row)
 
-    def _vote(self, turn: int, vote: Record, sides: list[int], answers: dict[int, int]) -> None:
+    def _vote(
+        self, turn: int, voter: int, vote: Record, sides: list[int], answers: dict[int, int]
+    ) -> None:
         judgement = judgement_of(vote)
-        number = self._put(
-            "votes",
-            {
-                **{name: vote[name] for name in VOTE_COLUMNS},
-                **judgement_columns(judgement),
-                "turn_id": turn,
-                "voter_id": self._voter(vote["voter"]),
-                "partial": vote["partial"],
-                "blind": vote["blind"],
-            },
-        )
+        number = self._next("votes")
+        ranking = None if judgement.ranking is None else canonical_json(judgement.ranking)
+        said = (ranking, canonical_json(judgement.reasons), vote["partial"], vote["blind"])
+        self._rows["votes"].append((number, turn, voter, *said, *_VOTE(vote)))
         for pair in judgement.pairs(len(sides)):
-            self._put(
-                "comparisons",
-                {
-                    "vote_id": number,
-                    "left_side": pair.left,
-                    "right_side": pair.right,
-                    "left_id": sides[pair.left],
-                    "right_id": sides[pair.right],
-                    "left_answer_id": answers[pair.left],
-                    "right_answer_id": answers[pair.right],
-                    "winner": pair.winner,
-                    "weight": pair.weight,
-                },
+            left, right = pair.left, pair.right
+            self._rows["comparisons"].append(
+                (
+                    *(number, left, right, sides[left], sides[right]),
+                    *(answers[left], answers[right], str(pair.winner), pair.weight),
+                )
             )
-        for flag in vote["flags"]:
-            self._put("vote_flags", {"vote_id": number, **flag})
+        self._rows["vote_flags"] += [(number, *_FLAG(flag)) for flag in vote["flags"]]
+
+
+def _known(db: Database, names: list[str]) -> set[str]:
+    """Which of these battles the store has."""
+    marks = ",".join("?" * len(names))
+    rows = db.execute(f"SELECT public_id FROM battles WHERE public_id IN ({marks})", names)
+    return {row[0] for row in rows}
 
 
 def pseudonym(source: str, voter: Any) -> str:

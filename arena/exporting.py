@@ -10,6 +10,7 @@ from pathlib import Path
 from arena.errors import ArenaError
 from arena.export import RAW, Exported, ExportOptions, export, format_named
 from arena.importing import import_file
+from arena.pushing import check_push, push
 from arena.selection import INCLUDABLE, LeftOut, Selection
 from arena.store import Store
 
@@ -37,16 +38,21 @@ class ExportRequest:
     redact: bool
     license: str
     overwrite: bool
+    push: str | None = None
 
 
 def run_export(request: ExportRequest, *, json_out: bool) -> None:
     """Export and print what was written and what was left out."""
     if request.format != RAW:
         format_named(request.format)  # a wrong word is told before a missing store
+    token = None if request.push is None else check_push(request.push)  # before any work
     store = existing_store(request.home)
     out = request.out or request.home / "exports" / request.format
     done = export(store, out, options_of(request), overwrite=request.overwrite)
-    print(as_json(done) if json_out else as_text(done))
+    url = None
+    if request.push is not None and token is not None:
+        url = push(out, request.push, token)
+    print(as_json(done, url) if json_out else as_text(done, url))
 
 
 def existing_store(home: Path) -> Store:
@@ -95,18 +101,19 @@ def parse_include(word: str) -> LeftOut:
     return LeftOut(word)
 
 
-def as_json(done: Exported) -> str:
-    """For scripts."""
-    return json.dumps(asdict(done) | {"folder": str(done.folder)})
+def as_json(done: Exported, url: str | None) -> str:
+    """For scripts; `pushed` is the page on the hub or null."""
+    return json.dumps(asdict(done) | {"folder": str(done.folder), "pushed": url})
 
 
-def as_text(done: Exported) -> str:
-    """For people: rows per split, and every vote that made none."""
+def as_text(done: Exported, url: str | None) -> str:
+    """For people: rows per split, every vote that made none, and where it was pushed."""
     lines = [
         f"{sum(done.splits.values())} rows in {done.folder} "
         f"({', '.join(f'{split} {n}' for split, n in done.splits.items())})"
     ]
     lines += [f"left out: {reason} {n}" for reason, n in sorted(done.left_out.items())]
+    lines += [f"pushed to {url}"] if url else []
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ no battle raises RecordError with the reason.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,7 +17,6 @@ from arena.battle import SIDES, AnswerStatus, AskAs, History, Mode
 from arena.bulk import RecordError
 from arena.judgement import Strength, Winner
 from arena.raw import VERSION
-from arena.texts import canonical_json
 from arena.trl import MARGINS
 
 Row = Mapping[str, Any]
@@ -30,6 +30,10 @@ LMSYS_WINNERS = {
     "tie (bothbad)": Winner.BOTH_BAD,
     "both_bad": Winner.BOTH_BAD,
 }
+# Times become texts, so that the same row has the same hash from any type of file.
+_ROW_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+_BLIND, _NAMED, _OWN = str(Mode.BLIND), str(Mode.NAMED), str(History.OWN)
+_CHAT, _COMPLETE = str(AskAs.CHAT), str(AnswerStatus.COMPLETE)
 UNNAMED = ("unnamed chosen", "unnamed rejected")
 """Participants of preference rows that do not name their models."""
 
@@ -94,7 +98,7 @@ def from_trl(row: Row) -> Record:
     for participant in record["participants"]:
         participant["system_prompt"] = system
     for turn in record["turns"][1:]:
-        turn |= {"context": History.SHARED, "shared_side": 0}
+        turn |= {"context": str(History.SHARED), "shared_side": 0}
     record["tags"] = list(row.get("tags") or [])
     return record
 
@@ -112,12 +116,12 @@ def battle_record(
     created_ms: int,
 ) -> Record:
     """A battle of k conversations with one vote on the last turn; its id is the row's hash."""
-    digest = hashlib.sha256(f"{source}\n{canonical_json(_hashable(row))}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{source}\n{_ROW_JSON.encode(row)}".encode()).hexdigest()[:16]
     prompts, answers = _rounds(conversations)
     turns = [
         {
             "prompt": prompt,
-            "context": History.OWN,
+            "context": _OWN,
             "shared_side": None,
             "created_ms": created_ms,
             "answers": [_answer(side, text, created_ms) for side, text in enumerate(texts)],
@@ -134,7 +138,7 @@ def battle_record(
         "id": digest,
         "owner": None,
         "tags": [],
-        "mode": Mode.BLIND if blind else Mode.NAMED,
+        "mode": _BLIND if blind else _NAMED,
         "sampler": "",
         "propensity": None,
         "language": language,
@@ -161,7 +165,7 @@ def _participant(name: Any) -> Record:
     return {
         "name": name,
         "model": name,
-        "ask_as": AskAs.CHAT,
+        "ask_as": _CHAT,
         "kind": "",
         "weights_sha256": None,
         "base": None,
@@ -175,7 +179,7 @@ def _answer(side: int, text: str, created_ms: int) -> Record:
     return {
         "side": side,
         "attempt": 1,
-        "status": AnswerStatus.COMPLETE,
+        "status": _COMPLETE,
         "text": text,
         "prompt_sent": "",
         "model": "",
@@ -265,12 +269,3 @@ def _milliseconds(time: Any) -> int:
     if not isinstance(time, datetime):
         raise RecordError(f"time {time!r} is no ISO 8601 time")
     return round(time.timestamp() * 1000)
-
-
-def _hashable(value: Any) -> Any:
-    """The row with times as text, so that the same row has the same hash from any file type."""
-    if isinstance(value, Mapping):
-        return {str(key): _hashable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_hashable(inner) for inner in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

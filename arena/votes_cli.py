@@ -54,6 +54,14 @@ def export_votes(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
     ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            metavar="ORG/NAME",
+            help="Also send it to the hub, privately (needs HF_TOKEN).",
+        ),
+    ] = None,
     home: Home = DEFAULT_HOME,
     json_out: Json = False,
 ) -> None:
@@ -77,6 +85,7 @@ def export_votes(
             redact=redact,
             license=license_name,
             overwrite=overwrite,
+            push=push,
         ),
         json_out=json_out,
     )
