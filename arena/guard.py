@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -128,15 +128,22 @@ class Guard:
 class Rates:
     """A bucket of tokens per key that refills evenly; remembers a bounded number of keys."""
 
-    def __init__(self, amount: int, seconds: float, max_keys: int = 50_000) -> None:
+    def __init__(
+        self,
+        amount: int,
+        seconds: float,
+        max_keys: int = 50_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.amount = amount
         self.per_second = amount / seconds
         self.max_keys = max_keys
+        self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allow(self, key: str) -> bool:
         """Take one token of a key; False when none is left."""
-        now = time.monotonic()
+        now = self._clock()
         tokens, then = self._buckets.pop(key, (float(self.amount), now))
         tokens = min(float(self.amount), tokens + (now - then) * self.per_second)
         allowed = tokens >= 1

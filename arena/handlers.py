@@ -59,9 +59,10 @@ class Handlers:
         """What a link asks for: `prompt`, `models` (by name, commas between) or `set`."""
         page = self.page
         prompt = str(query.get("prompt") or "")[: self.stage.config.limits.prompt_chars]
+        value = {"value": prompt} if prompt else {}  # what is being typed already stays
         changes: Changes = {
             page.prompt: gr.update(
-                value=prompt, label=say("prompt.label"), placeholder=say("prompt.placeholder")
+                label=say("prompt.label"), placeholder=say("prompt.placeholder"), **value
             )
         }
         ways = {"label": say("mode.label"), "choices": mode_choices(say)}

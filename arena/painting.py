@@ -111,9 +111,10 @@ class Painter:
         }
         for i, rank in enumerate(page.ranks):
             shown = many and i < num_sides
-            value: dict[str, int | None] = {"value": ranking[i]} if shown and ranking else {}
-            value = value if shown else {"value": None}
-            changes[rank] = gr.update(visible=shown, interactive=can_vote, **value)
+            changed: dict[str, Any] = {"choices": list(range(1, num_sides + 1))} if shown else {}
+            if not shown or ranking:
+                changed["value"] = ranking[i] if shown and ranking else None
+            changes[rank] = gr.update(visible=shown, interactive=can_vote, **changed)
         return changes
 
     def _details(self, scene: Scene) -> Changes:

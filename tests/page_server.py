@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import socket
 import threading
 import time
@@ -65,4 +66,6 @@ class PageServer:
         self._server.should_exit = True
         self._thread.join(60)
         self.listener.close()
-        assert not self._thread.is_alive()
+        if self._thread.is_alive():
+            faulthandler.dump_traceback(all_threads=True)
+        assert not self._thread.is_alive(), "the page did not end; every thread's stack is above"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,16 @@ def test_battle_vote_names_and_reload(page: Page, arena: PageServer) -> None:
     page.wait_for_selector("#reveal .reveal-card")
     assert page.inner_text("#reveal") == shown
     assert [page.inner_text(f"#answer-{side} .answer").strip() for side in "ab"] == answers
+
+
+def test_what_is_typed_before_the_page_has_loaded_stays(page: Page, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with PageServer(tmp_path, url) as arena:
+            page.goto(arena.url)
+            page.fill("#prompt textarea", PROMPT)
+            page.wait_for_selector(".status-line.bad:has-text('No model can be reached')")
+            assert page.input_value("#prompt textarea") == PROMPT
 
 
 def test_no_byte_before_the_vote_names_a_model(
