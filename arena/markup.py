@@ -1,6 +1,6 @@
 """Model text to HTML that is safe by construction: raw HTML in an answer is shown, never obeyed.
 
-Knows Markdown and code colours; knows nothing of battles, models or Gradio.
+Knows Markdown, formulas and code colours; knows nothing of battles, models or Gradio.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
+
+from arena.formulas import add_formulas
 
 MOST_PAIRS = 4_000_000  # of words compared: two answers of 2,000 words, about a second
 SAFE_SCHEMES = ("http://", "https://", "mailto:")
@@ -85,7 +87,9 @@ def _coloured(code: str, language: str) -> str:
 @lru_cache(maxsize=1)
 def _markdown() -> MarkdownIt:
     options = {"html": False, "linkify": False, "breaks": True}
-    return MarkdownIt("js-default", options, renderer_cls=_AnswerRenderer)
+    markdown = MarkdownIt("js-default", options, renderer_cls=_AnswerRenderer)
+    add_formulas(markdown)
+    return markdown
 
 
 def answer_html(text: str, *, final: bool = True) -> str:

@@ -9,8 +9,19 @@ import pytest
 from arena.markup import answer_html, code_css, plain_html
 
 TEXT = {"p", "br", "em", "strong", "s", "code", "pre", "ul", "ol", "li", "blockquote", "a", "span"}
-SAFE_TAGS = TEXT | {"h4", "h5", "h6", "hr", "table", "thead", "tbody", "tr", "th", "td"}
-SAFE_ATTRIBUTES = {"href", "target", "rel", "class", "tabindex", "style", "start"}
+MATH = {"math", "mrow", "mi"}  # of the formula below; tests/test_formulas.py has the rest
+SAFE_TAGS = TEXT | MATH | {"h4", "h5", "h6", "hr", "table", "thead", "tbody", "tr", "th", "td"}
+SAFE_ATTRIBUTES = {
+    "href",
+    "target",
+    "rel",
+    "class",
+    "tabindex",
+    "style",
+    "start",
+    "display",
+    "alttext",
+}
 ATTACKS = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
