@@ -112,7 +112,9 @@ def make_ours(shape: dict[str, int], folder: Path, steps: int, bf16: bool) -> An
     arguments = common_arguments(folder, steps, bf16)
     return SftTrainer(
         model=build_model(shape, pick_attention(LENGTH)),
-        args=TrainingArguments(**arguments, remove_unused_columns=False),
+        args=TrainingArguments(
+            **arguments, remove_unused_columns=False, train_sampling_strategy="sequential"
+        ),
         train_dataset=PlannedRows(rows, plan),
         data_collator=Collator(0),
         callbacks=[LogEachStep()],

@@ -12,10 +12,11 @@ import torch
 
 from tuning.collate import Collator, Plan, plan_run
 from tuning.config import TuningConfig
-from tuning.distributed import num_processes
+from tuning.distributed import is_sharded, num_processes
+from tuning.lean import Lean, make_lean
 from tuning.methods import load_model, pick_attention
 from tuning.prepare import Prepared
-from tuning.trainer import SftTrainer
+from tuning.trainer import SftTrainer, label_loss
 
 HELDOUT_BATCH = 32
 
@@ -43,6 +44,27 @@ def load_base(config: TuningConfig, prepared: Prepared, precision: str) -> tuple
 
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return model, stored
+
+
+def lean_of(config: TuningConfig, prepared: Prepared, model: Any) -> Lean | None:
+    """Make the model's layers lean where that is known to change nothing: on a CPU, unsharded.
+
+    On a GPU, and under FSDP and DeepSpeed, which put their own hands on the layers, they stay.
+    """
+    if not config.training.lean or torch.cuda.is_available() or is_sharded():
+        return None
+    batch = Collator(prepared.tokenizer.pad_token_id)([[row] for row in prepared.rows[:2]])
+    virtual = config.prefix.virtual_tokens if config.method == "prompt" else 0
+
+    def loss(lean: Lean | None) -> torch.Tensor:
+        return label_loss(model, batch, virtual_tokens=virtual, lean=lean)[0]
+
+    was_training = model.training
+    model.eval()
+    try:
+        return make_lean(model, loss)
+    finally:
+        model.train(was_training)
 
 
 def plan_of(config: TuningConfig, prepared: Prepared) -> Plan:

@@ -80,6 +80,8 @@ class TrainingOptions:
     """Largest norm of the gradient; 0 turns clipping off."""
     precision: str = "auto"
     """bf16 autocast or fp32; auto takes bf16 where the processor computes it itself."""
+    lean: bool = True
+    """Train in layers that compute the same in fewer passes over memory (CPU, unsharded)."""
     neftune: float | None = None
     """Noise on the embeddings (NEFTune's alpha, usually 5); none by default."""
 

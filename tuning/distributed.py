@@ -17,6 +17,14 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_sharded() -> bool:
+    """Whether accelerate was told to spread the model itself over the processes."""
+    return any(
+        os.environ.get(name, "").lower() in ("true", "1", "yes")
+        for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    )
+
+
 def wait_for_all() -> None:
     """Let no process go on before the others are here."""
     if _connected():

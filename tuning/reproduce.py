@@ -86,6 +86,8 @@ def differences(variant: Variant) -> list[str]:
 def _config_of(variant: Variant, home: Path) -> TuningConfig:
     """The recorded settings, with the base where it is now and the precision it was run in."""
     settings = _by_field(variant.run["config"])
+    # Variants from before there were lean layers were made without; the last bits tell.
+    settings.setdefault("training.lean", False)
     settings["base"] = str(find_base(variant, home))
     settings["training.precision"] = variant.run["precision"]
     settings.update({"overwrite": False, "restart": False, "checks.save_every": 0.0})

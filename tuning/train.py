@@ -19,6 +19,7 @@ from rich.console import Console
 from tuning.assembly import (
     arguments,
     heldout_batches,
+    lean_of,
     load_base,
     plan_of,
     remove_printers,
@@ -124,6 +125,7 @@ class _Run:
         base, self.saved_dtype = load_base(config, prepared, self.precision)
         self.model = build_model(config, base, prepared.rows)
         self.trained, self.total = count_parameters(self.model)
+        self.lean = lean_of(config, prepared, self.model)
         self.rate = options.learning_rate or default_learning_rate(
             config.method, self.model.get_input_embeddings().embedding_dim
         )
@@ -216,6 +218,7 @@ class _Run:
             on_batch=self.display.count,
             heldout=heldout_batches(self.prepared),
             checkpoints=checkpoints,
+            lean=self.lean,
         )
         remove_printers(trainer)
         return trainer, checkpoints

@@ -18,6 +18,7 @@ from transformers import Trainer
 from tuning.distributed import from_main
 from tuning.encode import IGNORED
 from tuning.errors import TuningError
+from tuning.lean import Lean
 
 TRAINED_FILE = "trained.safetensors"
 
@@ -27,13 +28,17 @@ class NonFiniteLossError(TuningError):
 
 
 def label_loss(
-    model: Any, batch: dict[str, torch.Tensor], *, virtual_tokens: int = 0
+    model: Any,
+    batch: dict[str, torch.Tensor],
+    *,
+    virtual_tokens: int = 0,
+    lean: Lean | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(sum of cross entropies, number of labels) of one batch.
 
     Only the positions whose next token is a label reach the output head, which for short answers
     is most of the work saved. `virtual_tokens` are hidden states that precede the ids (prompt
-    tuning puts its own there).
+    tuning puts its own there). `lean` is what `tuning.lean` made of the model.
     """
     labels = batch["labels"]
     targets = torch.full_like(labels, IGNORED)
@@ -42,10 +47,14 @@ def label_loss(
     keep = scored
     if virtual_tokens:
         keep = torch.nn.functional.pad(scored, (virtual_tokens, 0), value=False)
-    inputs = {"input_ids": batch["input_ids"]}
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
     if "position_ids" in batch:
         inputs["position_ids"] = batch["position_ids"]
-    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
+    inputs |= {"logits_to_keep": keep, "use_cache": False}
+    if lean is not None:
+        with lean.scoring(keep, targets[scored]):
+            return model(**inputs).logits, scored.sum()
+    logits = model(**inputs).logits
     logits = logits.view(-1, logits.shape[-1]).float()
     loss = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="sum")
     return loss, scored.sum()
@@ -128,6 +137,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         on_batch: Callable[[int], None],
         checkpoints: Checkpoints,
         heldout: Sequence[dict[str, torch.Tensor]] = (),
+        lean: Lean | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -139,6 +149,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self._on_log = on_log
         self._on_batch = on_batch
         self._heldout = heldout
+        self._lean = lean
         self.num_tokens_seen = 0
 
     def compute_loss(
@@ -150,11 +161,16 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         """Cross entropy over label positions, averaged over all labels of the whole step."""
         assert not return_outputs
-        total, items = label_loss(model, inputs, virtual_tokens=self._virtual_tokens)
+        total, items = self._label_loss(model, inputs)
         if num_items_in_batch is None:
             return total / items
         # Gradients are averaged over processes, while num_items counts the labels of them all.
         return total * self.accelerator.num_processes / num_items_in_batch
+
+    def _label_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return label_loss(model, inputs, virtual_tokens=self._virtual_tokens, lean=self._lean)
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any) -> Any:
         """One forward and backward pass; a loss that is no number stops the run before the step."""
@@ -231,7 +247,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         total, items = 0.0, 0
         for batch in self._heldout:
             inputs = self._prepare_inputs(batch)
-            loss, count = label_loss(model, inputs, virtual_tokens=self._virtual_tokens)
+            loss, count = self._label_loss(model, inputs)
             total, items = total + float(loss), items + int(count)
         model.train()
         metrics = {"eval_loss": total / items}
