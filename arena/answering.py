@@ -87,6 +87,8 @@ def finish(db: Database, answer_id: int, outcome: Outcome, now: int) -> Answer:
     if columns.pop("seed", None) is not None:
         columns["sampling"] = sampling_json(replace(old.sampling, seed=outcome.seed))
     db["answers"].update(answer_id, {**columns, "finished_ms": now})
+    if outcome.status is AnswerStatus.FAILED:
+        flag_judged(db, "a.id = ?", [answer_id], now)
     return answer_from(answer_row(db, answer_id))
 
 
@@ -100,6 +102,7 @@ def save_progress(db: Database, answer_id: int, text: str) -> None:
 
 def close_orphans(db: Database, now: int) -> int:
     """Fail the attempts that no living program writes any more; their number."""
+    flag_judged(db, "a.status = 'streaming'", [], now)
     error = "the program was stopped while this answer was being written"
     cursor = db.execute(
         "UPDATE answers SET status = 'failed', error = ?, finished_ms = ?"
@@ -107,6 +110,18 @@ def close_orphans(db: Database, now: int) -> int:
         [error, now],
     )
     return int(cursor.rowcount)
+
+
+def flag_judged(db: Database, which: str, values: list[Any], now: int) -> None:
+    """Put votes that were cast on answers which then failed in quarantine; none is dropped."""
+    db.execute(
+        "INSERT INTO vote_flags (vote_id, reason, detail, created_ms)"
+        " SELECT DISTINCT c.vote_id, 'failed_side', 'an answer failed after the vote', ?"
+        " FROM answers a JOIN votes v ON v.turn_id = a.turn_id"
+        " JOIN comparisons c ON c.vote_id = v.id AND a.id IN (c.left_answer_id, c.right_answer_id)"
+        f" WHERE a.superseded = 0 AND {which} ON CONFLICT DO NOTHING",
+        [now, *values],
+    )
 
 
 def check_side(side: int, num_sides: int) -> None:

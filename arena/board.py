@@ -18,10 +18,11 @@ from arena.errors import ArenaError
 from arena.export import ExportOptions, export
 from arena.handlers import say_for, secret_of
 from arena.panes import status_html
-from arena.ratings import rate
+from arena.progress import rate_over_time
+from arena.ratings import RatingConfig, rate
 from arena.stage import Stage
-from arena.standings import Leaderboard, Rating
-from arena.tally import tally
+from arena.standings_html import board_html, over_time_html
+from arena.tally import Ballot, tally
 from arena.wording import Words
 
 MOST_SHOWN = 200
@@ -34,10 +35,21 @@ class Board:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
 
-    async def on_open(self, request: gr.Request) -> str:
-        """Rate the votes as they are now."""
-        board = await asyncio.to_thread(lambda: rate(tally(self.stage.ledger).table))
-        return board_html(board, say_for(request))
+    async def on_open(self, reason: str | None, tag: str, request: gr.Request) -> str:
+        """Rate the votes as they are now: all, or those with a reason or on battles with a tag."""
+        ballot = Ballot(reason=reason or None, tag=tag.strip() or None)
+        found = await asyncio.to_thread(tally, self.stage.ledger, ballot)
+        board = await asyncio.to_thread(rate, found.table)
+        return board_html(board, say_for(request), found.left_out)
+
+    async def on_over_time(self, reason: str | None, tag: str, request: gr.Request) -> str:
+        """Draw how the same ratings came about."""
+        ballot = Ballot(reason=reason or None, tag=tag.strip() or None)
+        return await asyncio.to_thread(self._over_time, ballot, say_for(request))
+
+    def _over_time(self, ballot: Ballot, say: Words) -> str:
+        times, boards = rate_over_time(tally(self.stage.ledger, ballot), RatingConfig())
+        return over_time_html(times, boards, say)
 
     async def on_export(self, request: gr.Request) -> str:
         """Write the preference dataset; an earlier export of the same day's minute is kept."""
@@ -73,51 +85,6 @@ def _holds(battle: Battle, wanted: str) -> bool:
         texts += [participant.name for participant in battle.participants]
     whole = "\n".join(texts).casefold()
     return all(word in whole for word in (wanted or "").casefold().split())
-
-
-def board_html(board: Leaderboard, say: Words) -> str:
-    """The ratings as a table with their intervals drawn to one scale."""
-    if not board.ratings:
-        return f'<p class="nothing">{html.escape(say("leaderboard.empty"))}</p>'
-    low = min(rating.lower for rating in board.ratings)
-    high = max(rating.upper for rating in board.ratings)
-    heads = ("rank", "model", "rating", "interval", "battles", "record")
-    head = "".join(
-        f'<th scope="col">{html.escape(say(f"leaderboard.{key}"))}</th>' for key in heads
-    )
-    rows = "".join(_board_row(rating, low, high) for rating in board.ratings)
-    notes = [say("leaderboard.votes", votes=board.num_votes)]
-    if board.position is not None:
-        share = f"{100 * board.position.win_share:.0f}"
-        notes.append(say("leaderboard.position", share=share))
-    told = "".join(f"<li>{html.escape(note)}</li>" for note in (*notes, *board.notes))
-    return (
-        f"<h2>{html.escape(say('leaderboard.title'))}</h2>"
-        f'<div class="table-scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f'<tbody>{rows}</tbody></table></div><ul class="notes">{told}</ul>'
-    )
-
-
-def _board_row(rating: Rating, low: float, high: float) -> str:
-    span = max(high - low, 1e-9)
-    left, width = 100 * (rating.lower - low) / span, 100 * (rating.upper - rating.lower) / span
-    middle = 100 * (rating.rating - low) / span
-    ranks = (
-        f"{rating.rank}"
-        if rating.rank == rating.worst_rank
-        else f"{rating.rank}–{rating.worst_rank}"
-    )
-    bar = (
-        f'<span class="interval" aria-hidden="true"><i style="left:{left:.1f}%;width:{width:.1f}%">'
-        f'</i><b style="left:{middle:.1f}%"></b></span>'
-    )
-    won = f"{rating.num_wins} / {rating.num_losses} / {rating.num_ties} / {rating.num_both_bad}"
-    return (
-        f'<tr><td>{ranks}</td><th scope="row">{html.escape(rating.model)}</th>'
-        f"<td>{rating.rating:.0f}</td>"
-        f"<td>{rating.lower:.0f} … {rating.upper:.0f}{bar}</td>"
-        f"<td>{rating.num_battles}</td><td>{won}</td></tr>"
-    )
 
 
 def history_html(battles: Sequence[Battle], judged: set[str], say: Words) -> str:

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from arena.bradley_terry import FitConfig, Ties
 from arena.errors import ArenaError
 from arena.exporting import existing_store, parse_time
+from arena.progress import rate_over_time
 from arena.ratings import BothBad, RatingConfig, rate
 from arena.standings import POINTS, Effect, Leaderboard
 from arena.tally import Ballot, Tallied, tally
@@ -80,19 +79,6 @@ def draw(plots: PlotFiles, board: Leaderboard, tallied: Tallied, config: RatingC
         save(win_matrix_figure(board), plots.matrix)
     if plots.history is not None:
         save(history_figure(*rate_over_time(tallied, config)), plots.history)
-
-
-def rate_over_time(
-    tallied: Tallied, config: RatingConfig, num_points: int = 12
-) -> tuple[list[int], list[Leaderboard]]:
-    """Leaderboards of the votes up to each of some times, spread evenly over the votes."""
-    if not len(tallied.table):
-        return [], []
-    order = np.sort(tallied.created_ms)
-    places = np.unique(np.linspace(0, len(order) - 1, num_points + 1).astype(int)[1:])
-    times = sorted({int(order[place]) for place in places})
-    boards = [rate(tallied.table.where(tallied.created_ms <= time), config) for time in times]
-    return times, boards
 
 
 def config_of(request: LeaderboardRequest) -> RatingConfig:

@@ -230,8 +230,23 @@ class Page:
         self.token = gr.Textbox(visible="hidden", elem_id="battle-token", label="token")
 
     def _board(self, say: Words) -> None:
+        with gr.Row(elem_id="board-filters"):
+            self.board_reason = gr.Dropdown(
+                reason_choices(say),
+                value="",
+                label=say("leaderboard.reason"),
+                elem_id="board-reason",
+                min_width=200,
+            )
+            self.board_tag = gr.Textbox(
+                label=say("leaderboard.tag"), elem_id="board-tag", max_lines=1, min_width=200
+            )
         self.board = markup("", elem_id="leaderboard")
+        self.over_time = markup("", elem_id="over-time")
         with gr.Row(elem_id="board-buttons"):
+            self.draw_over_time = gr.Button(
+                say("leaderboard.over_time"), elem_id="draw-over-time", scale=0, min_width=160
+            )
             self.refresh = gr.Button(
                 say("leaderboard.refresh"), elem_id="refresh", scale=0, min_width=120
             )
@@ -247,6 +262,12 @@ class Page:
 def mode_choices(say: Words) -> list[tuple[str, str]]:
     """The three ways to talk, with what each is called."""
     return [(say("mode.blind"), "blind"), (say("mode.named"), "named"), (say("mode.set"), "set")]
+
+
+def reason_choices(say: Words) -> list[tuple[str, str]]:
+    """Which votes the leaderboard counts: all, or those with a reason."""
+    every = [(say("leaderboard.every_reason"), "")]
+    return every + [(say(f"reason.{reason}"), reason) for reason in REASONS]
 
 
 def markup(value: str, **options: Any) -> gr.HTML:

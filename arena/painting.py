@@ -12,7 +12,7 @@ import gradio as gr
 from arena.battle import SIDES
 from arena.frame import empty_html, header_html, help_html, note_html, views_html
 from arena.judgement import REASONS, Judgement
-from arena.page import VOTES, Page, mode_choices
+from arena.page import VOTES, Page, mode_choices, reason_choices
 from arena.panes import asked_html, pane_html, scene_status, status_html
 from arena.reveal import reveal_html
 from arena.scene import Scene
@@ -163,6 +163,9 @@ class Painter:
                 label=say("vote.strength"),
                 choices=[(say("vote.slightly"), "slightly"), (say("vote.much"), "much")],
             ),
+            page.board_reason: gr.update(
+                label=say("leaderboard.reason"), choices=reason_choices(say)
+            ),
             page.reasons: gr.update(
                 label=say("vote.reasons"), choices=[(say(f"reason.{r}"), r) for r in REASONS]
             ),
@@ -175,6 +178,7 @@ class Painter:
             page.edited: "vote.edited",
             page.search: "history.search",
             page.sets: "set.label",
+            page.board_tag: "leaderboard.tag",
         }
         changes |= {element: gr.update(label=say(key)) for element, key in labels.items()}
         changes |= {
@@ -189,6 +193,7 @@ class Painter:
             page.save_ranking: "vote.save_ranking",
             page.save_details: "vote.save",
             page.refresh: "leaderboard.refresh",
+            page.draw_over_time: "leaderboard.over_time",
             page.export: "export.button",
         }
         return changes | {element: gr.update(value=say(key)) for element, key in values.items()}

@@ -105,8 +105,11 @@ def unpaired_rows(pair: JudgedPair) -> list[Row] | LeftOut:
     """One row per answer that the vote calls good (true) or bad (false).
 
     A tie calls both good, both-bad both bad. Of a ranking the first are good, the last bad,
-    and those between neither. Each side has a row in the first pair that it belongs to.
+    and those between neither. Each side has a row in the first pair that it belongs to. The same
+    text cannot be good and bad at once: such a pair is refused.
     """
+    if pair.num_sides == 2 and pair.left.text == pair.right.text and _is_decided(pair):
+        return LeftOut.IDENTICAL
     views = [pair.left] if pair.left.side == 0 and pair.right.side == 1 else []
     views += [pair.right] if pair.left.side == 0 else []
     rows = []
@@ -119,6 +122,10 @@ def unpaired_rows(pair: JudgedPair) -> list[Row] | LeftOut:
     if rows:
         return rows
     return LeftOut.EMPTY if pair.num_sides == 2 else LeftOut.BETWEEN
+
+
+def _is_decided(pair: JudgedPair) -> bool:
+    return pair.winner in (Winner.MODEL_A, Winner.MODEL_B)
 
 
 def _label(pair: JudgedPair, view: SideView) -> bool | None:

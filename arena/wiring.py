@@ -76,8 +76,13 @@ def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
 
 def _tabs(page: Page, board: Board) -> None:
     """Filled when they are opened: a page that stays blind receives no name from them."""
-    for event in (page.tab_board.select, page.refresh.click):
-        event(board.on_open, None, page.board, **QUIET)
+    chosen = [page.board_reason, page.board_tag]
+    for event in (
+        *(page.tab_board.select, page.refresh.click),
+        *(page.board_reason.change, page.board_tag.submit),
+    ):
+        event(board.on_open, chosen, page.board, **QUIET)
+    page.draw_over_time.click(board.on_over_time, chosen, page.over_time, **ONCE)
     page.export.click(board.on_export, None, page.export_outcome, **ONCE)
     for event in (page.tab_history.select, page.search.submit, page.search.change):
         event(board.on_history, page.search, page.past, **QUIET)
@@ -140,6 +145,9 @@ def fixed_texts(page: Page) -> list[Any]:
         page.search,
         page.new,
         page.save_details,
+        page.board_reason,
+        page.board_tag,
+        page.draw_over_time,
         page.refresh,
         page.export,
     ]

@@ -45,7 +45,7 @@ import json, resource, statistics, sys, time
 from pathlib import Path
 sys.path.insert(0, "tests")
 from store_fixtures import BASE, LORA, Hand
-from arena.board import board_html
+from arena.standings_html import board_html
 from arena.ledger import Ledger
 from arena.ratings import rate
 from arena.store import Store

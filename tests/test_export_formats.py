@@ -121,6 +121,14 @@ def test_kto_says_of_each_answer_whether_it_is_good(votes: Hand, tmp_path: Path)
     ]
 
 
+def test_kto_refuses_a_text_that_would_be_good_and_bad(hand: Hand, tmp_path: Path) -> None:
+    hand.vote(Winner.MODEL_A, ["same", "same"])
+    hand.vote(Winner.TIE, ["same", "same"])
+    done = export(hand.store, tmp_path / "out", ExportOptions(format="kto"))
+    assert [row["label"] for row in table(tmp_path / "out")] == [True, True]
+    assert done.left_out == {"identical": 1}
+
+
 def test_kto_takes_first_and_last_of_a_ranking_once(hand: Hand, tmp_path: Path) -> None:
     battle, _ = hand.battle(["x", "y", "z"], participants=[BASE, LORA, FULL])
     hand.store.cast_vote(battle, Judgement(ranking=(2, 1, 3)), voter=hand.voter())

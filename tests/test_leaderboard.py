@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from arena.battle import Mode
 from arena.cli import app
 from arena.errors import ArenaError
 from arena.judgement import Judgement, Winner
-from arena.leaderboard import rate_over_time
+from arena.progress import rate_over_time
 from arena.ratings import RatingConfig, rate
+from arena.standings_html import board_html, over_time_html
 from arena.store import Store
 from arena.tally import Ballot, tally
-from arena.votetable import TableError
+from arena.votetable import TableError, table_from_columns
+from arena.wording import languages, words
 
 
 def run(*arguments: str) -> str:
@@ -129,6 +132,33 @@ def test_ratings_over_time_end_with_the_rating_of_all(home: Path) -> None:
     assert [board.num_votes for board in boards] == sorted({b.num_votes for b in boards})
 
 
+def test_the_tab_shows_pairs_and_who_beats_whom(home: Path) -> None:
+    """Each language; numbers by hand: lora won 5 of 9 on the right and 3 of 4 on the left."""
+    found = tally(Store.at_home(home))
+    for language in languages():
+        page = board_html(rate(found.table), words(language), {"flagged": 2, "named": 1})
+        assert '<th scope="row">lora &gt; starter</th>' in page
+        assert re.search(r'<td class="won" style="--share:19%">69 % <small>\(13\)</small>', page)
+        assert re.search(r'<td class="lost" style="--share:19%">31 % <small>\(13\)</small>', page)
+    assert words("en")("leaderboard.left_out_flagged", count=2) in board_html(
+        rate(found.table), words("en"), {"flagged": 2}
+    )
+    assert "<table" not in board_html(rate(table_from_columns([], [], [])), words())
+
+
+def test_a_name_is_text_on_the_tab(hand: Hand) -> None:
+    hand.vote(participants=[replace(BASE, name="<b>x"), LORA])
+    assert "<b>x" not in board_html(rate(tally(hand.store).table), words())
+
+
+def test_the_drawing_over_time_is_svg_with_a_name(home: Path) -> None:
+    times, boards = rate_over_time(tally(Store.at_home(home)), RatingConfig(), num_points=3)
+    drawn = over_time_html(times, boards, words())
+    assert drawn.startswith('<figure role="img" aria-label="Ratings over time"><svg')
+    assert "lora" in drawn
+    assert "<svg" not in over_time_html([], [], words())
+
+
 def test_a_home_without_votes_is_named(tmp_path: Path) -> None:
     for command in ("leaderboard", "export"):
         with pytest.raises(ArenaError, match=r"has no arena\.db"):
@@ -143,12 +173,12 @@ def test_export_command(home: Path, tmp_path: Path) -> None:
     text = run("export", "--home", str(home))
     assert text.startswith(f"11 rows in {home}")
     assert (home / "exports/trl/MANIFEST.json").is_file()
-    for arguments, words in (
+    for arguments, message in (
         (("--format", "xml"), "format 'xml' is unknown; use one of trl"),
         (("--include", "ties"), "--include 'ties' is unknown"),
         (("--test-fraction", "1"), "test fraction 1.0 is no share"),
     ):
-        with pytest.raises(ArenaError, match=words):
+        with pytest.raises(ArenaError, match=message):
             run("export", "--home", str(home), "--out", str(tmp_path / "y"), *arguments)
 
 

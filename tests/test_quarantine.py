@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from store_fixtures import Hand
 
+from arena.battle import AnswerStatus, Outcome
 from arena.judgement import Judgement, Winner
 from arena.quarantine import QuarantineRules
 from arena.refusals import NotVotedError, UnknownBattleError
@@ -54,6 +55,24 @@ def test_an_honest_voter_is_not_marked(hand: Hand) -> None:
     for i, winner in enumerate([Winner.MODEL_A, Winner.MODEL_B, Winner.TIE] * 4):
         hand.vote(winner, prompt=f"p{i}")
     assert flags(hand) == []
+
+
+def test_a_side_that_fails_after_the_vote(hand: Hand) -> None:
+    """Voted early: one side then fails, one is cut off with the program, one ends well."""
+    ended = []
+    for _ in range(3):
+        battle, token = hand.battle(statuses=[AnswerStatus.COMPLETE, AnswerStatus.STREAMING])
+        hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=hand.voter(), partial=True)
+        answer = hand.store.load_battle(battle, token=token).turns[0].answer(1)
+        assert answer is not None
+        ended.append((answer.id, battle))
+    hand.store.finish_answer(ended[0][0], Outcome(AnswerStatus.FAILED, error="gone"))
+    hand.store.finish_answer(ended[1][0], Outcome(AnswerStatus.COMPLETE, text="well"))
+    hand.store.close_orphans()
+    marked = {found.vote.battle_id: found.vote.flags for found in hand.store.flagged_votes()}
+    assert marked == {ended[0][1]: ("failed_side",), ended[2][1]: ("failed_side",)}
+    assert hand.store.counts()["votes"] == 3
+    assert tally(hand.store).left_out == {"flagged": 2}
 
 
 def test_an_admin_marks_and_clears(hand: Hand) -> None:
