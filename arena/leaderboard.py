@@ -15,6 +15,9 @@ from arena.ratings import BothBad, RatingConfig, rate
 from arena.standings import POINTS, Effect, Leaderboard
 from arena.tally import Ballot, Tallied, tally
 
+MIN_ROUNDS = 100
+"""Fewer resamples say too little about the ends of an interval."""
+
 
 class LeaderboardError(ArenaError):
     """An option of `arena leaderboard` has a value it cannot have."""
@@ -36,6 +39,7 @@ class LeaderboardRequest:
     tag: str | None
     since: str | None
     until: str | None
+    bootstrap: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,14 @@ def config_of(request: LeaderboardRequest) -> RatingConfig:
             raise LeaderboardError(f"{option} {value!r} is unknown; use one of {', '.join(known)}")
     if not 0 < request.ridge < 1e6:
         raise LeaderboardError(f"--ridge {request.ridge} is out of range; give a positive number")
+    if request.bootstrap != 0 and not MIN_ROUNDS <= request.bootstrap <= 100_000:
+        raise LeaderboardError(
+            f"--bootstrap {request.bootstrap} gives no interval; give {MIN_ROUNDS} to 100000, or 0"
+        )
     return RatingConfig(
         fit=FitConfig(ridge=request.ridge, ties=Ties(request.ties)),
         both_bad=BothBad(request.both_bad),
+        bootstrap=request.bootstrap,
     )
 
 
@@ -118,7 +127,11 @@ def as_json(board: Leaderboard, config: RatingConfig, left_out: dict[str, int]) 
         "ratings": told.pop("ratings"),
         "position_effect": effect_json(board.position),
         "style_effects": [effect_json(effect) for effect in board.style],
-        "config": {**asdict(config.fit), "both_bad": config.both_bad},
+        "config": {
+            **asdict(config.fit),
+            "both_bad": config.both_bad,
+            "bootstrap": config.bootstrap,
+        },
         "left_out": left_out,
         **{k: v for k, v in told.items() if k not in ("position", "style")},
     }
@@ -173,7 +186,8 @@ def as_text(
     ]
     lines.append(
         f"{board.num_votes} votes; ties: {config.fit.ties}; both bad: {config.both_bad};"
-        f" intervals {'by voter' if board.clustered else 'by vote'}."
+        f" intervals {'by voter' if board.clustered else 'by vote'}"
+        f"{f', {config.bootstrap} resamples' if config.bootstrap else ''}."
     )
     lines += [f"left out: {reason} {n}" for reason, n in sorted(left_out.items())]
     return "\n".join([*lines, *board.notes])

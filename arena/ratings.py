@@ -15,6 +15,7 @@ import numpy as np
 from arena.bradley_terry import Fit, FitConfig, Ties, covariance_root, fit
 from arena.connectivity import Connectivity, connectivity
 from arena.intervals import Z95, confidence, covariance, ranks, votes_to_settle
+from arena.resampling import bootstrap, percentiles, share_disconnected
 from arena.standings import (
     EMPTY,
     POINTS,
@@ -30,6 +31,7 @@ from arena.votetable import (
     LEFT,
     RIGHT,
     TIE,
+    Cells,
     Floats,
     Ints,
     VoteTable,
@@ -61,6 +63,7 @@ class RatingConfig:
 
     fit: FitConfig = field(default_factory=FitConfig)
     both_bad: BothBad = BothBad.TIE
+    bootstrap: int = 0  # rounds; 0: intervals of ratings from the sandwich
 
 
 def rate(table: VoteTable, config: RatingConfig | None = None) -> Leaderboard:
@@ -77,10 +80,14 @@ def rate(table: VoteTable, config: RatingConfig | None = None) -> Leaderboard:
     counts = pair_counts(table)
     thin = _few_decided(table.models, counts)
     wide = _loose(table.models, thin, links)
-    variance = _honest_variance(result, v, wide)
+    half = Z95 * np.sqrt(np.maximum(_honest_variance(result, v, wide), 0))
+    bounds = result.theta - half, result.theta + half
+    lost = 0.0
+    if config.bootstrap and len(kept):
+        bounds, lost = _resampled_bounds(kept, cells, config, result, bounds, wide, clustered)
     wins, numbers = win_matrix(counts)
     return Leaderboard(
-        ratings=_ratings(table.models, counts, result, variance, links, wide),
+        ratings=_ratings(table.models, counts, result, bounds, links, wide),
         position=_position(result, v),
         style=_style(kept, result, v),
         pairs=_pairs(kept, result, v, links, wide, numbers),
@@ -93,7 +100,7 @@ def rate(table: VoteTable, config: RatingConfig | None = None) -> Leaderboard:
         tie_parameter=result.nu,
         nll=result.nll,
         converged=result.converged,
-        notes=tuple(_notes(kept, config, result, links, thin, clustered=clustered)),
+        notes=(*_notes(kept, config, result, links, thin, clustered=clustered), *_lost_note(lost)),
     )
 
 
@@ -152,16 +159,46 @@ def _honest_variance(result: Fit, v: Floats, wide: list[bool]) -> Floats:
     return np.maximum(sandwich, np.diag(covariance_root(result))[:count])
 
 
+def _resampled_bounds(
+    table: VoteTable,
+    cells: Cells,
+    config: RatingConfig,
+    result: Fit,
+    sandwich: tuple[Floats, Floats],
+    wide: list[bool],
+    clustered: bool,
+) -> tuple[tuple[Floats, Floats], float]:
+    """Percentiles of refits, and the share of resamples that no longer fix all gaps. A model that
+    the votes do not fix keeps the wider of both intervals.
+    """
+    rounds = bootstrap(
+        cells, table, config.fit, result, num_rounds=config.bootstrap, clustered=clustered
+    )
+    lower, upper = percentiles(rounds)
+    lower = np.where(wide, np.minimum(lower, sandwich[0]), lower)
+    upper = np.where(wide, np.maximum(upper, sandwich[1]), upper)
+    lost = share_disconnected(
+        cells, table, num_rounds=config.bootstrap, seed=0, clustered=clustered
+    )
+    return (lower, upper), lost
+
+
+def _lost_note(lost: float) -> list[str]:
+    if not lost:
+        return []
+    return [f"In {lost:.1%} of the resamples the votes no longer fix every gap between models."]
+
+
 def _ratings(
     models: tuple[str, ...],
     votes: Ints,
     result: Fit,
-    variance: Floats,
+    bounds: tuple[Floats, Floats],
     links: Connectivity,
     wide: list[bool],
 ) -> tuple[Rating, ...]:
-    half = Z95 * np.sqrt(np.maximum(variance, 0))
-    best, worst = ranks(result.theta - half, result.theta + half)
+    lower, upper = bounds
+    best, worst = ranks(lower, upper)
     counts = {
         "num_wins": _count(votes, LEFT, RIGHT),
         "num_losses": _count(votes, RIGHT, LEFT),
@@ -172,8 +209,8 @@ def _ratings(
         Rating(
             model=model,
             rating=1000 + POINTS * float(result.theta[i]),
-            lower=1000 + POINTS * float(result.theta[i] - half[i]),
-            upper=1000 + POINTS * float(result.theta[i] + half[i]),
+            lower=1000 + POINTS * float(lower[i]),
+            upper=1000 + POINTS * float(upper[i]),
             rank=int(best[i]),
             worst_rank=int(worst[i]),
             num_battles=sum(int(column[i]) for column in counts.values()),

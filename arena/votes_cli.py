@@ -108,6 +108,9 @@ def leaderboard(
     tag: Annotated[str | None, typer.Option("--tag", help="Battles with this tag.")] = None,
     since: Annotated[str | None, typer.Option("--since", help="From this date (ISO 8601).")] = None,
     until: Annotated[str | None, typer.Option("--until", help="Before this date.")] = None,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", help="Intervals from so many resamples; 0: sandwich.")
+    ] = 0,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the intervals (.png, .svg, .pdf).")
     ] = None,
@@ -136,6 +139,7 @@ def leaderboard(
         tag=tag,
         since=since,
         until=until,
+        bootstrap=bootstrap,
     )
     plots = PlotFiles(plot, plot_matrix, plot_history)
     run_leaderboard(request, json_out=json_out, plots=plots)
@@ -157,6 +161,27 @@ def import_votes(
     from arena.exporting import run_import
 
     run_import(home, file, format_name, skip_bad=skip_bad, json_out=json_out)
+
+
+@votes_app.command("quarantine")
+def quarantine_votes(
+    clear: Annotated[
+        int | None, typer.Option("--clear", help="Vote whose mark of --reason is cleared.")
+    ] = None,
+    flag: Annotated[
+        int | None, typer.Option("--flag", help="Vote to mark with --reason by hand.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="The mark, like rate or same_side.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Show at most so many.")] = 100,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Show the votes that look wrong and why; clear or set a mark."""
+    from arena.flagging import run_quarantine
+
+    run_quarantine(home, clear=clear, flag=flag, reason=reason, limit=limit, json_out=json_out)
 
 
 @votes_app.command("backup")

@@ -209,6 +209,39 @@ def test_a_ranking_of_three_weighs_as_two_votes(hand: Hand) -> None:
     assert len(set(table.cluster.tolist())) == 1  # type: ignore[union-attr]
 
 
+def test_intervals_by_resampling(home: Path) -> None:
+    """About as wide as the sandwich, from the same fit; too few rounds are refused."""
+    plain, resampled = board_of(home), board_of(home, "--bootstrap", "400")
+    for one, two in zip(plain["ratings"], resampled["ratings"], strict=True):
+        assert two["rating"] == one["rating"]
+        width = two["upper"] - two["lower"]
+        assert width != one["upper"] - one["lower"]
+        assert width == pytest.approx(one["upper"] - one["lower"], rel=0.5)
+    assert "400 resamples" in run("leaderboard", "--home", str(home), "--bootstrap", "400")
+    with pytest.raises(ArenaError, match="--bootstrap 5 gives no interval"):
+        board_of(home, "--bootstrap", "5")
+
+
+def test_the_admin_sees_clears_and_marks(hand: Hand) -> None:
+    leaking, _ = hand.battle(leaks=[True, False])
+    vote = hand.store.cast_vote(leaking, Judgement(Winner.MODEL_A), voter=hand.voter()).id
+    command = ["quarantine", "--home", str(hand.store.path.parent)]
+    found = json.loads(run(*command, "--json"))
+    assert found["flagged"] == 1
+    assert found["votes"][0]["reasons"] == {"identity_leak": "side a names itself"}
+    assert f"vote {vote}, battle {leaking}" in run(*command)
+    cleared = run(*command, "--clear", str(vote), "--reason", "identity_leak")
+    assert cleared == "0 votes in quarantine\n"
+    assert "odd, marked by hand" in run(*command, "--flag", str(vote), "--reason", "odd")
+    for arguments, told in (
+        (["--clear", str(vote)], "--reason is missing"),
+        (["--clear", "1", "--flag", "1", "--reason", "odd"], "two acts"),
+        (["--flag", "99", "--reason", "odd"], "vote 99 is unknown"),
+    ):
+        with pytest.raises(ArenaError, match=told):
+            run(*command, *arguments)
+
+
 def test_propensity_needs_to_be_known(hand: Hand) -> None:
     hand.vote()
     assert tally(hand.store, Ballot(propensity=True)).table.weight.tolist() == [1.0]
