@@ -149,6 +149,9 @@ def serve_models(
     kv_tokens: Annotated[
         int, typer.Option("--kv-tokens", help="Memory for keys and values, in tokens.")
     ] = 65_536,
+    prefill_logprobs: Annotated[
+        bool, typer.Option("--prefill-logprobs", help="Tell a prompt's log probabilities if asked.")
+    ] = False,
     cors: Annotated[bool, typer.Option("--cors", help="Let pages of any origin ask.")] = False,
     openai: Annotated[
         bool, typer.Option("--openai", help="Answer /v1 in OpenAI's forms to every caller.")
@@ -183,6 +186,7 @@ def serve_models(
         api_key=api_key,
         cors=cors,
         openai_dialect=openai,
+        prefill_logprobs=prefill_logprobs,
         log_prompts=log_prompts,
         limits=Limits(
             max_total_tokens=max_total_tokens,

@@ -34,7 +34,7 @@ def new_model(shape: str, dtype: torch.dtype) -> PreTrainedModel:
     torch.manual_seed(0)
     config = LlamaConfig(
         **SHAPES[shape], max_position_embeddings=1024, tie_word_embeddings=True,
-        eos_token_id=1, bos_token_id=0, pad_token_id=1,
+        bos_token_id=None, eos_token_id=None,  # Every answer is as long as was asked for.
     )  # fmt: skip
     return AutoModelForCausalLM.from_config(config).to(dtype)
 
@@ -47,16 +47,14 @@ def save_base(shape: str, dtype: torch.dtype, folder: Path) -> Path:
 
 
 def save_tokenizer(shape: str, folder: Path) -> None:
-    """A byte-level tokenizer: ids 2 to 257 are bytes, the rest of the vocabulary are words."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = ["<s>", "</s>", *alphabet]
+    """A tokenizer that reads a token a letter, and writes one piece of ASCII text a token."""
+    letters = [chr(code) for code in range(33, 127)]
+    words = ["Ġ", "Ċ", *letters]
     words += [f"Ġw{i}" for i in range(len(words), int(SHAPES[shape]["vocab_size"]))]
     inner = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=words[-1])
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
 

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+PACE_SHARE = 0.2
+LEAST_DOSE = 16
+MOST_STEPS = 2.0
+
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Bounds of one engine. `kv_tokens` lines of keys and values are the memory budget."""
+    """Bounds of one engine. `kv_tokens` lines of keys and values are the memory budget.
+
+    `prefill_chunk` is the most prompt tokens that run in a step beside rows that write.
+    """
 
     max_rows: int = 32
     kv_tokens: int = 65_536
@@ -40,6 +47,34 @@ class StepTimes:
         table = self.tuned if tuned else self.plain
         old = table.get(num_rows, StepSum())
         table[num_rows] = StepSum(old.count + 1, old.seconds + seconds, old.num_bytes + num_bytes)
+
+
+@dataclass
+class Pace:
+    """How long steps take, to dose the prompt tokens that run beside rows that write.
+
+    Moving means: `step` seconds of a step without prompt tokens, `token` seconds that a prompt
+    token adds to a step; 0 until one was seen.
+    """
+
+    step: float = 0.0
+    token: float = 0.0
+
+    def note(self, seconds: float, num_prompt_tokens: int) -> None:
+        """Learn from a step; a few prompt tokens say nothing about many."""
+        if not num_prompt_tokens:
+            self.step += (seconds - self.step) * (PACE_SHARE if self.step else 1.0)
+        elif num_prompt_tokens >= LEAST_DOSE:
+            token = max(seconds - self.step, seconds / 10) / num_prompt_tokens
+            self.token += (token - self.token) * (PACE_SHARE if self.token else 1.0)
+
+    def dose(self, most: int) -> int:
+        """Prompt tokens for a step: at most `most`, and few enough to hold a stream up no longer
+        than `MOST_STEPS` steps.
+        """
+        if not (self.step and self.token):
+            return most
+        return max(min(most, LEAST_DOSE), min(most, int(MOST_STEPS * self.step / self.token)))
 
 
 @dataclass(frozen=True)
@@ -78,3 +113,4 @@ class EngineStats:
     rows_preempted: int = 0
     max_rows_together: int = 0
     times: StepTimes = field(default_factory=StepTimes)
+    pace: Pace = field(default_factory=Pace)

@@ -67,7 +67,7 @@ class Adapter:
 
 def read_adapter(folder: Path, name: str) -> Adapter:
     """Read the adapter in `folder`; ModelLoadError names what cannot be applied, and why."""
-    config = _read_config(folder)
+    config = read_config(folder)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise ModelLoadError(f"{path}: no such file; save the adapter as safetensors")
@@ -88,7 +88,8 @@ def read_adapter(folder: Path, name: str) -> Adapter:
     raise ModelLoadError(f"{folder}: peft_type {peft_type!r} is not supported")
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """PEFT's settings; ModelLoadError names what in them cannot be applied."""
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

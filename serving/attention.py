@@ -19,6 +19,8 @@ from serving.kv import KVPool, LayerShape
 
 IMPLEMENTATION = "serving_packed"
 STATE = "serving_attention_state"
+# About what one more call costs.
+KEYS_IN_VAIN = 256
 # Arguments of other attention functions that change the result and that this one lacks.
 UNSUPPORTED = ("s_aux", "position_bias", "cache")
 
@@ -47,36 +49,45 @@ class Layout:
     lines: torch.Tensor
     _masks: dict[tuple[str, int | None, int], torch.Tensor | None] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.groups = group_by_length(self.decode_lengths)
+
     @property
     def num_decode(self) -> int:
         """Number of rows that decode one token in this step."""
         return len(self.decode_slots)
 
-    def decode_mask(self, window: int | None, device: torch.device) -> torch.Tensor | None:
-        """Boolean [rows, 1, 1, longest], or None when every row sees every key."""
-        key = ("decode", window, 0)
+    def decode_mask(
+        self, group: slice, window: int | None, like: torch.Tensor
+    ) -> torch.Tensor | None:
+        """What to add to the scores of a group, [rows, 1, 1, longest]; None when every row sees
+        every key. Of `like`'s device and number format, made once for all layers.
+        """
+        key = ("decode", window, group.start)
         if key not in self._masks:
-            lengths = torch.tensor(self.decode_lengths, device=device)[:, None]
-            places = torch.arange(max(self.decode_lengths), device=device)[None]
+            lengths = torch.tensor(self.decode_lengths[group], device=like.device)[:, None]
+            places = torch.arange(max(self.decode_lengths[group]), device=like.device)[None]
             seen = places < lengths
             if window is not None:
                 seen &= places >= lengths - window
-            self._masks[key] = None if bool(seen.all()) else seen[:, None, None]
+            self._masks[key] = None if bool(seen.all()) else additive(seen, like)[:, None, None]
         return self._masks[key]
 
-    def chunk_mask(self, index: int, window: int | None, device: torch.device) -> torch.Tensor:
-        """Boolean [queries, keys]: causal, lower right, within the window if there is one."""
+    def chunk_mask(self, index: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """What to add to the scores of a chunk, [queries, keys]: causal, lower right, within the
+        window if there is one.
+        """
         key = ("chunk", window, index)
         mask = self._masks.get(key)
         if mask is None:
             chunk = self.chunks[index]
             length = chunk.past + chunk.stop - chunk.start
-            queries = torch.arange(chunk.past, length, device=device)[:, None]
-            places = torch.arange(length, device=device)[None]
-            mask = places <= queries
+            queries = torch.arange(chunk.past, length, device=like.device)[:, None]
+            places = torch.arange(length, device=like.device)[None]
+            seen = places <= queries
             if window is not None:
-                mask &= places > queries - window
-            self._masks[key] = mask
+                seen &= places > queries - window
+            mask = self._masks[key] = additive(seen, like)
         return mask
 
 
@@ -117,15 +128,13 @@ class AttentionState:
         view = (pool.num_slots, pool.capacity, heads, -1)
         keys, values = keys.view(view), values.view(view)
         parts: list[torch.Tensor] = []
-        if layout.num_decode:
-            parts.append(
-                _decode(layout, query[0, :, : layout.num_decode], keys, values,
-                        scaling, window, softcap)
-            )  # fmt: skip
+        for group in layout.groups:
+            parts.append(_decode(layout, group, query[0, :, group], keys, values,
+                                 scaling, window, softcap))  # fmt: skip
         for index, chunk in enumerate(layout.chunks):
             length = chunk.past + chunk.stop - chunk.start
             visible = None if window is None or window >= length else window
-            mask = layout.chunk_mask(index, visible, query.device)
+            mask = layout.chunk_mask(index, visible, query)
             out = attend_masked(
                 query[:, :, chunk.start : chunk.stop],
                 keys[chunk.slot, None, :length].transpose(1, 2),
@@ -138,8 +147,34 @@ class AttentionState:
         return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
 
 
+def additive(seen: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """0 where a key is seen, minus infinity elsewhere: attention would make it of a boolean mask
+    in each layer anew.
+    """
+    zeros = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    return zeros.masked_fill_(~seen, float("-inf"))
+
+
+def group_by_length(lengths: list[int]) -> list[slice]:
+    """Neighbours that attend in one call: rows are cut apart where too many keys would be read
+    in vain, since a call reads as many keys for each of its rows as the longest has.
+    """
+    groups: list[slice] = []
+    start = longest = 0
+    for place, length in enumerate(lengths):
+        count, most = place - start, max(longest, length)
+        if count and count * (most - longest) + most - length > KEYS_IN_VAIN:
+            groups.append(slice(start, place))
+            start, most = place, length
+        longest = most
+    if lengths:
+        groups.append(slice(start, len(lengths)))
+    return groups
+
+
 def _decode(
     layout: Layout,
+    group: slice,
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -147,12 +182,12 @@ def _decode(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """One token per row: query [heads, rows, size] over the pool, out [rows, heads, size].
+    """One token per row of a group: query [heads, rows, size], out [rows, heads, size].
 
     Query heads that share a key head become that head's queries, so keys are never repeated.
     """
     num_heads, rows, size = query.shape
-    slots, longest = layout.decode_slots, max(layout.decode_lengths)
+    slots, longest = layout.decode_slots[group], max(layout.decode_lengths[group])
     if slots[-1] - slots[0] + 1 == rows:
         part = slice(slots[0], slots[0] + rows)
         keys, values = keys[part, :longest], values[part, :longest]
@@ -167,7 +202,7 @@ def _decode(
         grouped,
         keys.transpose(1, 2),
         values.transpose(1, 2),
-        layout.decode_mask(visible, query.device),
+        layout.decode_mask(group, visible, query),
         scaling,
         softcap,
     )
@@ -202,7 +237,7 @@ def _weigh(
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     scores = torch.tanh(query @ key.transpose(-1, -2) * scaling / softcap) * softcap
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores = scores + mask
     return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 

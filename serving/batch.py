@@ -104,14 +104,14 @@ def note_prompt(row: Row, logits: torch.Tensor) -> None:
     row.prompt_logprobs = [*known, *scores.gather(1, index)[:, 0].tolist()]
 
 
-def plan_step(rows: Sequence[Row], pool: KVPool, prefill_chunk: int) -> StepPlan:
-    """All decoding rows with their token, then prompt chunks of at most `prefill_chunk` tokens.
+def plan_step(rows: Sequence[Row], pool: KVPool, dose: int, prefill_chunk: int) -> StepPlan:
+    """All decoding rows with their token, then prompt chunks of at most `dose` tokens.
 
-    Prompts get the chunk in order of arrival. Without a decoding row there is no stream to hold
-    up, and yet a bound keeps the attention mask of a long prompt small.
+    Prompts get the dose in order of arrival. Without a decoding row there is no stream to hold
+    up, and yet a bound, some `prefill_chunk`s, keeps the attention mask of a long prompt small.
     """
     decoding = sorted((row for row in rows if row.is_decoding), key=lambda row: row.slot)
-    budget = prefill_chunk if decoding else 8 * prefill_chunk
+    budget = dose if decoding else 8 * prefill_chunk
     chosen, counts = list(decoding), [1] * len(decoding)
     for row in rows:
         if row.is_decoding or budget <= 0:

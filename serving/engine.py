@@ -108,7 +108,8 @@ class Engine:
         if not self.rows:
             return None
         self.stats.max_rows_together = max(self.stats.max_rows_together, len(self.rows))
-        plan = plan_step(self.rows, self.pool, self.limits.prefill_chunk)
+        chunk = self.stats.pace.dose(self.limits.prefill_chunk)
+        plan = plan_step(self.rows, self.pool, chunk, self.limits.prefill_chunk)
         tuned = {name for name in plan.adapters if name in self.bank.seats}
         start = time.perf_counter()
         failed = False
@@ -121,6 +122,8 @@ class Engine:
             ran = time.perf_counter()
             self._advance(plan, logits)
         end = time.perf_counter()
+        if not failed:
+            self.stats.pace.note(end - start, sum(plan.counts) - plan.layout.num_decode)
         if not (plan.layout.chunks or failed):
             moved = self.weight_bytes + sum(self.bank.num_bytes(name) for name in tuned)
             moved += sum(plan.layout.decode_lengths) * self.pool.bytes_per_token
@@ -262,7 +265,8 @@ class Engine:
             self._schedule.fail(plan.rows[0], error)
             return
         for row in list(plan.rows):
-            single = plan_step([row], self.pool, self.limits.prefill_chunk)
+            chunk = self.limits.prefill_chunk
+            single = plan_step([row], self.pool, chunk, chunk)
             try:
                 logits = self._forward(single)
             except Exception as row_error:

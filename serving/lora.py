@@ -121,6 +121,8 @@ class LoraBank:
         self._bytes: dict[str, int] = {}
         self.seats: dict[str, Seat] = {}
         self.step: StepMask | None = None
+        self._last_key: tuple[tuple[str | None, ...], tuple[int, ...]] | None = None
+        self._last_mask: StepMask | None = None
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -184,13 +186,21 @@ class LoraBank:
             site.stack = prepared.stacks.get(place)
         self._adapters, self.seats = prepared.adapters, prepared.seats
         size = next(self._model.parameters()).element_size()
+        self._last_key = None
         self._bytes = {name: size * a.num_values for name, a in prepared.adapters.items()}
 
     def mask(self, names: Sequence[str | None], counts: Sequence[int]) -> StepMask | None:
         """The mask of a step whose row i has `counts[i]` tokens of adapter `names[i]`.
 
-        None when no row uses an adapter of this bank: the base runs bare.
+        None when no row uses an adapter of this bank: the base runs bare. The last one is kept,
+        since the same rows mostly write for many steps.
         """
+        key = (tuple(names), tuple(counts))
+        if key != self._last_key:
+            self._last_key, self._last_mask = key, self._new_mask(names, counts)
+        return self._last_mask
+
+    def _new_mask(self, names: Sequence[str | None], counts: Sequence[int]) -> StepMask | None:
         used = {name for name in names if name in self.seats}
         if not used:
             return None

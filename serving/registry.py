@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serving.adapters import Adapter, read_adapter
+from serving.adapters import Adapter, read_adapter, read_config
 from serving.config import ServeConfig
 from serving.engine import Engine
 from serving.errors import ModelLoadError, ServingError
@@ -59,6 +59,13 @@ class ServedModel:
     def max_total_tokens(self) -> int:
         """Prompt and answer together; virtual tokens take their places off."""
         return self.engine.limits.max_total_tokens - self.engine.shelf.num_virtual(self.adapter)
+
+
+def is_called(model: ServedModel, origin: str) -> bool:
+    """Whether an adapter's note of its base means this model: its name or its folder."""
+    return origin == model.name or (
+        bool(origin) and Path(origin).resolve() == model.folder.resolve()
+    )
 
 
 class Registry:
@@ -193,7 +200,10 @@ class Registry:
     def _parent_of(self, name: str, variant: Variant) -> ServedModel:
         """The loaded model with the fingerprint the adapter was tuned from."""
         if variant.base is None:
-            return self.base  # Made elsewhere: only the shapes can tell, and they are checked.
+            # Made elsewhere: PEFT says which base by name; shapes are checked in any case.
+            origin = str(read_config(variant.folder).get("base_model_name_or_path") or "")
+            named = [m for m in self._models.values() if m.adapter is None and is_called(m, origin)]
+            return named[0] if named else self.base
         for model in self._models.values():
             if model.adapter is None and model.weights_sha256 == variant.base.sha256:
                 return model

@@ -18,8 +18,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from serving.accounts import EngineLimits
+from serving.accounts import EngineLimits, Pace
 from serving.adapters import read_adapter
+from serving.attention import group_by_length
 from serving.engine import Engine
 from serving.errors import EngineFailure, ModelLoadError
 from serving.request import (
@@ -348,6 +349,41 @@ def test_a_shared_beginning_is_computed_once_per_variant(tmp_path: Path, archite
     assert engine.stats.prefill_tokens - before == 121
 
 
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma2"])
+def test_rows_of_very_different_lengths_share_a_step(tmp_path: Path, architecture: str) -> None:
+    setup = Setup(architecture, tmp_path, EngineLimits(kv_tokens=8192, max_total_tokens=512))
+    asked = [(None, (5, 6)), ("lora", tiny.long_prompt(400, 1)), ("prefix", (7,)),
+             (None, (8, 9, 10)), ("lora", tiny.long_prompt(420, 2)), (None, (11,))]  # fmt: skip
+    collected = [submit(setup.engine, prompt, adapter)[1] for adapter, prompt in asked]
+    run(setup.engine)
+    for (adapter, prompt), got in zip(asked, collected, strict=True):
+        assert got.tokens == setup.truth(adapter, prompt), (adapter, len(prompt))
+
+
+def test_neighbours_attend_together_unless_too_much_is_read_in_vain() -> None:
+    assert group_by_length([]) == []
+    assert group_by_length([9]) == [slice(0, 1)]
+    # A long one after three short ones would have each of them read 250 keys more.
+    assert group_by_length([50, 50, 50, 300]) == [slice(0, 3), slice(3, 4)]
+    assert group_by_length([50, 50, 150]) == [slice(0, 3)]
+    assert group_by_length([100] * 16) == [slice(0, 16)]
+    assert group_by_length([100, 4000, 90, 80]) == [slice(0, 1), slice(1, 2), slice(2, 4)]
+
+
+def test_prompt_tokens_are_dosed_by_what_they_cost() -> None:
+    pace = Pace()
+    assert pace.dose(256) == 256  # Nothing is known yet.
+    pace.note(0.010, 0)
+    pace.note(0.010 + 200 * 0.0002, 200)
+    assert pace.dose(256) == 100  # Two steps of 10 ms, at 0.2 ms a token.
+    assert pace.dose(64) == 64
+    pace.note(9.0, 4)  # Too few tokens to learn from.
+    assert pace.dose(256) == 100
+    pace.note(0.010 + 200 * 0.01, 200)
+    assert pace.dose(256) == 16  # Never so few that the prompt starves.
+    assert pace.dose(7) == 7
+
+
 def test_a_long_prompt_does_not_hold_up_running_streams(setups: dict[str, Setup]) -> None:
     setup = setups["llama"]
     _, running = submit(setup.engine, (5, 6, 7), "lora", count=30, eos=False)
@@ -383,10 +419,25 @@ def test_an_input_gain_on_a_joined_layer_takes_the_group_apart(tmp_path: Path) -
     assert running.tokens[: len(truth)] == truth
 
 
-def test_bf16_runs_near_transformers(tmp_path: Path) -> None:
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_mixed_batch_on_cuda_gives_the_tokens_of_the_cpu(tmp_path: Path) -> None:
+    setup = Setup("llama", tmp_path, EngineLimits(max_total_tokens=256))
+    model = AutoModelForCausalLM.from_pretrained(setup.base, dtype=torch.float32).cuda()
+    engine = Engine(model, setup.limits)
+    adapters = [read_adapter(path, name) for name, path in setup.folders.items() if path]
+    engine.install_adapters(adapters, engine.prepare_adapters(adapters))
+    mix = list(zip(setup.folders, tiny.prompts(7, seed=4), strict=True))
+    collected = [submit(engine, prompt, adapter)[1] for adapter, prompt in mix]
+    run(engine)
+    for (adapter, prompt), got in zip(mix, collected, strict=True):
+        assert got.tokens == setup.truth(adapter, prompt), adapter
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_formats_run_near_transformers(tmp_path: Path, dtype: torch.dtype) -> None:
     base = tiny.save_checkpoint("llama", tmp_path / "base")
     prompt = tiny.long_prompt(20)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     with torch.inference_mode():
         truth = torch.log_softmax(model(torch.tensor([prompt])).logits[0].float(), -1)
     engine = Engine(model, EngineLimits(max_total_tokens=64))

@@ -74,6 +74,20 @@ def test_an_adapter_goes_to_the_base_with_its_fingerprint(
         registry.load("stranger", stranger)
 
 
+def test_an_adapter_made_elsewhere_goes_to_the_base_that_peft_noted(
+    registry: Registry, tiny_home: Path, tmp_path: Path
+) -> None:
+    for name, note, parent in (
+        ("by-folder", str(tiny_home / "full"), "full"),
+        ("by-name", "full", "full"),
+        ("unknown", "somebody/else", "base"),
+    ):
+        path = copy_lora(tiny_home, tmp_path / name) / "adapter_config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, "base_model_name_or_path": note}))
+        assert registry.load(name, tmp_path / name).parent == parent
+
+
 def test_what_cannot_be_applied_is_refused_by_name(
     registry: Registry, tiny_home: Path, tmp_path: Path
 ) -> None:
