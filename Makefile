@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 TESTS ?=
+JOBS ?= 2
 TORCH_INDEX ?=
 PIP_ARGS ?=
 
@@ -24,6 +25,7 @@ help: ## Show this text
 	@echo
 	@echo "  ARGS='--port 7870'   what 'make arena' passes to 'arena up'"
 	@echo "  TESTS='-k store'     what 'make test' passes to pytest"
+	@echo "  JOBS=0               how many processes share the test files; 0 is this one alone"
 	@echo "  PYTHON=python3.12    the Python (3.11 or newer) that makes .venv"
 	@echo "  TORCH_INDEX=URL      package index to take torch from. On Linux the usual one serves"
 	@echo "                       the CUDA build (several GB); an index of CPU builds saves that"
@@ -36,7 +38,7 @@ arena: $(done)/install ## Install, then serve the models and open the page ('are
 
 test: $(done)/test ## Install, get test tools and a Chromium, run all tests
 	@$(bin)/python tests/chromium.py
-	$(bin)/python -m pytest $(TESTS)
+	$(bin)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(done)/lint ## Check style, format and types
 	$(bin)/ruff check .

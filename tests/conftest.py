@@ -31,6 +31,9 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 os.environ.pop("ARENA_HOME", None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Test processes side by side: more threads than cores would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::", ""}
 # Names that no resolver may ever answer (RFC 2606 and 6761): a test may ask for them.
