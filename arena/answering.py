@@ -5,7 +5,8 @@ An answer is noted before its stream begins and again when it ends; every attemp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -74,7 +75,13 @@ def start(
     return int(db["answers"].insert(answer, pk="id").last_pk)
 
 
-def finish(db: Database, answer_id: int, outcome: Outcome, now: int) -> Answer:
+def finish(
+    db: Database,
+    answer_id: int,
+    outcome: Outcome,
+    tokens: Sequence[tuple[str, float]],
+    now: int,
+) -> Answer:
     """Store the end of an attempt; see `Store.finish_answer`."""
     assert outcome.status is not AnswerStatus.STREAMING
     old = answer_from(answer_row(db, answer_id))
@@ -89,7 +96,17 @@ def finish(db: Database, answer_id: int, outcome: Outcome, now: int) -> Answer:
     db["answers"].update(answer_id, {**columns, "finished_ms": now})
     if outcome.status is AnswerStatus.FAILED:
         flag_judged(db, "a.id = ?", [answer_id], now)
+    if tokens:
+        told = [[clean_text(text), logprob] for text, logprob in tokens]
+        row = {"answer_id": answer_id, "tokens": json.dumps(told, ensure_ascii=False)}
+        db["answer_tokens"].insert(row)
     return answer_from(answer_row(db, answer_id))
+
+
+def tokens_of(db: Database, answer_id: int) -> list[tuple[str, float]]:
+    """Tokens with log-probabilities as `finish` stored them."""
+    rows = db.query("SELECT tokens FROM answer_tokens WHERE answer_id = ?", [answer_id])
+    return [(text, logprob) for row in rows for text, logprob in json.loads(row["tokens"])]
 
 
 def save_progress(db: Database, answer_id: int, text: str) -> None:

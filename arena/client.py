@@ -187,6 +187,7 @@ async def _chat(
         stop=list(sampling.stop) or None,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
+        logprobs=True if entrant.wire == "tgi" else None,  # others may refuse the word
         extra_body={"model": entrant.participant.model},
     )
     reason: str | None = None
@@ -201,7 +202,7 @@ async def _chat(
             text = text if has_begun else text.lstrip()  # the template's space is no answer
             if text:
                 has_begun = True
-                yield Piece(text)
+                yield Piece(text, _logprob(choice))
             reason = choice.finish_reason or reason
     if reason is None:
         raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
@@ -258,6 +259,12 @@ async def prompt_sent(entrant: Entrant, messages: Sequence[Message]) -> str:
         return str(reply.json()["templated_text"]) if reply.status_code == 200 else as_json
     except (httpx2.HTTPError, ValueError, KeyError, TypeError):
         return as_json  # the answer is what counts; the messages are true, if less exact
+
+
+def _logprob(choice: Any) -> float | None:
+    """The log-probability of a chunk's tokens together; None where the server does not tell."""
+    told = getattr(choice.logprobs, "content", None) if choice.logprobs else None
+    return sum(token.logprob for token in told) if told else None
 
 
 def _extra(value: Any, key: str) -> Any:

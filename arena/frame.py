@@ -14,6 +14,8 @@ KEYS = (
     ("3", "tie"),
     ("4", "both_bad"),
     ("s", "skip"),
+    ("u", "undo"),
+    ("r", "again"),
     ("n", "new"),
     ("Esc", "stop"),
     ("?", "help"),

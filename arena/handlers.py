@@ -14,6 +14,7 @@ from arena.battle import SIDES
 from arena.errors import ArenaError
 from arena.guard import VOTER_COOKIE
 from arena.judgement import Judgement, Strength, Winner
+from arena.likelihood import tokens_html
 from arena.page import Page, mode_choices
 from arena.painting import Changes, Painter
 from arena.panes import servers_text
@@ -109,9 +110,15 @@ class Handlers:
             yield changes
 
     async def on_press(
-        self, index: int, act: str, battle: str, token: str, marked: bool, request: gr.Request
+        self,
+        index: int | None,
+        act: str,
+        battle: str,
+        token: str,
+        marked: bool,
+        request: gr.Request,
     ) -> Stream:
-        """A button inside one answer: stop it, or ask it again."""
+        """Stop an answer, or ask it again; all of them without an index."""
         say = say_for(request)
         access = await self._access(request, battle, token)
         try:
@@ -144,8 +151,9 @@ class Handlers:
         async def judge(access: Access) -> None:
             if choice == "skip":
                 await self.stage.skip(access)
-            else:
-                await self.stage.vote(access, Judgement(winner=WINNERS[choice]))
+                return
+            early = (await self.stage.scene(access)).is_running
+            await self.stage.vote(access, Judgement(winner=WINNERS[choice]), partial=early)
 
         changes = await self._act(judge, request, battle, token, marked)
         if choice == "skip" and self.page.reveal in changes:
@@ -159,13 +167,25 @@ class Handlers:
         """Store a ranking of more than two answers."""
 
         async def judge(access: Access) -> None:
-            num_sides = (await self.stage.scene(access)).battle.num_sides
+            scene = await self.stage.scene(access)
+            num_sides = scene.battle.num_sides
             given = [rank for rank in ranks[:num_sides] if rank]
             if len(given) < num_sides:
                 raise ArenaError(say_for(request)("status.rank_all"))
-            await self.stage.vote(access, Judgement(ranking=tuple(map(int, given))))
+            judgement = Judgement(ranking=tuple(map(int, given)))
+            await self.stage.vote(access, judgement, partial=scene.is_running)
 
         return await self._act(judge, request, battle, token, marked)
+
+    async def on_tokens(self, index: int, battle: str, token: str, request: gr.Request) -> Changes:
+        """How likely each token of an answer was."""
+        say = say_for(request)
+        access = await self._access(request, battle, token)
+        try:
+            tokens = await self.stage.tokens(access, index)
+        except ArenaError as error:
+            return self.painter.status(str(error), say, "bad")
+        return {self.page.tokens: tokens_html(tokens, index, say)}
 
     async def on_undo(self, battle: str, token: str, marked: bool, request: gr.Request) -> Changes:
         """Take the vote back."""
@@ -262,7 +282,7 @@ class Handlers:
         self, access: Access, say: Words, first: Changes | None = None, *, marked: bool = False
     ) -> Stream:
         """Paint the whole scene once, then what changes, then the whole again at the end."""
-        shown: dict[Any, str] = {}
+        shown: Changes = {}
         is_first = True
         async for scene in self.stage.follow(access):
             if is_first or not scene.is_running:
@@ -272,10 +292,8 @@ class Handlers:
             else:
                 changes = self.painter.live(scene, say)
             is_first = False
-            fresh = {
-                k: v for k, v in changes.items() if not isinstance(v, str) or shown.get(k) != v
-            }
-            shown |= {k: v for k, v in fresh.items() if isinstance(v, str)}
+            fresh = {k: v for k, v in changes.items() if k not in shown or shown[k] != v}
+            shown |= fresh
             # An empty change is sent too: Gradio learns at a yield only that the reader left.
             yield fresh or {self.page.status: gr.skip()}
 

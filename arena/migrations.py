@@ -237,3 +237,14 @@ M002 = (
         for event in ("INSERT", "UPDATE", "DELETE")
     ),
 )
+
+
+@steps()  # type: ignore[untyped-decorator]
+def m003_answer_tokens(db: Database) -> None:
+    """The log-probability of each token of an answer, where its server told them."""
+    db.execute(
+        """CREATE TABLE answer_tokens (
+            answer_id INTEGER PRIMARY KEY REFERENCES answers (id) ON DELETE CASCADE,
+            tokens TEXT NOT NULL CHECK (json_valid(tokens))
+        ) STRICT"""
+    )

@@ -26,7 +26,7 @@ VOTES = ("a", "tie", "both_bad", "b", "skip")
 # A press of a button inside an answer's head becomes an event of the whole answer.
 FORWARD_PRESS = """element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-act]');
-  if (button) trigger('click', {act: button.dataset.act});
+  if (button) trigger('click', {act: button.dataset.act, side: button.dataset.side});
 });"""
 
 
@@ -54,6 +54,7 @@ class Page:
             self.panes_row,
             *self.panes,
             self.views,
+            self.again,
             self.vote_bar,
             self.votes_row,
             self.ranks_row,
@@ -68,6 +69,7 @@ class Page:
             self.comment,
             self.edited,
             self.reveal,
+            self.tokens,
             self.status,
             self.next,
             self.prompt,
@@ -118,12 +120,16 @@ class Page:
                 for i, letter in enumerate(SIDES)
             ]
         with gr.Row(elem_id="views", visible=False) as self.views:
+            self.again = gr.Button(
+                say("view.again_all"), elem_id="again", size="sm", interactive=False, scale=0
+            )
             self.view_buttons = markup(views_html(say), elem_id="view-buttons")
             self.differences = gr.Checkbox(
                 label=say("view.differences"), elem_id="differences", container=False, scale=0
             )
         self._voting(say)
-        self.reveal = markup("", elem_id="reveal")
+        self.reveal = markup("", elem_id="reveal", js_on_load=FORWARD_PRESS)
+        self.tokens = markup("", elem_id="tokens")
         self._composer(say)
 
     def _set(self, say: Words) -> None:

@@ -39,12 +39,14 @@ class Painter:
             page.vote_bar: gr.update(visible=True),
             page.asked: asked_html(scene, say),
             page.reveal: reveal_html(scene, say),
+            page.tokens: "",
+            page.again: gr.update(interactive=is_over and scene.vote is None),
             page.undo: gr.update(visible=scene.vote is not None),
             page.next: gr.update(visible=is_over, choices=self._next_choices(scene, say)),
         }
         changes |= self.panes(scene, say, marked=marked)
         changes |= self._details(scene) | self.status(text, say, tone)
-        changes |= self.buttons(can_vote=scene.is_votable and is_over, running=not is_over)
+        changes |= self.buttons(can_vote=_can_vote(scene), running=not is_over)
         return changes | self._ranking(scene)
 
     def panes(self, scene: Scene, say: Words, *, marked: bool = False) -> Changes:
@@ -63,6 +65,7 @@ class Painter:
         text, tone = scene_status(scene, say)
         panes = self.page.panes[: scene.battle.num_sides]
         changes: Changes = {pane: pane_html(scene, i, say) for i, pane in enumerate(panes)}
+        changes |= self.buttons(can_vote=_can_vote(scene), running=True) | self._ranking(scene)
         return changes | self.status(text, say, tone)
 
     def buttons(self, *, can_vote: bool, running: bool) -> Changes:
@@ -87,6 +90,7 @@ class Painter:
             page.vote_bar: hidden,
             page.next: gr.update(visible=False, value="new"),
             page.reveal: "",
+            page.tokens: "",
             page.battle: "",
             page.token: "",
             **self.buttons(can_vote=False, running=False),
@@ -100,7 +104,7 @@ class Painter:
         """Two answers have buttons; more have a rank each, and buttons for all alike."""
         page, num_sides = self.page, scene.battle.num_sides
         many = num_sides > 2
-        can_vote = scene.is_votable and not scene.is_running
+        can_vote = _can_vote(scene)
         ranking = scene.vote.judgement.ranking if scene.vote else None
         changes: Changes = {
             page.ranks_row: gr.update(visible=many),
@@ -190,6 +194,7 @@ class Painter:
             page.stop: "prompt.stop",
             page.new: "prompt.new",
             page.undo: "vote.undo",
+            page.again: "view.again_all",
             page.save_ranking: "vote.save_ranking",
             page.save_details: "vote.save",
             page.refresh: "leaderboard.refresh",
@@ -197,3 +202,8 @@ class Painter:
             page.export: "export.button",
         }
         return changes | {element: gr.update(value=say(key)) for element, key in values.items()}
+
+
+def _can_vote(scene: Scene) -> bool:
+    """After the end, or before it once every side has begun."""
+    return scene.is_votable or scene.is_votable_early

@@ -162,7 +162,8 @@ def scene_status(scene: Scene, say: Words) -> tuple[str, str]:
             if scene.vote.judgement.winner is None
             else WINNER_KEYS[scene.vote.judgement.winner]
         )
-        return f"{say(f'status.voted_{key}')} {say('status.names_shown')}", "good"
+        early = f"{say('status.voted_early')} " if scene.vote.partial else ""
+        return f"{say(f'status.voted_{key}')} {early}{say('status.names_shown')}", "good"
     if scene.is_running:
         ended = [SIDES[i].upper() for i, side in enumerate(scene.sides) if side.is_finished]
         texts = [say("status.side_finished", side=letter) for letter in ended]

@@ -1,5 +1,6 @@
 """The store as lines of JSON, one battle a line, nothing left out but secrets.
 
+The probabilities of single tokens stay behind, too: they are shown on the page only.
 Importing such a file into an empty store and exporting again gives the same bytes. Voters
 are numbered in order of appearance. Several cursors run side by side, each in the order of
 battles, so that memory stays constant.

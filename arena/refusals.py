@@ -33,6 +33,10 @@ class UnfinishedError(RefusedError):
     """A side is still writing and the vote was not marked as given before the end."""
 
 
+class StillBlindError(RefusedError):
+    """What is shown only together with the names."""
+
+
 class AlreadyVotedError(RefusedError):
     """This voter has judged this turn otherwise; a change has to be asked for."""
 

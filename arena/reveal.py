@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 
-from arena.battle import SIDES, Answer, AskAs, Participant
+from arena.battle import SIDES, Answer, AskAs, Participant, SamplingParams
 from arena.scene import Scene
 from arena.wording import Words
 
@@ -18,7 +18,7 @@ def reveal_html(scene: Scene, say: Words) -> str:
         return ""
     turn = scene.battle.turns[-1]
     cards = [
-        _reveal_card(SIDES[i], participant, turn.answer(i), say)
+        _reveal_card(i, participant, turn.answer(i), say)
         for i, participant in enumerate(scene.battle.participants)
     ]
     return (
@@ -27,8 +27,11 @@ def reveal_html(scene: Scene, say: Words) -> str:
     )
 
 
-def _reveal_card(letter: str, participant: Participant, answer: Answer | None, say: Words) -> str:
+def _reveal_card(index: int, participant: Participant, answer: Answer | None, say: Words) -> str:
+    letter = SIDES[index]
+    model = (answer.model if answer else "") or participant.model
     rows = [
+        ("reveal.model", html.escape(model)),
         ("reveal.kind", html.escape(kind_text(participant.kind, say)) or _unknown(say)),
     ]
     if participant.base:
@@ -48,18 +51,13 @@ def _reveal_card(letter: str, participant: Participant, answer: Answer | None, s
     return (
         f'<article class="reveal-card side-{letter}"><header><span class="letter" '
         f'aria-hidden="true">{letter.upper()}</span><h3>{html.escape(participant.name)}</h3></header>'
-        f"<dl>{lines}</dl>{leak}{_prompt_details(answer, say)}</article>"
+        f"<dl>{lines}</dl>{leak}{_prompt_details(answer, say)}"
+        f"{_tokens_button(index, say)}</article>"
     )
 
 
 def _measures(answer: Answer, say: Words) -> list[tuple[str, str]]:
-    sampling = answer.sampling
-    drawn = (
-        say("reveal.temperature", value=f"{sampling.temperature:g}")
-        if sampling.temperature
-        else say("reveal.greedy")
-    )
-    rows = [("reveal.sampling", html.escape(drawn))]
+    rows = [("reveal.sampling", html.escape(_sampling(answer.sampling, say)))]
     if answer.num_tokens is not None:
         rows.append(("reveal.tokens", str(answer.num_tokens)))
     if answer.first_token_s is not None:
@@ -71,6 +69,19 @@ def _measures(answer: Answer, say: Words) -> list[tuple[str, str]]:
     if answer.finish_reason:
         rows.append(("reveal.ended", html.escape(answer.finish_reason)))
     return rows
+
+
+def _sampling(sampling: SamplingParams, say: Words) -> str:
+    """How the answer was drawn; the parameters by the names they have on the wire."""
+    drawn = (
+        say("reveal.temperature", value=f"{sampling.temperature:g}")
+        if sampling.temperature
+        else say("reveal.greedy")
+    )
+    names = ("top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
+    given = {name: getattr(sampling, name) for name in names}
+    told = [f"{name} {value:g}" for name, value in given.items() if value is not None]
+    return " · ".join([drawn, *told, *(f"stop {stop!r}" for stop in sampling.stop)])
 
 
 def stored_speed(answer: Answer) -> float | None:
@@ -87,6 +98,14 @@ def _prompt_details(answer: Answer | None, say: Words) -> str:
     return (
         f"<details><summary>{html.escape(say('reveal.prompt'))}</summary>"
         f'<pre class="sent" tabindex="0">{html.escape(answer.prompt_sent)}</pre></details>'
+    )
+
+
+def _tokens_button(index: int, say: Words) -> str:
+    """Asks for the probability of each token; what was told is stored, so it is only shown."""
+    return (
+        f'<button type="button" class="act" data-act="tokens" data-side="{index}">'
+        f"{html.escape(say('tokens.button'))}</button>"
     )
 
 

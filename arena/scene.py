@@ -61,6 +61,12 @@ class Scene:
         """Every side has an answer that can be judged, and nobody has judged them yet."""
         return self.vote is None and all(side.is_votable for side in self.sides)
 
+    @property
+    def is_votable_early(self) -> bool:
+        """Some side still writes, but each has begun and none has failed."""
+        has_begun = all(side.text.strip() and side.state != "failed" for side in self.sides)
+        return self.is_running and self.vote is None and has_begun
+
 
 def stored_sides(battle: Battle) -> tuple[Side, ...]:
     """The last turn's answers as the store has them."""

@@ -6,6 +6,7 @@ Knows the store and the client; knows no page.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from arena.battle import Answer, AnswerStatus, Battle, Outcome
 from arena.client import Entrant, prompt_sent
@@ -51,8 +52,8 @@ class Scribe:
         )
         self._prompt = asyncio.create_task(prompt_sent(self.entrant, self.messages))
 
-    async def close(self, side: Side) -> None:
-        """Store how the answer ended."""
+    async def close(self, side: Side, tokens: Sequence[tuple[str, float]] = ()) -> None:
+        """Store how the answer ended, with the log-probability of each token if they are told."""
         assert self._prompt is not None
         sent = await self._prompt
         participant = self.entrant.participant
@@ -72,7 +73,7 @@ class Scribe:
             error=f"{side.error_kind}: {side.error} | {side.detail}" if side.error else None,
             identity_leak=self._battle.is_blind and names_itself(side.text, names),
         )
-        await asyncio.to_thread(self._store.finish_answer, self._answer_id, outcome)
+        await asyncio.to_thread(self._store.finish_answer, self._answer_id, outcome, tokens)
 
 
 def stored_side(answer: Answer | None) -> Side:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from arena.battle import Battle, Mode
 from arena.client import Entrant, stream_answer, varied
@@ -16,7 +16,7 @@ from arena.errors import ArenaError
 from arena.judgement import Judgement, Vote
 from arena.ledger import Ledger
 from arena.playbook import Drawing
-from arena.refusals import AlreadyVotedError
+from arena.refusals import AlreadyVotedError, StillBlindError, UnfinishedError
 from arena.roster import Roster
 from arena.sampler import Sampler
 from arena.scene import Access, Scene, overlaid, stored_sides
@@ -60,6 +60,7 @@ class _Running:
     race: Race
     indices: tuple[int, ...]  # which sides of the battle it writes
     num_followers: int = 0
+    judging: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by who votes early
 
 
 class Stage:
@@ -197,7 +198,7 @@ class Stage:
             scribes.append(scribe)
 
         async def record(index: int, side: Side) -> None:
-            await scribes[index].close(side)
+            await scribes[index].close(side, race.tokens[index])
 
         race = Race(
             [stream_answer(scribe.entrant, scribe.messages) for scribe in scribes],
@@ -243,7 +244,9 @@ class Stage:
             running.num_followers -= 1
             if running.num_followers == 0 and not running.race.is_finished:
                 await running.race.close()
-        yield await self.scene(access)
+        async with running.judging:  # so that the last scene has the vote that ended the race
+            scene = await self.scene(access)
+        yield scene
 
     async def stop(self, access: Access, side: int | None = None) -> None:
         """End one side, or all, where they are."""
@@ -265,7 +268,11 @@ class Stage:
     async def vote(
         self, access: Access, judgement: Judgement, *, partial: bool = False, change: bool = False
     ) -> Vote:
-        """Store a judgement of the last turn; only then note that the names may be shown."""
+        """Store a judgement of the last turn; only then note that the names may be shown.
+
+        `partial` allows to judge before the end: what still writes is ended where it is, so that
+        what was judged is what is stored. Raises UnfinishedError when a side has not begun.
+        """
 
         def write() -> Vote:
             battle, votes = self._read(access)
@@ -284,7 +291,28 @@ class Stage:
             self.store.reveal(access.battle_id, token=access.token, voter=access.voter)
             return vote
 
-        return await asyncio.to_thread(write)
+        running = self._running.get(access.battle_id)
+        if not partial or running is None:
+            return await asyncio.to_thread(write)
+        async with running.judging:
+            scene = await self.scene(access)
+            if scene.is_running and not scene.is_votable_early:
+                raise UnfinishedError("an answer has not begun; wait for its first words")
+            await running.race.close()
+            return await asyncio.to_thread(write)
+
+    async def tokens(self, access: Access, side: int) -> list[tuple[str, float]]:
+        """The tokens of a side's last answer with their log-probabilities; [] if not told.
+
+        Raises StillBlindError before the names may be shown.
+        """
+        battle, _ = await asyncio.to_thread(self._read, access)
+        if battle.is_blind:
+            raise StillBlindError("probabilities are shown after the vote")
+        answer = battle.turns[-1].answer(side) if battle.turns else None
+        if answer is None:
+            return []
+        return await asyncio.to_thread(self.store.load_tokens, answer.id)
 
     async def undo(self, access: Access) -> None:
         """Take the vote on the last turn back; it stays in the history."""

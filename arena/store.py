@@ -201,12 +201,20 @@ class Store:
             )
         )
 
-    def finish_answer(self, answer_id: int, outcome: Outcome) -> Answer:
+    def finish_answer(
+        self, answer_id: int, outcome: Outcome, tokens: Sequence[tuple[str, float]] = ()
+    ) -> Answer:
         """Store how an answer ended and return it. An answer that has ended stays as it is.
 
-        Characters that no export can carry are replaced by U+FFFD.
+        Characters that no export can carry are replaced by U+FFFD. `tokens`: each with its
+        log-probability, kept beside the answer.
         """
-        return self._write(lambda db: answering.finish(db, answer_id, outcome, now_ms()))
+        return self._write(lambda db: answering.finish(db, answer_id, outcome, tokens, now_ms()))
+
+    def load_tokens(self, answer_id: int) -> list[tuple[str, float]]:
+        """The tokens of an answer with their log-probabilities; [] if its server told none."""
+        with database.reading(self.path, self.config) as db:
+            return answering.tokens_of(db, answer_id)
 
     def save_progress(self, answer_id: int, text: str) -> None:
         """Keep the text so far of an answer that is still being written (for a reload)."""

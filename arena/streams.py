@@ -100,7 +100,8 @@ class Race:
     """The running answers of one battle, by side.
 
     `watch` yields all sides as they are now, a few times a second, also when nothing changes:
-    a page only learns at a yield that its reader has left.
+    a page only learns at a yield that its reader has left. `tokens` holds each side's pieces
+    with their log-probabilities, where the server tells them.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Race:
         on_finish: Callable[[], object] | None = None,
     ) -> None:
         self.sides: list[Side] = [Side() for _ in streams]
+        self.tokens: list[list[tuple[str, float]]] = [[] for _ in streams]
         self._streams = list(streams)
         self._deadlines = deadlines
         self._max_chars = max_chars
@@ -226,6 +228,8 @@ class Race:
         first = side.first_piece_at
         if len(side.text) + len(piece.text) > self._max_chars:
             raise AnswerError("too-long", f"Wrote more than {self._max_chars} characters.")
+        if piece.logprob is not None:
+            self.tokens[index].append((piece.text, piece.logprob))
         self.sides[index] = replace(
             side,
             state="streaming",

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from arena.battle import SIDES
 from arena.board import Board
 from arena.handlers import Handlers, Stream
 from arena.page import EXAMPLES, Page
@@ -31,6 +32,8 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     _asking(page, handlers)
     for i, pane in enumerate(page.panes):
         pane.click(_press(handlers, i), view, everything, **QUIET)
+    page.again.click(_again(handlers), view, everything, **ONCE)
+    page.reveal.click(_tokens(handlers), link, [page.tokens, page.status], **QUIET)
     page.stop.click(handlers.on_stop, link, everything, **QUIET)
     judged = [
         button.click(_choice(handlers, choice), view, everything, **ONCE)
@@ -108,6 +111,25 @@ def _press(handlers: Handlers, index: int) -> Callable[..., Stream]:
             yield changes
 
     return press
+
+
+def _again(handlers: Handlers) -> Callable[..., Stream]:
+    async def again(battle: str, token: str, marked: bool, request: gr.Request) -> Stream:
+        async for changes in handlers.on_press(None, "again", battle, token, marked, request):
+            yield changes
+
+    return again
+
+
+def _tokens(handlers: Handlers) -> Callable[..., Any]:
+    async def tokens(battle: str, token: str, request: gr.Request, event: gr.EventData) -> Changes:
+        told = event._data or {}
+        side = str(told.get("side"))
+        if told.get("act") != "tokens" or side not in map(str, range(len(SIDES))) or not battle:
+            return {handlers.page.status: gr.skip()}
+        return await handlers.on_tokens(int(side), battle, token, request)
+
+    return tokens
 
 
 def _choice(handlers: Handlers, choice: str) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from running import arena_up
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "page.png"
 PROMPT = "Write a short story with the words dog, castle and ring."
 MODELS = ("starter", "starter-full")
+DONE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
 
 
 def take(path: Path) -> None:
@@ -29,7 +30,7 @@ def take(path: Path) -> None:
             )
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.goto(f"{arena.url}/?battle={opened['battle']}&t={opened['token']}")
-            page.wait_for_selector("#vote-a:not([disabled])", timeout=90_000)
+            page.wait_for_selector(DONE, timeout=90_000)
             page.wait_for_timeout(500)
             path.parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=path)

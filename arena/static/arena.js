@@ -3,7 +3,7 @@
   "use strict";
   const keys = {
     "1": "vote-a", "2": "vote-b", "3": "vote-tie", "4": "vote-both-bad",
-    s: "vote-skip", n: ["next-in-set", "new-battle"],
+    s: "vote-skip", u: "undo", r: "again", n: ["next-in-set", "new-battle"],
   };
   const byId = (id) => document.getElementById(id);
   const isTyping = (node) =>
@@ -50,9 +50,10 @@
   // Enlarge one answer; press again for all.
   document.addEventListener("click", (event) => {
     const button = event.target instanceof Element && event.target.closest("[data-focus]");
-    const holder = button && button.closest(".pane-holder");
     const panes = byId("panes");
-    if (!holder || !panes) return;
+    if (!button || !panes) return;
+    const holder = [...panes.children].find((child) => child.contains(button));
+    if (!holder) return;
     const enlarge = !holder.classList.contains("is-enlarged");
     panes.querySelectorAll(".is-enlarged").forEach((node) => node.classList.remove("is-enlarged"));
     holder.classList.toggle("is-enlarged", enlarge);

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CAN_VOTE = "#vote-tie:not([disabled])"
+CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-tie:not([disabled])"
 HOSTILE = "\n\n".join(
     (
         "<script>window.pwned = 1</script>",

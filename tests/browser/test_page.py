@@ -27,7 +27,7 @@ pytestmark = pytest.mark.browser
 
 NAMES = ("opal-base", "opal-lora", "opal-prefix")
 PROMPT = "the river sings under"
-CAN_VOTE = "#vote-a:not([disabled])"
+CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,9 @@ def test_battle_vote_names_and_reload(page: Page, arena: PageServer) -> None:
     (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", address)[1])
     assert vote.judgement.winner is Winner.MODEL_A
     assert vote.blind
-    assert sum(name in shown for name in NAMES) == 2
+    names = page.locator("#reveal h3").all_inner_texts()
+    assert len(set(names)) == 2
+    assert set(names) <= set(NAMES)
     assert page.is_disabled("#vote-a")
     page.reload()
     page.wait_for_selector("#reveal .reveal-card")
@@ -230,11 +232,30 @@ def test_slow_side_does_not_hold_the_fast_one(page: Page, tmp_path: Path) -> Non
         send(page, PROMPT)
         page.wait_for_selector(".pane.is-done")
         page.wait_for_selector(".pane.is-streaming")
-        assert page.is_disabled("#vote-a")
         page.click("#stop")
         page.wait_for_selector(CAN_VOTE)
         page.wait_for_selector(".pane.is-stopped")
         assert server.open_streams == 0
+
+
+def test_vote_before_the_end_stops_the_answers_and_is_marked(page: Page, tmp_path: Path) -> None:
+    slow = Script(words=("w ",) * 2000, delay=0.2)
+    with (
+        FaultServer({"hidden-one": slow, "hidden-two": slow}) as server,
+        PageServer(tmp_path, server.url) as arena,
+    ):
+        page.goto(arena.url)
+        send(page, PROMPT)
+        page.click("#vote-b:not([disabled])")
+        page.wait_for_selector(".status-line.good:has-text('before the end')")
+        page.wait_for_selector("#reveal .reveal-card")
+        assert server.open_streams == 0
+        (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", page.url)[1])
+        assert (vote.judgement.winner, vote.partial, vote.blind) == (Winner.MODEL_B, True, True)
+        for side in "ab":
+            page.wait_for_selector(f"#answer-{side} .is-stopped")
+            assert page.inner_text(f"#answer-{side} .answer").startswith("w w")
+        assert page.is_disabled("#vote-a")
 
 
 def test_closing_the_tab_ends_the_streams(browser: Browser, tmp_path: Path) -> None:

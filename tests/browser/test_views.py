@@ -1,0 +1,123 @@
+"""Long answers in Chromium: formulas, code, tables; ways to look at them; tokens after the vote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from fault_server import FaultServer, Script
+from page_server import PageServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
+RICH = (
+    "# A head\n\nInline $x^2$ and\n\n$$\n\\frac{a}{b}\n$$\n\n",
+    "```python\ndef f():\n    return 'x'\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n",
+    "The sky is blue.",
+    *("\n\nOne more line." for _ in range(60)),
+)
+
+
+@pytest.fixture(scope="module")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    other = tuple(word.replace("blue", "grey") for word in RICH)
+    scripts = {
+        "plain-base": Script(words=RICH, kind="base", chat_template=False),
+        "plain-tuned": Script(words=other),
+    }
+    with (
+        FaultServer(scripts) as server,
+        PageServer(tmp_path_factory.mktemp("home"), server.url) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, arena: PageServer) -> Iterator[Page]:
+    """A page on which the two have answered; it asked nobody but its server."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(90_000)
+    opened = context.new_page()
+    asked: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(f"{arena.url}?models=plain-base,plain-tuned&prompt=Say+much.")
+    opened.wait_for_selector("#models [class*=token] >> nth=1")
+    opened.click("#send")
+    opened.wait_for_selector(CAN_VOTE)
+    yield opened
+    context.close()
+    assert [url for url in asked if not re.match(r"http://127\.0\.0\.1:|data:|blob:", url)] == []
+
+
+def test_formula_code_and_table_are_drawn(page: Page) -> None:
+    answer = page.locator("#answer-a .answer")
+    block = answer.locator("p.formula math")
+    assert block.get_attribute("display") == "block"
+    fraction = block.locator("mfrac").bounding_box()
+    line = answer.locator("math[display=inline] mi").bounding_box()
+    assert fraction is not None
+    assert line is not None
+    assert fraction["height"] > 1.5 * line["height"], "the fraction stands on two lines"
+    color = "node => getComputedStyle(node).color"
+    keyword = answer.locator("pre.code .hl-k").first.evaluate(color)
+    assert keyword != answer.locator("pre.code").evaluate(color)
+    assert answer.locator("table td").all_inner_texts() == ["1", "2"]
+    assert answer.locator("h4").inner_text() == "A head"
+
+
+def test_scroll_together_mark_differences_and_enlarge(page: Page) -> None:
+    left, right = page.locator("#answer-a .pane-body"), page.locator("#answer-b .pane-body")
+    scrolled = "node => node.scrollTop"
+    left.evaluate("node => { node.scrollTop = 200; }")
+    page.wait_for_timeout(300)
+    assert right.evaluate(scrolled) == 0
+    page.click("[data-sync]")
+    left.evaluate("node => { node.scrollTop = 400; }")
+    page.wait_for_function("document.querySelector('#answer-b .pane-body').scrollTop > 350")
+    page.get_by_label("Mark differences").check()
+    page.wait_for_selector("#answer-a mark")
+    assert page.locator("#answer-a mark").all_inner_texts() == ["blue."]
+    assert page.locator("#answer-b mark").all_inner_texts() == ["grey."]
+    page.click("#answer-b [data-focus]")
+    assert page.is_hidden("#answer-a .pane")
+    assert page.is_visible("#answer-b .pane")
+    page.click("#answer-b [data-focus]")
+    assert page.is_visible("#answer-a .pane")
+
+
+def test_all_are_asked_again_by_key_and_tokens_are_shown_after_the_vote(
+    page: Page, arena: PageServer
+) -> None:
+    battle = re.search(r"battle=(\w+)", page.url)[1]
+    token = re.search(r"[?&]t=([\w-]+)", page.url)[1]
+    page.keyboard.press("Escape")
+    page.keyboard.press("r")
+
+    def attempts() -> list[tuple[int, bool]]:
+        found = arena.store.load_battle(battle, token=token).turns[-1].attempts
+        return [(a.attempt, a.superseded) for a in found if a.is_finished]
+
+    for _ in range(600):
+        if len(attempts()) == 4:
+            break
+        page.wait_for_timeout(100)
+    assert sorted(attempts()) == [(1, True), (1, True), (2, False), (2, False)]
+    page.wait_for_selector(CAN_VOTE)
+    page.click("#vote-a")
+    page.wait_for_selector("#reveal .reveal-card")
+    assert "max_new_tokens" in page.inner_text("#reveal .side-a")
+    page.click("#reveal .side-a [data-act=tokens]")
+    page.wait_for_selector("#tokens .token")
+    assert page.locator("#tokens .token").count() == len(RICH)
+    assert page.locator("#tokens .token").first.get_attribute("title") == "61 %"  # e ** -0.5
+    page.click("#reveal .side-b [data-act=tokens]")
+    page.wait_for_selector("#tokens .tokens-none")
+    page.keyboard.press("u")
+    page.wait_for_selector("#vote-b:not([disabled])")
+    assert arena.store.votes_of(battle) == []
