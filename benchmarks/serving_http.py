@@ -299,7 +299,7 @@ def llama_cpp(folder: Path, options: argparse.Namespace) -> Iterator[System]:
             port = free_port()
             command = [
                 str(options.llama_cpp), "-m", "llama_cpp.server", "--model", str(file),
-                "--port", str(port), "--n_ctx", "1024", "--n_threads", str(os.cpu_count()),
+                "--port", str(port), "--n_ctx", "1024", "--n_threads", str(options.threads),
                 "--interrupt_requests", "False", "--model_alias", copy,
             ]  # fmt: skip
             url, log = f"http://127.0.0.1:{port}", folder / f"llama-{copy}.log"
@@ -457,14 +457,15 @@ def compare(systems: Sequence[System], options: argparse.Namespace) -> dict[str,
     }
     found: dict[str, Any] = {}
     for name, work in works.items():
-        runs: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
-        for system in systems:
+        asked = systems if "after" not in name else systems[:1]
+        runs: dict[str, list[dict[str, Any]]] = {system.name: [] for system in asked}
+        for system in asked:
             run(system, work)  # To warm up.
         for _ in range(options.repeats):
-            for system in systems:
+            for system in asked:
                 runs[system.name].append(run(system, work))
         found[name] = {system: summary(kept) for system, kept in runs.items()}
-        print(f"done: {name}", flush=True)
+        print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)  # Should it end early.
     return found
 
 
@@ -496,6 +497,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each server")
     parser.add_argument("--alone", action="store_true", help="leave the peers out")
     parser.add_argument(
         "--llama-cpp", help="Python of an environment with llama-cpp-python[server]"
@@ -503,10 +505,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     transformers_logging.disable_progress_bar()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
     about: dict[str, Any] = {
         "shape": options.shape, "dtype": options.dtype, "device": options.device,
-        "tokens": options.tokens, "cpus": os.cpu_count(), "torch": torch.__version__,
-        "load_average": round(os.getloadavg()[0], 1),
+        "tokens": options.tokens, "threads": options.threads, "cpus": os.cpu_count(),
+        "torch": torch.__version__, "load_average": round(os.getloadavg()[0], 1),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)

@@ -65,12 +65,16 @@ class Layout:
         """
         key = ("decode", window, group.start)
         if key not in self._masks:
-            lengths = torch.tensor(self.decode_lengths[group], device=like.device)[:, None]
-            places = torch.arange(max(self.decode_lengths[group]), device=like.device)[None]
-            seen = places < lengths
+            lengths = self.decode_lengths[group]
+            if window is None and min(lengths) == max(lengths):
+                self._masks[key] = None
+                return None
+            ends = torch.tensor(lengths, device=like.device)[:, None]
+            places = torch.arange(max(lengths), device=like.device)
+            hidden = places >= ends
             if window is not None:
-                seen &= places >= lengths - window
-            self._masks[key] = None if bool(seen.all()) else additive(seen, like)[:, None, None]
+                hidden |= places < ends - window
+            self._masks[key] = additive(hidden, like)[:, None, None]
         return self._masks[key]
 
     def chunk_mask(self, index: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
@@ -84,10 +88,10 @@ class Layout:
             length = chunk.past + chunk.stop - chunk.start
             queries = torch.arange(chunk.past, length, device=like.device)[:, None]
             places = torch.arange(length, device=like.device)[None]
-            seen = places <= queries
+            hidden = places > queries
             if window is not None:
-                seen &= places > queries - window
-            mask = self._masks[key] = additive(seen, like)
+                hidden |= places <= queries - window
+            mask = self._masks[key] = additive(hidden, like)
         return mask
 
 
@@ -147,12 +151,12 @@ class AttentionState:
         return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
 
 
-def additive(seen: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """0 where a key is seen, minus infinity elsewhere: attention would make it of a boolean mask
-    in each layer anew.
+def additive(hidden: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Minus infinity where a key is hidden, 0 elsewhere: attention would make it of a boolean
+    mask in each layer anew.
     """
-    zeros = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-    return zeros.masked_fill_(~seen, float("-inf"))
+    zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+    return zeros.masked_fill_(hidden, float("-inf"))
 
 
 def group_by_length(lengths: list[int]) -> list[slice]:

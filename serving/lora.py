@@ -75,14 +75,17 @@ class Site:
             if stack.out_shift is not None:
                 output += stack.out_shift[step.owners]
         if stack.low_rank_bits & step.bits:
-            assert stack.down is not None
-            assert stack.up is not None
-            part = slice(step.low * stack.width, step.high * stack.width)
-            shrunk = functional.linear(inputs[0], stack.down[part])
+            down, up = stack.down, stack.up
+            assert down is not None
+            assert up is not None
+            first, last = step.low * stack.width, step.high * stack.width
+            if first or last != down.shape[0]:
+                down, up = down[first:last], up[first:last]
+            shrunk = functional.linear(inputs[0], down)
             columns = step.widened(stack.width)
             if columns is not None:
                 shrunk *= columns
-            output[0].addmm_(shrunk, stack.up[part])
+            output[0].addmm_(shrunk, up)
         return output
 
 
