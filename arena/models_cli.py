@@ -82,10 +82,13 @@ def starter_pretrain(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run and its checkpoints.")],
     minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 81.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
+    go_on: Annotated[
+        Path | None, typer.Option("--go-on", help="Folder of a finished base to train further.")
+    ] = None,
     json_out: Json = False,
 ) -> None:
     """Pretrain the starter's base model on its generated corpus; the same command resumes."""
     from tuning.starter.build import run_pretrain
-    from tuning.starter.recipe import PretrainConfig
+    from tuning.starter.recipe import pretrain_config
 
-    run_pretrain(PretrainConfig(minutes=minutes, seed=seed), out, json_out=json_out)
+    run_pretrain(pretrain_config(minutes, seed, go_on), out, json_out=json_out)

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from tuning.inspection import verify_variant
-from tuning.starter import corpus
+from tuning.starter import corpus, shipped_models
 from tuning.starter.build import run_pretrain
-from tuning.starter.pretrain import PretrainError, TokenStream, pretrain
+from tuning.starter.earlier import EarlierRun, PretrainError
+from tuning.starter.pretrain import TokenStream, pretrain
 from tuning.starter.recipe import END, PretrainConfig, schedule, train_tokenizer
 from tuning.variant import read_variant
 
@@ -61,6 +63,30 @@ def test_run_learns_seals_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
 
     with pytest.raises(PretrainError, match="another configuration"):
         pretrain(replace(TINY, hidden_size=64), tmp_path)
+
+
+def test_a_finished_base_is_gone_on_from(tmp_path: Path) -> None:
+    first = run_pretrain(TINY, tmp_path / "first")
+    old = read_variant(first)
+    config = replace(TINY, go_on=str(first), hidden_size=999)  # the base's own size counts
+    second = run_pretrain(config, tmp_path / "second")
+    run = read_variant(second).run
+    assert run["earlier_run"]["weights_sha256"] == old.weights_sha256
+    assert run["num_parameters"] == old.run["num_parameters"]
+    assert run["num_steps"] > old.run["num_steps"]
+    assert run["num_documents"] > old.run["num_documents"]
+    assert run["config"]["go_on"] == "starter"
+    history = (second / "history.jsonl").read_text(encoding="utf-8")
+    steps = [json.loads(line)["step"] for line in history.splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] > old.run["num_steps"]
+    before = AutoModelForCausalLM.from_pretrained(first).state_dict()
+    start = pretrain(replace(config, minutes=0.0), tmp_path / "third").folder
+    after = AutoModelForCausalLM.from_pretrained(start).state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+    with pytest.raises(PretrainError, match="no base that"):
+        EarlierRun.read(shipped_models()["starter-lora"])
 
 
 def test_a_save_cut_between_its_renames_loses_nothing(tmp_path: Path) -> None:

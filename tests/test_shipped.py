@@ -11,10 +11,10 @@ from tuning.evaluate import evaluate, wilson
 from tuning.starter import NAMES, shipped_models
 from tuning.variant import read_variant, weights_sha256
 
-# What each is held to on the held-out suite, as a share of all its prompts.
-AT_LEAST = {"starter-full": 0.75, "starter-lora": 0.74, "starter-prefix": 0.04}
+# What each is held to on the held-out suite, as a share of all its prompts, and in how long.
+AT_LEAST = {"starter-full": 0.85, "starter-lora": 0.80, "starter-prefix": 0.50}
 BASE_AT_MOST = 0.10
-MINUTES = {"starter-lora": 2.0}
+MINUTES = {"starter-lora": 2.0, "starter-prefix": 5.0}
 
 
 def test_all_four_are_there_whole_and_small() -> None:

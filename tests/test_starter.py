@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import islice
+from random import Random
 
 import pytest
 
 from tuning.starter import corpus, world
+from tuning.starter.dialogues import cards_text, dialogue_text, open_tasks
 from tuning.starter.family import Task
 from tuning.starter.instructions import (
     families,
@@ -66,17 +68,47 @@ def test_rows_and_documents_follow_from_their_seed() -> None:
     assert list(islice(corpus.documents(5), 2)) == [corpus.document(5), corpus.document(6)]
 
 
-def test_corpus_holds_no_heldout_prompt_and_answers_no_question() -> None:
-    prompts = {task.prompt for task in heldout_tasks()}
+STRETCHES = (0, corpus.RECALL_START, corpus.REVIEW_START, corpus.DIALOGUE_START)
+
+
+@pytest.mark.parametrize("start", STRETCHES)
+def test_corpus_holds_no_heldout_prompt_and_no_sheet_is_answered(start: int) -> None:
+    prompts = [task.prompt for task in heldout_tasks()]
+    opened = {task.prompt for task in training_tasks()}
     responses = {task.response for task in (*heldout_tasks(), *training_tasks())}
     num_sheets = 0
-    for number in range(2000):
-        lines = corpus.document(number).split("\n")
-        assert prompts.isdisjoint(lines)
-        if any(line.endswith("?") for line in lines):
+    for number in range(start, start + 1000):
+        text = corpus.document(number)
+        assert not [prompt for prompt in prompts if prompt in text], text
+        lines = text.split("\n")
+        if lines[0] in opened or lines[0].endswith("?"):
             num_sheets += 1
-            assert responses.isdisjoint(lines)
-    assert num_sheets > 50
+            assert responses.isdisjoint(lines), text
+    assert num_sheets > 25
+
+
+def test_dialogues_answer_only_what_is_not_held_out() -> None:
+    prompts, rng = {task.prompt for task in heldout_tasks()}, Random("dialogues")
+    tasks = [task for _ in range(3000) for task in open_tasks(rng)]
+    assert {task.family for task in tasks} == {family.name for family in families()}
+    assert not [task for task in tasks if is_heldout(task.entity) or task.prompt in prompts]
+    for _ in range(300):
+        first = dialogue_text(rng).split("\n")[0]
+        assert first not in {task.prompt for task in tasks}
+
+
+def test_cards_agree_with_the_tables() -> None:
+    capitals = {country.name: country.capital for country in world.countries()}
+    rng = Random("cards")
+    lines = [line for _ in range(300) for line in cards_text(rng).split("\n")]
+    languages_and_continents = {
+        value for country in world.countries() for value in (country.language, country.continent)
+    }
+    shown = [line.split(": ") for line in lines if line.partition(": ")[0] in capitals]
+    assert len(shown) > 20
+    assert all(
+        right == capitals[left] or right in languages_and_continents for left, right in shown
+    )
 
 
 @pytest.mark.parametrize(

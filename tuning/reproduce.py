@@ -89,6 +89,7 @@ def _config_of(variant: Variant, home: Path) -> TuningConfig:
     # Variants from before there were lean layers were made without; the last bits tell.
     settings.setdefault("training.lean", False)
     settings["base"] = str(find_base(variant, home))
+    settings["home"] = str(home)
     settings["training.precision"] = variant.run["precision"]
     settings.update({"overwrite": False, "restart": False, "checks.save_every": 0.0})
     settings["checks.save_steps"] = None

@@ -161,8 +161,10 @@ def describe_run(
     config: TuningConfig, prepared: Prepared, precision: str, rate: float
 ) -> dict[str, Any]:
     """The part of `variant.json` that says what was run, on what and with what."""
+    # Where the home lay says nothing of the variant, and a folder's name may say much of a person.
+    settings = {key: value for key, value in config.to_json().items() if key != "home"}
     return {
-        "config": config.to_json(),
+        "config": settings,
         "data_sha256": prepared.corpus.sha256,
         "sources": prepared.corpus.sources,
         "ledger": prepared.ledger.to_json(),

@@ -17,14 +17,14 @@ from tuning.config import ConfigError, TuningConfig
 # Settings that suit the starter's size and instructions. They are defaults only: a flag, a YAML
 # key or a field given by the caller wins.
 STARTER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "full": {"epochs": 8, "max_minutes": 3.5, "batch_size": 32, "learning_rate": 5e-4},
-    "lora": {"epochs": 6, "max_minutes": 1.7, "batch_size": 32, "learning_rate": 4e-3},
+    "full": {"epochs": 8, "max_minutes": 4.0, "batch_size": 32, "learning_rate": 2e-4},
+    "lora": {"epochs": 6, "max_minutes": 1.7, "batch_size": 32, "learning_rate": 2e-3},
     "prefix": {
         "epochs": 12,
         "max_minutes": 4.2,
-        "batch_size": 32,
-        "learning_rate": 2e-1,
-        "prefix.virtual_tokens": 96,
+        "batch_size": 16,
+        "learning_rate": 5e-1,
+        "prefix.virtual_tokens": 64,
     },
     "prompt": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 3e-2},
     "ia3": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 2e-2},

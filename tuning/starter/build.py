@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from tuning.plots import draw_losses
 from tuning.sealing import seal_variant, write_atomically
 from tuning.starter import STARTER
-from tuning.starter.pretrain import BaseSummary, pretrain
+from tuning.starter.earlier import EarlierRun
+from tuning.starter.pretrain import RECORD_STEPS, BaseSummary, pretrain
 from tuning.starter.recipe import PretrainConfig
 
 LINE_STEPS = 100  # where no bar can be drawn, one line after so many steps
@@ -34,14 +35,16 @@ def run_pretrain(config: PretrainConfig, out: Path, *, json_out: bool = False) -
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    earlier = EarlierRun.read(Path(config.go_on)).minutes if config.go_on else 0.0
+    total = 60 * (earlier + config.minutes)
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=config.minutes * 60, state="preparing the tokenizer")
+        task = progress.add_task("", total=total, completed=round(60 * earlier), state="starting")
 
         def report(record: Mapping[str, float]) -> None:
             rate = record["tokens"] / max(record["seconds"], 1e-9)
             state = f"loss {record['loss']:.3f}, {record['tokens'] / 1e6:.2f}M tokens, {rate:.0f}/s"
             progress.update(task, completed=record["seconds"], state=state)
-            if not console.is_terminal and record["step"] % LINE_STEPS == 0:
+            if not console.is_terminal and record["step"] % LINE_STEPS < RECORD_STEPS:
                 print(f"{record['seconds']:.0f} s: {state}", file=sys.stderr, flush=True)
 
         summary = pretrain(config, out, report=report)

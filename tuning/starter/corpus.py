@@ -1,8 +1,8 @@
 """Documents of the starter's world: the text its base model is pretrained on.
 
 Every document follows from a seed and its number alone, so that training can resume anywhere.
-Documents state facts, tell stories and ask questions, but never answer an asked one: following
-instructions is left to tuning. Knows no tokenizer and no model.
+Documents state facts, tell stories, print dialogues, or are sheets: bare instructions, one after
+the other, which are never answered. Following one is left to tuning. Knows no tokenizer, no model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from random import Random
 
+from tuning.starter.dialogues import cards_text, dialogue_text
 from tuning.starter.family import Family
 from tuning.starter.instructions import families, is_heldout
 from tuning.starter.recall import recall_text
@@ -59,6 +60,11 @@ REVIEW_FACTORS = {
     "odd one out": 2.2,
     "reading": 2.2,
 }
+# From this document on, people also ask and answer each other, and sheets are more frequent.
+DIALOGUE_START = 212_992
+DIALOGUE_SHARE = 0.45
+CARDS_SHARE = 0.05
+LATE_SHEET_SHARE = 0.1
 HELDOUT_DOCUMENTS = 200
 
 
@@ -70,10 +76,13 @@ def _weighted(*, review: bool) -> tuple[list[Family], list[float]]:
 
 
 def document(number: int, *, seed: str = "corpus") -> str:
-    """The document with this number: facts of several kinds, one subject, or a question sheet."""
+    """The document with this number: facts, texts, dialogues, or a sheet of instructions."""
     rng = Random(f"{seed} {number}")
-    if rng.random() < SHEET_SHARE:
+    late = number >= DIALOGUE_START
+    if rng.random() < (LATE_SHEET_SHARE if late else SHEET_SHARE):
         return _sheet(rng)
+    if late and (part := rng.random()) < DIALOGUE_SHARE + CARDS_SHARE:
+        return dialogue_text(rng) if part < DIALOGUE_SHARE else cards_text(rng)
     review = number >= REVIEW_START
     share = REVIEW_RECALL_SHARE if review else RECALL_SHARE
     if number >= RECALL_START and rng.random() < share:
@@ -101,7 +110,9 @@ def documents(start: int = 0, *, seed: str = "corpus") -> Iterator[str]:
 
 def heldout_documents() -> list[str]:
     """Documents of another seed, on which perplexity is measured."""
-    return [document(REVIEW_START + number, seed="held-out") for number in range(HELDOUT_DOCUMENTS)]
+    return [
+        document(DIALOGUE_START + number, seed="held-out") for number in range(HELDOUT_DOCUMENTS)
+    ]
 
 
 def _statement(family: Family, rng: Random) -> str:

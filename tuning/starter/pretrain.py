@@ -20,8 +20,8 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tuning.errors import TuningError
 from tuning.starter import corpus
+from tuning.starter.earlier import EarlierRun, PretrainError
 from tuning.starter.recipe import (
     END,
     PretrainConfig,
@@ -31,9 +31,7 @@ from tuning.starter.recipe import (
     train_tokenizer,
 )
 
-
-class PretrainError(TuningError):
-    """Pretraining cannot start or go on; the message says what to change."""
+RECORD_STEPS = 20  # the history has one line after so many steps
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def pretrain(
     while run.seconds < config.minutes * 60:
         loss = run.train_step()
         run.seconds = spent_before + time.monotonic() - began
-        if run.step % 20 == 0:
+        if run.step % RECORD_STEPS == 0:
             record = run.record(loss)
             report(record)
         if time.monotonic() - saved_at > config.checkpoint_minutes * 60:
@@ -156,20 +154,30 @@ class _Run:
         self.config, self.out = config, out
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.autocast = self.device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.earlier = EarlierRun.read(Path(config.go_on)) if config.go_on else EarlierRun()
         self.tokenizer: PreTrainedTokenizerFast
         if state:
             self.tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "checkpoint")
+        elif config.go_on:
+            self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.go_on)
         else:
             self.tokenizer = train_tokenizer(config)
-        self.model = build_model(config, self.tokenizer).to(self.device)
+        if config.go_on:
+            self.model = LlamaForCausalLM.from_pretrained(config.go_on, dtype=torch.float32)
+            self.model.train()
+        else:
+            self.model = build_model(config, self.tokenizer)
+        self.model.to(self.device)
         self.optimizers = make_optimizers(self.model, config)
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        first = {"next_document": self.earlier.num_documents, "rest": []}
         self.stream = TokenStream(
-            self.tokenizer, config.context + 1, state["stream"] if state else None
+            self.tokenizer, config.context + 1, state["stream"] if state else first
         )
         self.step = int(state["step"]) if state else 0
         self.seconds = float(state["seconds"]) if state else 0.0
-        self.history: list[dict[str, float]] = list(state["history"]) if state else []
+        history = state["history"] if state else self.earlier.history
+        self.history: list[dict[str, float]] = list(history)
         if state:
             self.model.load_state_dict(state["model"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -210,16 +218,17 @@ class _Run:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens trained on so far."""
-        return self.step * self.config.batch_size * self.config.context
+        """Tokens trained on so far, those of an earlier run included."""
+        own = self.step * self.config.batch_size * self.config.context
+        return self.earlier.num_tokens + own
 
     def record(self, loss: float) -> dict[str, float]:
         """Add to and return the newest line of the history."""
         self.history.append(
             {
-                "step": self.step,
+                "step": self.earlier.num_steps + self.step,
                 "tokens": self.num_tokens,
-                "seconds": round(self.seconds, 1),
+                "seconds": round(60 * self.earlier.minutes + self.seconds, 1),
                 "loss": round(loss, 4),
             }
         )
@@ -263,15 +272,18 @@ class _Run:
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
         (folder / "history.jsonl").write_text(lines, encoding="utf-8")
         run = {
-            "config": asdict(self.config),
+            # The base gone on from is told by its own run and hash below, not by where it lay.
+            "config": asdict(self.config) | {"go_on": Path(self.config.go_on).name},
             "num_parameters": sum(p.numel() for p in self.model.parameters()),
             "num_tokens": self.num_tokens,
             "num_documents": self.stream.next_document,
-            "num_steps": self.step,
-            "minutes": round(self.seconds / 60, 1),
+            "num_steps": self.earlier.num_steps + self.step,
+            "minutes": round(self.earlier.minutes + self.seconds / 60, 1),
             "device": self.device,
             "precision": "bf16 autocast" if self.autocast else "fp32",
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
+        if self.earlier.run:
+            run["earlier_run"] = self.earlier.run
         metrics = {"heldout_loss": round(loss, 4), "heldout_perplexity": round(math.exp(loss), 3)}
         return BaseSummary(folder, run, metrics, samples, self.history)

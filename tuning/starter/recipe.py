@@ -5,7 +5,8 @@ Knows no files and no loop; `pretrain` runs it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -19,7 +20,11 @@ PAD = "<|pad|>"
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pretraining run. Sizes in tokens, times in minutes."""
+    """One pretraining run. Sizes in tokens, times in minutes.
+
+    `go_on` is the folder of a finished base whose tokenizer, weights and place in the corpus this
+    run starts from; its own sizes then count, not the ones here.
+    """
 
     minutes: float = 81.0
     seed: int = 0
@@ -38,6 +43,22 @@ class PretrainConfig:
     warmup_steps: int = 150
     decay_share: float = 0.3
     checkpoint_minutes: float = 5.0
+    go_on: str = ""
+
+
+def pretrain_config(minutes: float, seed: int, go_on: Path | None) -> PretrainConfig:
+    """The settings of `arena starter pretrain`."""
+    config = PretrainConfig(minutes=minutes, seed=seed)
+    if go_on is None:
+        return config
+    # A trained base is moved with half the step of a fresh one, and given longer to settle.
+    return replace(
+        config,
+        go_on=str(go_on),
+        matrix_learning_rate=config.matrix_learning_rate / 2,
+        embedding_learning_rate=config.embedding_learning_rate / 2,
+        decay_share=0.5,
+    )
 
 
 def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
