@@ -297,7 +297,7 @@ def eval_variants(
         list[str], typer.Argument(help="Variants, packaged models, folders or hub ids.")
     ],
     suite: Annotated[
-        str, typer.Option("--suite", help="starter or a JSONL file of prompts and checks.")
+        str, typer.Option("--suite", help="starter, constraints or a JSONL file.")
     ] = "starter",
     limit: Annotated[
         int | None, typer.Option("--limit", help="Only so many prompts, evenly spread.", min=1)

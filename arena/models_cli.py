@@ -31,11 +31,12 @@ def verify_models(
     names: Annotated[list[str], typer.Argument(help="Variants to check.")],
     base: Annotated[str | None, typer.Option("--base", help="Check against this base.")] = None,
     home: Home = DEFAULT_HOME,
+    json_out: Json = False,
 ) -> None:
     """Check hashes, tensors and base of variants."""
     from tuning.folder_commands import run_verify
 
-    run_verify(names, home, base)
+    run_verify(names, home, base, json_out=json_out)
 
 
 @models_app.command("merge")

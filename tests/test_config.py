@@ -67,6 +67,11 @@ def test_mistakes_are_named_in_one_line(settings: dict[str, Any], message: str) 
     assert "\n" not in str(caught.value)
 
 
+def test_a_column_map_goes_by_set_too() -> None:
+    config = load_config(None, {**NEEDED, "columns": "prompt:ask,response:reply"})
+    assert config.data_options.columns == {"prompt": "ask", "response": "reply"}
+
+
 def test_bad_yaml_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("a: [")

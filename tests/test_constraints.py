@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tuning.constraints import FORM_KINDS
 from tuning.suites import load_suite
-from tuning.verifiers import CheckError, verify
+from tuning.verifiers import KINDS, CheckError, verify
 
 # kind, fields, answers that pass, answers that fail
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
@@ -126,6 +127,11 @@ def test_every_kind_is_judged_above_and_asked_in_the_suite() -> None:
     assert len(items) == len({item.id for item in items}) == len({item.prompt for item in items})
     assert not any(verify(item.check, "") for item in items)
     assert all("{" not in item.prompt for item in items)
+
+
+def test_every_kind_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "tuning.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"| `{kind}` |" not in page] == []
 
 
 def test_a_missing_field_is_named() -> None:

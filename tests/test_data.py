@@ -137,6 +137,14 @@ def test_broken_files_are_named(tmp_path: Path, name: str, content: str, message
         load_corpus((str(path),), NONE, 0, Ledger())
 
 
+def test_a_bad_row_of_the_heldout_file_is_an_error(tmp_path: Path) -> None:
+    train, heldout = tmp_path / "data.jsonl", tmp_path / "own.jsonl"
+    train.write_text('{"question": "q", "answer": "a"}\n')
+    heldout.write_text('{"question": "p", "answer": "a"}\n{"question": "r", "answer": ""}\n')
+    with pytest.raises(TuningError, match=r"own\.jsonl:2: answer: is empty"):
+        load_corpus((str(train),), DataOptions(heldout_file=str(heldout)), 0, Ledger())
+
+
 def test_missing_source_is_named() -> None:
     with pytest.raises(TuningError, match=r"'nowhere\.jsonl': no such file or folder"):
         load_corpus(("nowhere.jsonl",), NONE, 0, Ledger())

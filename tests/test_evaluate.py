@@ -156,6 +156,18 @@ def test_evaluate_counts_by_family(home: Path) -> None:
     assert content["accuracy"] == pytest.approx(mean)
 
 
+def test_forgetting_is_measured_against_the_base(home: Path) -> None:
+    documents = ["Say red then blue. Say one then two.", "The sea and the moon."]
+    options = {"suite": str(home / "suite.jsonl"), "limit": 1, "documents": documents}
+    base = evaluate(str(home / "base"), home, **options)
+    assert base.base_perplexity is None
+    for name in ("lora", "full"):
+        made = evaluate(name, home, **options)
+        assert made.base_perplexity == pytest.approx(base.perplexity, rel=1e-6)
+        assert made.perplexity != made.base_perplexity
+        assert made.to_json()["base_perplexity"] == made.base_perplexity
+
+
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the real command."""
     command = [sys.executable, "-m", "arena.cli", *arguments, "--home", str(home)]
@@ -215,6 +227,12 @@ def test_models_commands(home: Path, tmp_path: Path) -> None:
     broken = run(other, "models", "verify", "x")
     assert broken.returncode == 1
     assert "adapter_config.json: content differs" in broken.stderr
+    told = run(other, "models", "verify", "x", str(home / "base"), "--json")
+    assert told.returncode == 1
+    bad, good = json.loads(told.stdout)["models"]
+    assert (bad["good"], good["good"], good["problem"]) == (False, True, None)
+    assert "adapter_config.json: content differs" in bad["problem"]
+    assert told.stderr.count("\n") == 1
     assert run(other, "models", "remove", "x", "--yes").returncode == 0
     assert list((other / "models").iterdir()) == []
     gone = run(other, "models", "remove", "x", "--yes")

@@ -24,6 +24,7 @@ from tuning.prepare import prepare
 from tuning.preview import show_preview
 from tuning.reproduce import ReproduceError, reproduce
 from tuning.suites import SuiteItem
+from tuning.variant import read_variant
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -113,6 +114,15 @@ def test_dora_is_its_own_kind_and_rslora_scales_by_the_root(home: Path) -> None:
 @pytest.mark.parametrize("name", ["lora", "prefix"])
 def test_a_variant_is_made_again_bit_for_bit(home: Path, name: str) -> None:
     assert reproduce(home / "models" / name, home).same
+
+
+def test_a_variant_from_before_lean_layers_is_made_again_without_them(home: Path) -> None:
+    from tuning.reproduce import _config_of
+
+    variant = read_variant(home / "models" / "lora")
+    assert _config_of(variant, home).training.lean
+    del variant.run["config"]["training"]["lean"]
+    assert not _config_of(variant, home).training.lean
 
 
 def test_a_run_ended_by_the_clock_is_made_again(home: Path) -> None:

@@ -294,6 +294,74 @@ def test_nan_stops_with_step_and_rows_and_leaves_nothing(tmp_path: Path, tiny_da
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_a_gradient_that_is_no_number_stops_before_the_step(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    """Logits of 1e30 give a finite loss whose gradient's norm is beyond fp32."""
+    base = make_base(tmp_path / "base")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 1e30
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TuningError, match=r"gradient is (inf|nan) at step 1 \(rows .*jsonl:\d+"):
+        tune(config_for(base, tiny_data, tmp_path))
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_run_that_blows_up_names_the_last_good_checkpoint(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = config_for(
+        tiny_base, tiny_data, tmp_path, learning_rate=1e37, checks=CheckOptions(save_steps=1)
+    )
+    with pytest.raises(TuningError, match=r"at step 2 .*the last good one is .*step-000000001"):
+        tune(config)
+    assert not config.folder.exists()
+
+
+def test_neftune_noise_is_repeatable_and_stays_out_of_the_weights(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    plain = config_for(tiny_base, tiny_data, tmp_path, max_steps=2)
+    noisy = replace(plain.training, neftune=5.0)
+    made = [
+        tune(replace(plain, name=name, training=training))
+        for name, training in (("plain", plain.training), ("a", noisy), ("b", noisy))
+    ]
+    assert made[1].weights_sha256 == made[2].weights_sha256 != made[0].weights_sha256
+    model = AutoModelForCausalLM.from_pretrained(made[1].folder)
+    ids = torch.arange(10)[None]
+    assert torch.equal(model.train()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+    low_rank = config_for(tiny_base, tiny_data, tmp_path, method="lora", name="l", max_steps=2)
+    verify_variant(tune(replace(low_rank, training=noisy)).folder, tiny_base)
+
+
+def test_every_bad_row_is_listed_and_samples_are_shown(tiny_base: Path, tmp_path: Path) -> None:
+    import io
+
+    from rich.console import Console
+
+    bad = [{"messages": [{"role": "user", "content": f"{index}"}]} for index in range(12)]
+    data = write_rows(tmp_path / "rows.jsonl", [*rows(24), *bad])
+    shown = io.StringIO()
+    made = tune(
+        config_for(tiny_base, data, tmp_path, method="lora", packing=True),
+        console=Console(file=shown, width=200),
+    )
+    lines = (made.folder / "bad_rows.jsonl").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in lines] == list(range(25, 37))
+    assert "left out 2 more; bad_rows.jsonl of the variant lists all" in shown.getvalue()
+    assert shown.getvalue().count("' -> ") >= 2
+    ledger = made.run["ledger"]
+    assert ledger["rows"]["bad"] == 12
+    assert ledger["packed"]["rows"] > ledger["sequences"]
+    assert f"{ledger['packed']['tokens']:,} tokens of" in shown.getvalue()
+    assert read_variant(made.folder).files["bad_rows.jsonl"]
+
+
 def test_qlora_is_refused_with_a_reason_where_it_cannot_run(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

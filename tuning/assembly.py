@@ -121,6 +121,17 @@ def remove_printers(trainer: SftTrainer) -> None:
     trainer.remove_callback(DefaultFlowCallback)
 
 
+def whole_weights(trainer: SftTrainer) -> dict[str, torch.Tensor] | None:
+    """The whole weights of a model that is spread over the processes; None where it is not.
+
+    Every process has to call it, since each gives its part.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return None
+    state: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return state
+
+
 def heldout_batches(prepared: Prepared) -> list[dict[str, torch.Tensor]]:
     """Held-out rows, those of like length together."""
     collate = Collator(prepared.tokenizer.pad_token_id)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from tuning.encode import IGNORED, TokenRow
+from tuning.ledger import Ledger
 
 MEGABATCH = 24
 Pack = tuple[int, ...]
@@ -32,6 +33,13 @@ class Plan:
     def num_steps(self) -> int:
         """Optimizer steps in the plan."""
         return -(-len(self.sequences) // self.batch)
+
+    def count(self, ledger: Ledger, lengths: Sequence[int]) -> None:
+        """Write into `ledger` how many sequences the run has, and what in them is packed."""
+        packed = [pack for pack in self.sequences if len(pack) > 1]
+        ledger.sequences = len(self.sequences)
+        ledger.rows_packed = sum(map(len, packed))
+        ledger.tokens_packed = sum(lengths[row] for pack in packed for row in pack)
 
 
 def plan_run(

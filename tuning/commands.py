@@ -158,6 +158,7 @@ def print_results(
     if all("perplexity" in result for result in results):
         cells = [f"{result['perplexity']:.2f}" for result in results]
         table.add_row("perplexity of plain text", "", *cells)
+        table.add_row("times its base's", "", *map(_times_base, results))
     console.print(table)
     for result in results:
         if result["mode"] == "completion":
@@ -168,6 +169,11 @@ def print_results(
             f"second {pair['only_b']}; p = {pair['p']:.2g} (exact McNemar)",
             highlight=False,
         )
+
+
+def _times_base(result: Mapping[str, Any]) -> str:
+    base = result.get("base_perplexity")
+    return f"{result['perplexity'] / base:.3f}" if base else ""
 
 
 def _cell(score: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import math
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
         hashes[source] = _source_sha256(source, examples[-1])
     heldout: list[Example] = []
     if options.heldout_file is not None:
-        heldout = list(_read_examples(options.heldout_file, options, seed, Ledger()))
+        strictly = replace(options, strict=True)
+        heldout = list(_read_examples(options.heldout_file, strictly, seed, Ledger()))
     examples = _drop_repeats(examples, heldout, options, ledger)
     if options.heldout_file is None:
         examples, heldout = _split(examples, options.heldout, seed)

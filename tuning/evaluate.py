@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from tuning.base import BaseError
 from tuning.generate import greedy_answers
-from tuning.loading import Loaded, load_variant
+from tuning.loading import Loaded, find_base, load_variant
 from tuning.quiet import known_warnings_hidden
 from tuning.suites import SuiteItem, load_suite
 from tuning.template import render_prompts
@@ -59,6 +60,8 @@ class Result:
     answers: Sequence[str]
     passed: Sequence[bool]
     perplexity: float | None
+    base_perplexity: float | None = None
+    """Of the base it was tuned from, on the same documents."""
 
     def to_json(self) -> dict[str, Any]:
         """The entry of `arena eval --json`."""
@@ -68,6 +71,8 @@ class Result:
         content["mode"] = self.mode
         if self.perplexity is not None:
             content["perplexity"] = self.perplexity
+        if self.base_perplexity is not None:
+            content["base_perplexity"] = self.base_perplexity
         return content
 
     def rows(self) -> list[dict[str, Any]]:
@@ -122,9 +127,26 @@ def evaluate(
         loaded = load_variant(name, home, base)
         answers = answer_items(loaded, items, max_new_tokens, on_batch)
         perplexity = document_perplexity(loaded, documents) if documents else None
+        before = _perplexity_of_base(loaded, home, base, documents) if documents else None
     passed = check_answers(items, answers)
     mode = "chat" if loaded.speaks_chat else "completion"
-    return Result(name, mode, items, answers, passed, perplexity)
+    return Result(name, mode, items, answers, passed, perplexity, before)
+
+
+def _perplexity_of_base(
+    loaded: Loaded, home: Path, base: str | None, documents: Sequence[str]
+) -> float | None:
+    """What the base of a variant made of the documents; None without a base, or far from it."""
+    if loaded.variant.base is None and base is None:
+        return None
+    if loaded.base_folder is not None:
+        folder = loaded.base_folder
+    else:
+        try:
+            folder = find_base(loaded.variant, home, base)
+        except BaseError:
+            return None
+    return document_perplexity(load_variant(str(folder.resolve()), home), documents)
 
 
 def answer_items(

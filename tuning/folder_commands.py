@@ -62,24 +62,53 @@ def _describe(folder: Path, where: str) -> dict[str, Any]:
     }
 
 
-def run_verify(names: Sequence[str], home: Path, base: str | None) -> None:
-    """`arena models verify`: hashes, keys, shapes, finite values, delta, base fingerprint."""
+def run_verify(names: Sequence[str], home: Path, base: str | None, *, json_out: bool) -> None:
+    """`arena models verify`: hashes, keys, shapes, finite values, delta, base fingerprint.
+
+    With `json_out` every name is checked and listed with its problem; else the first one raises.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            rows.append(_verify(name, home, base))
+        except TuningError as error:
+            if not json_out:
+                raise
+            rows.append({"name": name, "good": False, "problem": str(error)})
+        if not json_out:
+            row = rows[-1]
+            against = f" against {row['base']}" if row["base"] else ""
+            print(f"{name}: {row['kind']}, {row['files']} files and all tensors good{against}")
+    if json_out:
+        print(json.dumps({"models": rows}, ensure_ascii=False))
+        bad = [row["name"] for row in rows if not row["good"]]
+        if bad:
+            raise FolderCommandError(f"{', '.join(bad)}: not good; `problem` says why")
+
+
+def _verify(name: str, home: Path, base: str | None) -> dict[str, Any]:
     from tuning.base import BaseError, resolve_base
     from tuning.inspection import verify_variant
     from tuning.loading import find_base
 
-    for name in names:
-        folder = resolve_base(name, home)
-        variant = read_variant(folder)
-        base_folder = None
-        if variant.base is not None or base is not None:
-            try:
-                base_folder = find_base(variant, home, base)
-            except BaseError as error:
-                print(f"{name}: without its base: {error}", file=sys.stderr)
-        verify_variant(folder, base_folder)
-        against = f" against {base_folder}" if base_folder else ""
-        print(f"{name}: {variant.kind}, {len(variant.files)} files and all tensors good{against}")
+    folder = resolve_base(name, home)
+    variant = read_variant(folder)
+    base_folder = None
+    if variant.base is not None or base is not None:
+        try:
+            base_folder = find_base(variant, home, base)
+        except BaseError as error:
+            print(f"{name}: without its base: {error}", file=sys.stderr)
+    verify_variant(folder, base_folder)
+    return {
+        "name": name,
+        "good": True,
+        "problem": None,
+        "kind": variant.kind,
+        "files": len(variant.files),
+        "weights_sha256": variant.weights_sha256,
+        "base": str(base_folder) if base_folder else None,
+    }
 
 
 def run_remove(name: str, home: Path, *, yes: bool) -> None:

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+SHOWN = 10
+
 
 @dataclass(frozen=True)
 class BadRow:
@@ -41,6 +43,10 @@ class Ledger:
     rows_truncated: int = 0
     sequences: int = 0
     """Sequences of the whole run: rows, or packs of rows, each counted as often as it is seen."""
+    rows_packed: int = 0
+    """Rows that share their sequence with others, over the whole run."""
+    tokens_packed: int = 0
+    """Tokens of those rows."""
 
     def check(self) -> None:
         """Every row and token read is accounted for once."""
@@ -71,17 +77,23 @@ class Ledger:
                 "dropped": self.tokens_dropped,
             },
             "sequences": self.sequences,
+            "packed": {"rows": self.rows_packed, "tokens": self.tokens_packed},
             "bad_rows": [str(row) for row in self.bad_rows[:100]],
         }
 
     def lines(self) -> list[str]:
         """A few lines a person reads before training starts."""
+        more = max(0, len(self.bad_rows) - SHOWN)
+        packed = ""
+        if self.rows_packed:
+            packed = f", {self.tokens_packed:,} tokens of {self.rows_packed:,} rows packed"
         dropped = "".join(f", {count:,} {reason}" for reason, count in self.rows_dropped.items())
         return [
             f"rows: {self.rows_read:,} read, {self.rows_trained:,} to train on, "
             f"{self.rows_heldout:,} held out, {len(self.bad_rows):,} bad{dropped}",
             f"tokens: {self.tokens_read:,} in the training rows, {self.tokens_trained:,} trained, "
             f"{self.tokens_masked:,} masked, {self.tokens_truncated:,} truncated, "
-            f"{self.tokens_dropped:,} dropped; {self.sequences:,} sequences in all",
-            *(f"left out {row}" for row in self.bad_rows[:10]),
+            f"{self.tokens_dropped:,} dropped; {self.sequences:,} sequences in all{packed}",
+            *(f"left out {row}" for row in self.bad_rows[:SHOWN]),
+            *([f"left out {more:,} more; bad_rows.jsonl of the variant lists all"] if more else []),
         ]

@@ -5,6 +5,7 @@ Knows folders and what goes into `variant.json`; trains nothing.
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ from tuning.trainer import Clock
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
 HISTORY_FILE = "history.jsonl"
+BAD_ROWS_FILE = "bad_rows.jsonl"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Outcome:
     """What a finished training leaves: the model and the numbers for `variant.json`."""
 
     model: Any
+    weights: dict[str, torch.Tensor] | None
+    """The whole weights where `model` holds a part of them only."""
     history: History
     run: dict[str, Any]
     metrics: dict[str, Any]
@@ -76,13 +80,17 @@ class RunCheckpoints:
     def failure(self, error: Exception) -> CheckpointError:
         """The error of a checkpoint that could not be written; the one before stays."""
         shutil.rmtree(self._folder.saving, ignore_errors=True)
-        whole = sorted(self._folder.folder.glob("step-*"))
-        kept = f"the last good one is {whole[-1]}" if whole else "there is none before it"
         reason = " ".join(str(error).split())
         return CheckpointError(
-            f"{self._folder.folder}: a checkpoint could not be written ({reason}); {kept}; make "
-            "room and repeat the command to go on"
+            f"{self._folder.folder}: a checkpoint could not be written ({reason}); {self.kept}; "
+            "make room and repeat the command to go on"
         )
+
+    @property
+    def kept(self) -> str:
+        """Says which checkpoint is the last whole one."""
+        whole = sorted(self._folder.folder.glob("step-*"))
+        return f"the last good one is {whole[-1]}" if whole else "there is none before it"
 
 
 # What writing a file raises when the disk is full, by the library that writes it.
@@ -113,6 +121,7 @@ def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outco
     history = History(folder / HISTORY_FILE)
     for record in outcome.history.records:
         history.add(record)
+    _list_bad_rows(folder / BAD_ROWS_FILE, prepared)
     draw_losses({config.name: outcome.history.records}, folder / "loss.png")
     variant = seal_variant(
         folder,
@@ -124,6 +133,13 @@ def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outco
         parent=prepared.parent.name,
     )
     (folder / "README.md").write_text(write_card(variant), encoding="utf-8")
+
+
+def _list_bad_rows(path: Path, prepared: Prepared) -> None:
+    """Every row that was left out as bad, one JSON line each; no file where there is none."""
+    lines = [json.dumps(vars(bad), ensure_ascii=False) for bad in prepared.ledger.bad_rows]
+    if lines:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _put_in_place(temporary: Path, config: TuningConfig) -> None:
@@ -141,10 +157,10 @@ def _save_weights(config: TuningConfig, prepared: Prepared, outcome: Outcome, fo
     if config.method == "full":
         model.generation_config.eos_token_id = prepared.tokenizer.eos_token_id
         model.generation_config.pad_token_id = prepared.tokenizer.pad_token_id
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=outcome.weights)
         return
     model.peft_config["default"].base_model_name_or_path = prepared.base.id
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=outcome.weights)
 
 
 def metrics_of(history: History) -> dict[str, Any]:

@@ -143,8 +143,13 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) is tuple:
         return tuple(_coerce(key, part, get_args(hint)[0]) for part in _as_tuple(value))
     if get_origin(hint) is not None:
+        if isinstance(value, str) and ":" in value:
+            value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}: {value!r} is no map; write it as keys and values in YAML")
+            raise ConfigError(
+                f"{key}: {value!r} is no map; write keys and values in YAML, or "
+                "--set columns=prompt:ask,response:reply"
+            )
         return {str(left): str(right) for left, right in value.items()}
     if hint is bool:
         truth = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

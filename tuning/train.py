@@ -23,11 +23,12 @@ from tuning.assembly import (
     load_base,
     plan_of,
     remove_printers,
+    whole_weights,
 )
 from tuning.checkpoint import Checkpoint, RunFolder, identity_of
 from tuning.collate import Collator, PlannedRows
 from tuning.config import TuningConfig
-from tuning.distributed import is_main_process, num_processes, wait_for_all
+from tuning.distributed import is_main_process, is_sharded, num_processes, wait_for_all
 from tuning.errors import TuningError
 from tuning.generate import greedy_answers
 from tuning.methods import (
@@ -50,7 +51,7 @@ from tuning.saving import (
     save_variant,
 )
 from tuning.template import render_prompts
-from tuning.trainer import Clock, SftTrainer, schedule_factor
+from tuning.trainer import Clock, NonFiniteLossError, SftTrainer, schedule_factor
 from tuning.variant import Variant, read_variant
 
 SAMPLE_TOKENS = 48
@@ -130,7 +131,7 @@ class _Run:
             config.method, self.model.get_input_embeddings().embedding_dim
         )
         self.plan = plan_of(config, prepared)
-        prepared.ledger.sequences = len(self.plan.sequences)
+        self.plan.count(prepared.ledger, [len(row) for row in prepared.rows])
         seconds = options.max_minutes * 60 if options.max_minutes else None
         self.clock = Clock(self.plan.num_steps, seconds, started, replayed)
         self.history = History(None)
@@ -155,6 +156,8 @@ class _Run:
                     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint.folder))
             except WRITE_ERRORS as error:
                 raise checkpoints.failure(error) from error
+            except NonFiniteLossError as error:
+                raise NonFiniteLossError(f"{error}; of checkpoints {checkpoints.kept}") from error
             finally:
                 self.display.close()
         step = trainer.state.global_step
@@ -164,8 +167,11 @@ class _Run:
                 f"{self.folder.folder}; repeat the command to go on"
             )
         seconds = time.monotonic() - began
+        weights = whole_weights(trainer)
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-        if self.config.method == "full":
+        if self.config.method == "full" and weights is not None:
+            weights = {name: part.to(self.saved_dtype) for name, part in weights.items()}
+        elif self.config.method == "full":
             model.to(self.saved_dtype)
         run = describe_run(self.config, self.prepared, self.precision, self.rate)
         run["steps"] = step
@@ -174,7 +180,7 @@ class _Run:
         run["parameters"] = {"trained": self.trained, "all": self.total}
         run["tokens_per_second"] = round(trainer.num_tokens_seen / max(1e-9, seconds), 1)
         run["seconds"] = round(self.clock.elapsed, 2)
-        return Outcome(model, self.history, run, metrics_of(self.history))
+        return Outcome(model, weights, self.history, run, metrics_of(self.history))
 
     def _resume(self) -> Checkpoint | None:
         """Take history and clock from the newest whole checkpoint, if there is one."""
@@ -235,7 +241,8 @@ class _Run:
     def _sample(self, step: int) -> None:
         """Answer a few held-out prompts with the model as it is now."""
         examples = self.prepared.corpus.heldout[: self.config.checks.samples]
-        if not examples or not is_main_process():
+        # Sharded weights can answer on all processes together only; the others do not come here.
+        if not examples or not is_main_process() or is_sharded():
             return
         tokenizer = self.prepared.tokenizer
         conversations = [example.messages[:-1] for example in examples]
@@ -250,6 +257,10 @@ class _Run:
             for messages, answer in zip(conversations, answers, strict=True)
         ]
         self.history.add({"step": step, "samples": samples})
+        for sample in samples:
+            self.out.print(
+                f"  {sample['prompt']!r} -> {sample['answer']!r}", highlight=False, markup=False
+            )
 
     def _name_rows(self, examples: list[int]) -> str:
         places = [self.prepared.corpus.train[example].place for example in examples]

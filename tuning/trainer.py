@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,7 +24,7 @@ TRAINED_FILE = "trained.safetensors"
 
 
 class NonFiniteLossError(TuningError):
-    """The loss became NaN or infinite; names the step and the rows of its batch."""
+    """The loss or its gradient became NaN or infinite; names the step and the rows of its batch."""
 
 
 def label_loss(
@@ -151,6 +151,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self._heldout = heldout
         self._lean = lean
         self.num_tokens_seen = 0
+        self._examples: list[int] = []
+        """Of the batches since the last optimizer step, to name rows by."""
 
     def compute_loss(
         self,
@@ -174,16 +176,28 @@ class SftTrainer(Trainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any) -> Any:
         """One forward and backward pass; a loss that is no number stops the run before the step."""
+        examples = inputs["examples"].tolist()
         loss = super().training_step(model, inputs, *args)
         if not torch.isfinite(loss):
-            rows = self._name_rows(inputs["examples"].tolist())
-            raise NonFiniteLossError(
-                f"loss is {loss.item()} at step {self.state.global_step + 1} (rows {rows}); lower "
-                "training.learning_rate or mend these rows"
-            )
+            self._refuse("loss", loss.item(), examples)
+        self._examples += examples
         self.num_tokens_seen += inputs["input_ids"].numel()
         self._on_batch(inputs["input_ids"].numel())
         return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm of the step's gradient; one that is no number stops the run before the step."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        examples, self._examples = self._examples, []
+        if not math.isfinite(norm):
+            self._refuse("gradient", float(norm), examples)
+        return norm
+
+    def _refuse(self, what: str, value: float, examples: list[int]) -> NoReturn:
+        raise NonFiniteLossError(
+            f"{what} is {value} at step {self.state.global_step + 1} (rows "
+            f"{self._name_rows(examples)}); lower training.learning_rate or mend these rows"
+        )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """A schedule that follows steps or the clock, whichever is further."""
@@ -242,7 +256,9 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Mean loss per label of the held-out rows; every process computes it whole."""
-        model = self.accelerator.unwrap_model(self.model_wrapped)
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        wrapped = self.model_wrapped
+        model = wrapped if sharded else self.accelerator.unwrap_model(wrapped)
         model.eval()
         total, items = 0.0, 0
         for batch in self._heldout:
