@@ -15,6 +15,7 @@ from sqlite_utils import Database
 from arena.battle import SIDES, Answer, AnswerStatus, BattleError, History, Outcome
 from arena.records import answer_from, answer_row, battle_from, sampling_json
 from arena.refusals import AlreadyVotedError, UnfinishedError, UnknownBattleError
+from arena.searching import index_turn
 from arena.texts import check_text, clean_text
 
 Row = Mapping[str, Any]
@@ -100,6 +101,7 @@ def finish(
         told = [[clean_text(text), logprob] for text, logprob in tokens]
         row = {"answer_id": answer_id, "tokens": json.dumps(told, ensure_ascii=False)}
         db["answer_tokens"].insert(row)
+    index_turn(db, answer_row(db, answer_id)["turn_id"])
     return answer_from(answer_row(db, answer_id))
 
 
@@ -121,6 +123,9 @@ def close_orphans(db: Database, now: int) -> int:
     """Fail the attempts that no living program writes any more; their number."""
     flag_judged(db, "a.status = 'streaming'", [], now)
     error = "the program was stopped while this answer was being written"
+    cut = db.query("SELECT DISTINCT turn_id FROM answers WHERE status = 'streaming'")
+    for turn_id in [row["turn_id"] for row in cut]:
+        index_turn(db, turn_id)
     cursor = db.execute(
         "UPDATE answers SET status = 'failed', error = ?, finished_ms = ?"
         " WHERE status = 'streaming'",

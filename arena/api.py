@@ -16,12 +16,13 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from arena.api_admin import add_admin, add_datasets, add_sets
 from arena.battle import SIDES
-from arena.guard import VOTER_COOKIE
 from arena.judgement import Judgement, Strength, Winner
 from arena.refusals import RefusedError
 from arena.scene import Access, Scene
-from arena.stage import BusyError, Stage
+from arena.stage import BusyError, Stage, TooManyError
+from arena.visitors import caller_secret
 
 
 class _Body(BaseModel):
@@ -60,6 +61,9 @@ def api_router(stage: Stage) -> APIRouter:
     router = APIRouter(prefix="/api")
     _add_talk(router, stage)
     _add_votes(router, stage)
+    add_sets(router, stage)
+    add_datasets(router, stage)
+    add_admin(router, stage)
     return router
 
 
@@ -148,13 +152,13 @@ async def answer_error(_: Request, error: Exception) -> JSONResponse:
     """A refusal as JSON, with the status that fits it."""
     status = error.status if isinstance(error, RefusedError) else 422
     status = 503 if isinstance(error, BusyError) else status
+    status = 429 if isinstance(error, TooManyError) else status
     return JSONResponse({"error": str(error)}, status)
 
 
 async def _voter(stage: Stage, request: Request) -> str:
-    """The browser's cookie, else the address of the program that calls."""
-    client = request.client.host if request.client else "unknown"
-    return await stage.voter(request.cookies.get(VOTER_COOKIE) or f"api:{client}")
+    """Who signed in or the browser's cookie, else the address of the program that calls."""
+    return await stage.voter(caller_secret(request.scope))
 
 
 async def _events(stage: Stage, access: Access) -> AsyncIterator[str]:

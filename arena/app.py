@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gradio as gr
@@ -21,13 +23,17 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from arena.api import answer_error, api_router
 from arena.board import Board
 from arena.client import install_http_client
+from arena.doorman import Doorman
 from arena.errors import ArenaError
 from arena.guard import Guard, trusted_hosts
 from arena.handlers import Handlers
 from arena.page import Page
 from arena.playbook import FILE, read_playbook
+from arena.quick import quicken
+from arena.remote import add_remote
 from arena.roster import Roster
 from arena.settings import PageConfig
+from arena.signin import signin_router
 from arena.stage import Stage
 from arena.store import Store
 from arena.theme import head, theme
@@ -35,6 +41,8 @@ from arena.wiring import wire
 from arena.wording import words
 
 log = logging.getLogger(__name__)
+
+WRITERS = 32
 
 
 def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
@@ -47,6 +55,8 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     playbook = read_playbook(config.home / FILE)
     roster = Roster(config.backends, config.sampling, playbook)
     stage = Stage(store, roster, config, playbook.drawing)
+    doorman = Doorman(config.home)
+    doorman.check()
     app = FastAPI(
         title="Instruct Arena",
         docs_url=None,
@@ -54,10 +64,11 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
         openapi_url=None,
         lifespan=_lifespan(stage),
         max_body_size=config.limits.body_bytes,
-        middleware=_middleware(config),
+        middleware=_middleware(config, doorman),
     )
     app.state.stage = stage
     app.include_router(api_router(stage))
+    app.include_router(signin_router(doorman))
     app.add_exception_handler(ArenaError, answer_error)
 
     @app.get("/healthz")
@@ -79,18 +90,21 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
 def _lifespan(stage: Stage) -> Any:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Threads mostly wait for the disk; as many as may share one commit (see `grouping`).
+        pool = ThreadPoolExecutor(WRITERS, "store")
+        asyncio.get_running_loop().set_default_executor(pool)
         yield
         await stage.close()
 
     return lifespan
 
 
-def _middleware(config: PageConfig) -> list[Middleware]:
+def _middleware(config: PageConfig, doorman: Doorman) -> list[Middleware]:
     """Outermost first. Our own CORS middleware keeps Gradio from adding its open one."""
     hosts = trusted_hosts(config.host, config.allowed_hosts)
     return [
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-        Middleware(Guard, requests_per_minute=config.limits.requests_per_minute),
+        Middleware(Guard, requests_per_minute=config.limits.requests_per_minute, doorman=doorman),
         Middleware(CORSMiddleware, allow_origins=[]),
     ]
 
@@ -101,6 +115,8 @@ def build_blocks(stage: Stage, config: PageConfig) -> gr.Blocks:
     with gr.Blocks(title=say("page.title"), analytics_enabled=False, fill_width=True) as demo:
         page = Page(say)
         wire(demo, page, Handlers(stage, page), Board(stage))
+        add_remote(stage)
+    quicken(demo)
     # Gradio would sum up its timings with pandas after every event, for a page that is shut here.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     demo.max_threads = 2 * config.limits.running_battles

@@ -13,17 +13,18 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from arena.battle import Battle
 from arena.errors import ArenaError
-from arena.export import ExportOptions, export
-from arena.handlers import say_for, secret_of
+from arena.export import ExportOptions
+from arena.handlers import say_for, secret_of, visitor_by
+from arena.handout import make_dataset
 from arena.panes import status_html
 from arena.progress import rate_over_time
 from arena.ratings import RatingConfig, rate
+from arena.searching import Past
 from arena.stage import Stage
 from arena.standings_html import board_html, over_time_html
 from arena.tally import Ballot, tally
-from arena.wording import Words
+from arena.wording import Words, told
 
 MOST_SHOWN = 200
 PROMPT_SHOWN = 160
@@ -52,55 +53,43 @@ class Board:
         return over_time_html(times, boards, say)
 
     async def on_export(self, request: gr.Request) -> str:
-        """Write the preference dataset; an earlier export of the same day's minute is kept."""
+        """Write the preference dataset under a name of its own."""
         say = say_for(request)
-        name = time.strftime("trl-%Y%m%d-%H%M%S", time.gmtime())
-        folder = self.stage.config.home / "exports" / name
         try:
-            done = await asyncio.to_thread(export, self.stage.store, folder, ExportOptions())
+            visitor_by(request).check_export()
+            made = await asyncio.to_thread(
+                make_dataset, self.stage.store, self.stage.config.home, ExportOptions()
+            )
         except ArenaError as error:
-            return status_html(str(error), say, tone="bad")
-        rows = sum(done.splits.values())
-        shown = f"exports/{name}"
-        return status_html(say("export.done", rows=rows, folder=shown), say, tone="good")
+            return status_html(told(error, say), say, tone="bad")
+        text = say("export.done", rows=made.num_rows, folder=f"exports/{made.name}")
+        return status_html(text, say, tone="good")
 
     async def on_history(self, wanted: str, request: gr.Request) -> str:
         """The voter's own battles, newest first, those that hold the words searched for."""
         voter = await self.stage.voter(secret_of(request))
-        battles = await asyncio.to_thread(self.stage.store.list_battles, voter, limit=MOST_SHOWN)
-        judged = {
-            battle.id
-            for battle in battles
-            if await asyncio.to_thread(self.stage.store.votes_of, battle.id)
-        }
-        found = [battle for battle in battles if _holds(battle, wanted)]
-        return history_html(found, judged, say_for(request))
+        found = await asyncio.to_thread(
+            self.stage.store.history, voter, wanted or "", limit=MOST_SHOWN
+        )
+        return history_html(found, say_for(request))
 
 
-def _holds(battle: Battle, wanted: str) -> bool:
-    """Whether every word searched for is in a prompt or an answer; never in a hidden name."""
-    texts = [turn.prompt for turn in battle.turns]
-    texts += [answer.text for turn in battle.turns for answer in turn.attempts]
-    if not battle.is_blind:
-        texts += [participant.name for participant in battle.participants]
-    whole = "\n".join(texts).casefold()
-    return all(word in whole for word in (wanted or "").casefold().split())
-
-
-def history_html(battles: Sequence[Battle], judged: set[str], say: Words) -> str:
+def history_html(battles: Sequence[Past], say: Words) -> str:
     """Links to one's own battles; the names of a blind one stay hidden until it is judged."""
     if not battles:
         return f'<p class="nothing">{html.escape(say("history.empty"))}</p>'
     items = []
-    for battle in battles:
-        prompt = battle.turns[0].prompt[:PROMPT_SHOWN] if battle.turns else "…"
-        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(battle.created_ms / 1000))
-        key = "voted" if battle.id in judged else "open"
-        names = "" if battle.is_blind else " · ".join(p.name for p in battle.participants)
+    for past in battles:
+        prompt = past.prompt[:PROMPT_SHOWN] or "…"
+        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(past.created_ms / 1000))
+        state = "voted" if past.is_judged else "skipped" if past.is_skipped else "open"
+        facts = [f"{when} UTC", say(f"history.{state}")]
+        facts += [past.set_name] if past.set_name else []
+        facts += past.names
         items.append(
-            f'<li><a href="?battle={html.escape(battle.id)}">{html.escape(prompt)}</a>'
-            f'<span class="muted">{when} UTC · {html.escape(say(f"history.{key}"))}'
-            f"{' · ' + html.escape(names) if names else ''}</span></li>"
+            f'<li class="is-{state}"><a href="?battle={html.escape(past.battle_id)}">'
+            f"{html.escape(prompt)}</a>"
+            f'<span class="muted">{html.escape(" · ".join(facts))}</span></li>'
         )
     more = ""
     if len(battles) >= MOST_SHOWN:

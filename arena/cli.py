@@ -17,6 +17,7 @@ from arena.errors import ArenaError
 from arena.models_cli import models_app, starter_app
 from arena.options import DEFAULT_HOME, Home, Json
 from arena.sets_cli import sets_app
+from arena.users_cli import users_app
 from arena.votes_cli import votes_app
 from serving.errors import ServingError
 from tuning.errors import TuningError
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(starter_app, name="starter")
 app.add_typer(sets_app, name="sets")
+app.add_typer(users_app, name="users")
 app.add_typer(votes_app)  # no name: its commands are commands of `arena`
 
 Backend = Annotated[

@@ -188,7 +188,7 @@ async def _chat(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         logprobs=True if entrant.wire == "tgi" else None,  # others may refuse the word
-        extra_body={"model": entrant.participant.model},
+        extra_body={"model": entrant.participant.model, **_beyond_openai(sampling)},
     )
     reason: str | None = None
     usage: Any = None
@@ -226,6 +226,12 @@ def _sampled(sampling: SamplingParams) -> dict[str, Any]:
         "top_p": top_p,
         "top_k": sampling.top_k,
     }
+
+
+def _beyond_openai(sampling: SamplingParams) -> dict[str, Any]:
+    """What OpenAI's API lacks and other servers take; named only where somebody asked for it."""
+    words = {"top_k": sampling.top_k, "repetition_penalty": sampling.repetition_penalty}
+    return {word: value for word, value in words.items() if value is not None}
 
 
 def plain_prompt(messages: Sequence[Message]) -> str:

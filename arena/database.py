@@ -29,9 +29,13 @@ class StoreError(ArenaError):
 class StoreBusyError(StoreError):
     """Another process holds the database for longer than we wait; nothing was written."""
 
+    code = "store_busy"
+
 
 class StoreFullError(StoreError):
     """No space left; nothing was written."""
+
+    code = "store_full"
 
 
 @dataclass(frozen=True)

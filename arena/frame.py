@@ -35,6 +35,17 @@ def header_html(say: Words) -> str:
     )
 
 
+def account_html(name: str, say: Words) -> str:
+    """Who is signed in, and the way out; nothing where nobody signs in."""
+    if not name:
+        return ""
+    return (
+        '<form class="account" method="post" action="/signout">'
+        f"<span>{html.escape(say('signin.as', name=name))}</span>"
+        f"<button>{html.escape(say('signin.leave'))}</button></form>"
+    )
+
+
 def empty_html(say: Words) -> str:
     """What the page says before the first battle."""
     return (

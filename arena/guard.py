@@ -6,7 +6,9 @@ served, so that a route a new Gradio brings stays shut until somebody has looked
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import re
 import secrets
 import time
@@ -17,6 +19,12 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from arena.doorman import Doorman
+from arena.errors import ArenaError
+from arena.visitors import KEY, Visitor
+
+log = logging.getLogger(__name__)
 
 VOTER_COOKIE = "arena_voter"
 COOKIE_SECONDS = 365 * 24 * 3600
@@ -51,13 +59,17 @@ OPEN_PATHS = re.compile(
     r"/(?:"
     r"|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|pwa_icon|healthz"
     r"|(?:assets|static|svelte)/[^?]*"
-    r"|api/.*"
+    r"|api/.*|signin|signout|enter"
     r"|gradio_api/(?:info|startup-events|app_id|queue/join|queue/data|queue/status|cancel|reset"
     r"|heartbeat/\w+|call/[\w-]+(?:/\w+)?)"
     r")"
 )
 JOIN_PATH = "/gradio_api/queue/join"
 COUNTED_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+# What a stranger may ask for where one has to sign in.
+BEFORE_SIGN_IN = ("/signin", "/healthz", "/robots.txt", "/favicon.ico")
+GUESSES_PER_MINUTE = 10  # of passwords in headers, of one address
+PER_ADDRESS = 10  # voters of one address who may be busy at once
 
 
 class Guard:
@@ -65,16 +77,25 @@ class Guard:
 
     Args:
         app: what to guard.
-        requests_per_minute: writing requests of one voter (or address) before 429.
+        requests_per_minute: writing requests of one voter before 429; of one address ten times
+            as many, for a cookie is had for nothing.
         allowed_origins: origins besides the page's own that may send writing requests.
+        doorman: who tells visitors apart; without one everybody is a stranger who may vote.
     """
 
     def __init__(
-        self, app: ASGIApp, requests_per_minute: int, allowed_origins: Sequence[str] = ()
+        self,
+        app: ASGIApp,
+        requests_per_minute: int,
+        allowed_origins: Sequence[str] = (),
+        doorman: Doorman | None = None,
     ) -> None:
         self.app = app
         self.rates = Rates(requests_per_minute, 60.0)
+        self.address_rates = Rates(PER_ADDRESS * requests_per_minute, 60.0)
+        self.guesses = Rates(GUESSES_PER_MINUTE, 60.0)
         self.allowed_origins = frozenset(allowed_origins)
+        self.doorman = doorman
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with the headers and the cookie added."""
@@ -83,8 +104,13 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        voter = _cookie(headers.get("cookie", ""))
-        refusal = self._refusal(scope, headers, voter)
+        cookies = _cookies(headers.get("cookie", ""))
+        voter = _voter(cookies)
+        refusal = self._refusal(scope, headers)
+        if refusal is None:
+            visitor, refusal = await self._visitor(scope, headers, cookies)
+            scope[KEY] = visitor
+            refusal = refusal or self._too_many(scope, visitor)
         fresh = None if voter else secrets.token_urlsafe(24)
 
         async def send_guarded(message: Message) -> None:
@@ -92,6 +118,9 @@ class Guard:
                 reply = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     reply[name] = value
+                if scope["path"] == "/signin":
+                    # Without a referrer a browser hides a form's origin, which is checked here.
+                    reply["referrer-policy"] = "same-origin"
                 if fresh and scope["path"] == "/" and scope["method"] == "GET":
                     reply.append("set-cookie", _set_cookie(fresh, scope["scheme"] == "https"))
             await send(message)
@@ -103,16 +132,45 @@ class Guard:
         else:
             await self.app(scope, receive, send_guarded)
 
-    def _refusal(self, scope: Scope, headers: Headers, voter: str | None) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         if not OPEN_PATHS.fullmatch(scope["path"]):
             return 404, "There is nothing here."
+        is_harmless = scope["path"] == "/signout"
+        is_counted = scope["method"] in COUNTED_METHODS
+        if is_counted and not is_harmless and not self._is_own_origin(headers):
+            return 403, "This page takes no requests from other sites."
+        return None
+
+    async def _visitor(
+        self, scope: Scope, headers: Headers, cookies: dict[str, str]
+    ) -> tuple[Visitor, tuple[int, str] | None]:
+        """Who asks, and why they may not."""
+        voter = _voter(cookies)
+        if self.doorman is None:
+            return Visitor(voter), None
+        claim = headers.get("authorization", "")
+        if self.doorman.is_new_guess(claim) and not self.guesses.allow(_address(scope)):
+            return Visitor(), (429, "Too many tries to sign in. Wait a minute, then try again.")
+        try:
+            if claim:  # a password takes long to check
+                found = await asyncio.to_thread(self.doorman.visitor, cookies, voter, claim)
+            else:
+                found = self.doorman.visitor(cookies, voter, "")
+        except ArenaError as error:
+            log.error("%s", error)
+            return Visitor(), (503, "The user file cannot be read; nobody can come in.")
+        if found is not None or scope["path"] in BEFORE_SIGN_IN:
+            return found or Visitor(is_open=False), None
+        if scope["path"] == "/" and scope["method"] == "GET":
+            return Visitor(), (303, "/signin")
+        return Visitor(), (401, "Sign in first.")
+
+    def _too_many(self, scope: Scope, visitor: Visitor) -> tuple[int, str] | None:
         if scope["method"] not in COUNTED_METHODS:
             return None
-        if not self._is_own_origin(headers):
-            return 403, "This page takes no requests from other sites."
-        client = scope.get("client")
-        who = voter or (client[0] if client else "unknown")
-        if not self.rates.allow(who):
+        address = _address(scope)
+        own = self.rates.allow(visitor.secret or address)
+        if not own or not self.address_rates.allow(address):
             return 429, "Too many requests in a minute. Wait a little, then try again."
         return None
 
@@ -153,12 +211,21 @@ class Rates:
         return allowed
 
 
-def _cookie(header: str) -> str | None:
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
+
+
+def _cookies(header: str) -> dict[str, str]:
     try:
-        morsel = SimpleCookie(header).get(VOTER_COOKIE)
+        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
     except CookieError:
-        return None
-    return morsel.value if morsel and re.fullmatch(r"[\w-]{16,64}", morsel.value) else None
+        return {}
+
+
+def _voter(cookies: dict[str, str]) -> str | None:
+    value = cookies.get(VOTER_COOKIE, "")
+    return value if re.fullmatch(r"[\w-]{16,64}", value) else None
 
 
 def _set_cookie(value: str, is_https: bool) -> str:
@@ -190,8 +257,10 @@ async def _join(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
 
 async def _answer(refusal: tuple[int, str], send: Send) -> None:
     status, detail = refusal
-    body = json.dumps({"detail": detail}).encode()
+    body = b"" if status == 303 else json.dumps({"detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 303:
+        headers.append((b"location", detail.encode()))
     if status == 429:
         headers.append((b"retry-after", b"10"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -5,6 +5,7 @@ Knows the stage and the page's elements; every right is checked in the stage, by
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -12,16 +13,17 @@ import gradio as gr
 
 from arena.battle import SIDES
 from arena.errors import ArenaError
-from arena.guard import VOTER_COOKIE
+from arena.frame import account_html
 from arena.judgement import Judgement, Strength, Winner
 from arena.likelihood import tokens_html
 from arena.page import Page, mode_choices
 from arena.painting import Changes, Painter
-from arena.panes import servers_text
+from arena.panes import scene_status, servers_text
 from arena.refusals import RefusedError
 from arena.scene import Access
 from arena.stage import Stage
-from arena.wording import Words, negotiate, words
+from arena.visitors import Visitor, visitor_of
+from arena.wording import Words, negotiate, told, words
 
 Stream = AsyncGenerator[Changes, None]
 WINNERS = {
@@ -45,7 +47,12 @@ class Handlers:
         say = say_for(request)
         query = request.query_params
         battle = str(query.get("battle") or "")
-        texts = self.painter.texts(say)
+        visitor = visitor_by(request)
+        texts = self.painter.texts(say) | {
+            self.page.account: account_html(visitor.name, say),
+            self.page.tab_admin: gr.update(visible=visitor.is_admin, label=say("page.tab_admin")),
+            self.page.export: gr.update(value=say("export.button"), visible=visitor.may_export),
+        }
         if not battle:
             yield texts | await self._welcome(say) | self._preset(query, say)
             return
@@ -54,7 +61,7 @@ class Handlers:
             async for changes in self.follow(access, say, texts):
                 yield changes
         except RefusedError as error:
-            yield texts | self.painter.blank() | self.painter.status(str(error), say, "bad")
+            yield texts | self.painter.blank() | self.painter.status(told(error, say), say, "bad")
 
     def _preset(self, query: Any, say: Words) -> Changes:
         """What a link asks for: `prompt`, `models` (by name, commas between) or `set`."""
@@ -90,8 +97,11 @@ class Handlers:
     ) -> Stream:
         """Open a battle with this prompt, or go on with the one shown; show the answers."""
         say = say_for(request)
+        note, shown = "", None if battle else self.painter.blank()
         try:
             access = await self._access(request, battle, token)
+            if battle and following == "new" and await self.is_open(access):
+                note = say("status.kept")
             if battle and following != "new":
                 shared = None if following == "own" else SIDES.index(following)
                 await self.stage.next_turn(access, prompt, shared)
@@ -103,10 +113,10 @@ class Handlers:
             else:
                 access = await self.stage.open_blind(access.voter, prompt)
         except ArenaError as error:
-            yield self.painter.status(str(error), say, "bad")
+            yield self.painter.status(told(error, say), say, "bad")
             return
         cleared = {self.page.prompt: "", self.page.next: gr.update(value="new")}
-        async for changes in self.follow(access, say, cleared):
+        async for changes in self.follow(access, say, cleared, note=note, shown=shown):
             yield changes
 
     async def on_press(
@@ -130,7 +140,7 @@ class Handlers:
             async for changes in self.follow(access, say, marked=marked):
                 yield changes
         except ArenaError as error:
-            yield self.painter.status(str(error), say, "bad")
+            yield self.painter.status(told(error, say), say, "bad")
 
     async def on_stop(self, battle: str, token: str, request: gr.Request) -> Changes:
         """End all sides where they are."""
@@ -226,15 +236,23 @@ class Handlers:
         failed = await self._attempt(change, access, say)
         return failed or self.painter.status(say("status.details_saved"), say, "good")
 
+    async def on_leave(self, battle: str, token: str, request: gr.Request) -> None:
+        """Before the page is cleared: answers that are being written go on without it."""
+        if battle:
+            access = await self._access(request, battle, token)
+            with contextlib.suppress(RefusedError):  # a stranger's battle is not theirs to keep
+                await self.stage.keep(access)
+
     async def on_new(self, battle: str, token: str, request: gr.Request) -> Changes:
         """Clear the page; a battle that was not judged is kept, and the voter is told so."""
         say = say_for(request)
         changes = self.painter.blank() | await self._welcome(say)
-        if battle and await self._is_open(await self._access(request, battle, token)):
+        if battle and await self.is_open(await self._access(request, battle, token)):
             changes |= self.painter.status(say("status.kept"), say)
         return changes | {self.page.prompt: gr.update(value="")}
 
-    async def _is_open(self, access: Access) -> bool:
+    async def is_open(self, access: Access) -> bool:
+        """Whether the battle waits for a judgement, so that leaving it is told."""
         try:
             return (await self.stage.scene(access)).vote is None
         except RefusedError:
@@ -272,17 +290,28 @@ class Handlers:
         try:
             await act(access)
         except RefusedError as error:
-            return self.painter.status(str(error), say, "bad")
+            return self.painter.status(told(error, say), say, "bad")
         except ArenaError as error:
-            text = say("status.not_saved", reason=str(error))
+            text = say("status.not_saved", reason=told(error, say))
             return self.painter.status(text, say, "bad")
         return None
 
     async def follow(
-        self, access: Access, say: Words, first: Changes | None = None, *, marked: bool = False
+        self,
+        access: Access,
+        say: Words,
+        first: Changes | None = None,
+        *,
+        marked: bool = False,
+        note: str = "",
+        shown: Changes | None = None,
     ) -> Stream:
-        """Paint the whole scene once, then what changes, then the whole again at the end."""
-        shown: Changes = {}
+        """Paint the whole scene once, then what changes, then the whole again at the end.
+
+        `note` stands before the status for as long as the answers are being written. `shown` is
+        what the page shows already, if that is known: nothing is sent twice.
+        """
+        shown = dict(shown or {})
         is_first = True
         async for scene in self.stage.follow(access):
             if is_first or not scene.is_running:
@@ -291,6 +320,9 @@ class Handlers:
                 changes |= (first or {}) if is_first else {}
             else:
                 changes = self.painter.live(scene, say)
+            if note and scene.is_running:
+                text, tone = scene_status(scene, say)
+                changes |= self.painter.status(f"{note} {text}", say, tone)
             is_first = False
             fresh = {k: v for k, v in changes.items() if k not in shown or shown[k] != v}
             shown |= fresh
@@ -307,9 +339,13 @@ class Handlers:
 
 
 def secret_of(request: gr.Request) -> str:
-    """What tells one browser from another: our cookie, or this session where there is none."""
-    cookie = request.cookies.get(VOTER_COOKIE) if request.cookies else None
-    return str(cookie or f"session:{request.session_hash}")
+    """What tells one voter from another; a program without a cookie is its session."""
+    return visitor_by(request).secret or f"session:{request.session_hash}"
+
+
+def visitor_by(request: gr.Request) -> Visitor:
+    """Who acts, as the doorman found out when the act was asked for."""
+    return visitor_of(request.request.scope if request.request else {})
 
 
 def say_for(request: gr.Request) -> Words:

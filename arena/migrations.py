@@ -248,3 +248,31 @@ def m003_answer_tokens(db: Database) -> None:
             tokens TEXT NOT NULL CHECK (json_valid(tokens))
         ) STRICT"""
     )
+
+
+@steps()  # type: ignore[untyped-decorator]
+def m004_search_and_switches(db: Database) -> None:
+    """What a voter's own battles say, to search in; and the participants an admin switched off."""
+    for statement in M004:
+        db.execute(statement)
+
+
+M004 = (
+    # Three letters at a time, so that parts of words and scripts without spaces are found.
+    # `rowid` is the battle's; names stand apart, for they are no one's to find before the reveal.
+    "CREATE VIRTUAL TABLE battle_texts USING fts5 (said, names, tokenize = 'trigram')",
+    """INSERT INTO battle_texts (rowid, said, names)
+    SELECT b.id,
+           (SELECT group_concat(t.prompt, char(10)) FROM turns t WHERE t.battle_id = b.id)
+           || char(10) || coalesce((SELECT group_concat(a.text, char(10)) FROM answers a
+                JOIN turns t ON t.id = a.turn_id WHERE t.battle_id = b.id), ''),
+           (SELECT group_concat(p.name, char(10)) FROM sides s
+              JOIN participants p ON p.id = s.participant_id WHERE s.battle_id = b.id)
+      FROM battles b JOIN voters v ON v.id = b.owner_id
+     WHERE v.secret_sha256 IS NOT NULL
+       AND EXISTS (SELECT 1 FROM turns t WHERE t.battle_id = b.id)""",
+    """CREATE TABLE participants_off (
+        name TEXT PRIMARY KEY,
+        at_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+)

@@ -9,7 +9,9 @@ from typing import Any
 
 import gradio as gr
 
+from arena.adminpage import AdminTab
 from arena.battle import SIDES
+from arena.elements import markup
 from arena.frame import empty_html, header_html, help_html, note_html, views_html
 from arena.judgement import REASONS
 from arena.panes import status_html
@@ -36,6 +38,7 @@ class Page:
     def __init__(self, say: Words) -> None:
         with gr.Column(elem_id="arena"):
             self.header = markup(header_html(say), elem_id="masthead")
+            self.account = markup("", elem_id="account")
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab(say("page.tab_battle"), elem_id="tab-battle") as self.tab_battle:
                     self._battle(say)
@@ -43,6 +46,10 @@ class Page:
                     self._board(say)
                 with gr.Tab(say("page.tab_history"), elem_id="tab-history") as self.tab_history:
                     self._history(say)
+                with gr.Tab(
+                    say("page.tab_admin"), elem_id="tab-admin", visible=False
+                ) as self.tab_admin:
+                    self.admin = AdminTab(say)
             self.help = markup(help_html(say), elem_id="help-holder")
 
     @property
@@ -87,7 +94,7 @@ class Page:
                 label=say("mode.label"),
                 elem_id="mode",
                 scale=0,
-                min_width=300,
+                min_width=460,
             )
             self.models = gr.Dropdown(
                 [],
@@ -144,7 +151,7 @@ class Page:
             )
             self.set_progress = markup("", elem_id="set-progress")
             self.next_in_set = gr.Button(
-                say("set.next"), variant="primary", elem_id="next-in-set", min_width=140, scale=0
+                say("set.next"), variant="primary", elem_id="next-in-set", min_width=170, scale=0
             )
 
     def _voting(self, say: Words) -> None:
@@ -274,8 +281,3 @@ def reason_choices(say: Words) -> list[tuple[str, str]]:
     """Which votes the leaderboard counts: all, or those with a reason."""
     every = [(say("leaderboard.every_reason"), "")]
     return every + [(say(f"reason.{reason}"), reason) for reason in REASONS]
-
-
-def markup(value: str, **options: Any) -> gr.HTML:
-    """A piece of HTML; it listens to nothing unless told."""
-    return gr.HTML(value, **{"js_on_load": None, "apply_default_css": False, **options})

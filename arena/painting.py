@@ -78,7 +78,7 @@ class Painter:
         return changes
 
     def blank(self) -> Changes:
-        """The page before the first battle."""
+        """The page before the first battle: every element as `scene` would set it."""
         page = self.page
         hidden = gr.update(visible=False)
         return {
@@ -93,7 +93,10 @@ class Painter:
             page.tokens: "",
             page.battle: "",
             page.token: "",
+            page.undo: gr.update(visible=False),
             **self.buttons(can_vote=False, running=False),
+            **self._ranks(2),
+            **self._told(None),
         }
 
     def status(self, text: str, say: Words, tone: str = "") -> Changes:
@@ -101,32 +104,39 @@ class Painter:
         return {self.page.status: status_html(text, say, tone=tone)}
 
     def _ranking(self, scene: Scene) -> Changes:
-        """Two answers have buttons; more have a rank each, and buttons for all alike."""
-        page, num_sides = self.page, scene.battle.num_sides
-        many = num_sides > 2
         can_vote = _can_vote(scene)
         ranking = scene.vote.judgement.ranking if scene.vote else None
+        return self._ranks(scene.battle.num_sides, can_vote, ranking)
+
+    def _ranks(
+        self, num_sides: int, can_vote: bool = False, ranking: tuple[int, ...] | None = None
+    ) -> Changes:
+        """Two answers have buttons; more have a rank each, and buttons for all alike."""
+        page, many = self.page, num_sides > 2
         changes: Changes = {
             page.ranks_row: gr.update(visible=many),
             page.votes["a"]: gr.update(visible=not many, interactive=can_vote),
             page.votes["b"]: gr.update(visible=not many, interactive=can_vote),
-            page.save_ranking: gr.update(interactive=can_vote),
+            page.save_ranking: gr.update(interactive=can_vote and many),
             page.differences: gr.update(visible=not many),
         }
         for i, rank in enumerate(page.ranks):
-            shown = many and i < num_sides
-            changed: dict[str, Any] = {"choices": list(range(1, num_sides + 1))} if shown else {}
-            if not shown or ranking:
-                changed["value"] = ranking[i] if shown and ranking else None
-            changes[rank] = gr.update(visible=shown, interactive=can_vote, **changed)
+            if many and i < num_sides:
+                changed: dict[str, Any] = {"value": ranking[i]} if ranking else {}
+                changed |= {"choices": list(range(1, num_sides + 1)), "interactive": can_vote}
+                changes[rank] = gr.update(visible=True, **changed)
+            else:
+                changes[rank] = gr.update(visible=False, value=None)
         return changes
 
     def _details(self, scene: Scene) -> Changes:
+        return self._told(scene.vote.judgement if scene.vote else None)
+
+    def _told(self, judgement: Judgement | None) -> Changes:
         """What the voter has said about the vote so far."""
-        page = self.page
-        told = scene.vote.judgement if scene.vote else Judgement()
+        page, told = self.page, judgement or Judgement()
         return {
-            page.details: gr.update(visible=scene.vote is not None),
+            page.details: gr.update(visible=judgement is not None),
             page.strength: gr.update(value=told.strength and told.strength.value),
             page.reasons: gr.update(value=list(told.reasons)),
             page.comment: told.comment,
@@ -154,6 +164,10 @@ class Painter:
             page.view_buttons: views_html(say),
             page.vote_label: note_html(say("vote.label"), "vote-label"),
             page.export_note: note_html(say("export.body"), "muted"),
+            page.admin.export_title: note_html(say("export.body"), "muted"),
+            page.admin.switches: gr.update(
+                label=say("admin.switches"), info=say("admin.switches_info")
+            ),
             page.tab_battle: gr.update(label=say("page.tab_battle")),
             page.tab_board: gr.update(label=say("page.tab_leaderboard")),
             page.tab_history: gr.update(label=say("page.tab_history")),
@@ -174,6 +188,11 @@ class Painter:
                 label=say("vote.reasons"), choices=[(say(f"reason.{r}"), r) for r in REASONS]
             ),
         }
+        return changes | self._labels(say) | self._values(say)
+
+    def _labels(self, say: Words) -> Changes:
+        """What stands above elements that a person fills in."""
+        page = self.page
         labels = {
             page.next: "next.label",
             page.differences: "view.differences",
@@ -183,12 +202,18 @@ class Painter:
             page.search: "history.search",
             page.sets: "set.label",
             page.board_tag: "leaderboard.tag",
+            page.admin.format: "admin.format",
+            page.admin.redact: "admin.redact",
         }
-        changes |= {element: gr.update(label=say(key)) for element, key in labels.items()}
-        changes |= {
+        changes: Changes = {e: gr.update(label=say(key)) for e, key in labels.items()}
+        return changes | {
             rank: gr.update(label=say("vote.rank", side=letter.upper()))
             for rank, letter in zip(page.ranks, SIDES, strict=True)
         }
+
+    def _values(self, say: Words) -> Changes:
+        """What stands on buttons."""
+        page = self.page
         values = {page.votes[key]: f"vote.{key}" for key in VOTES} | {
             page.send: "prompt.send",
             page.stop: "prompt.stop",
@@ -199,9 +224,10 @@ class Painter:
             page.save_details: "vote.save",
             page.refresh: "leaderboard.refresh",
             page.draw_over_time: "leaderboard.over_time",
-            page.export: "export.button",
+            page.admin.save: "vote.save",
+            page.admin.make: "export.button",
         }
-        return changes | {element: gr.update(value=say(key)) for element, key in values.items()}
+        return {element: gr.update(value=say(key)) for element, key in values.items()}
 
 
 def _can_vote(scene: Scene) -> bool:

@@ -119,7 +119,7 @@ def _pairs(names: Sequence[str]) -> list[Pair]:
         raise PairingError(
             f"a battle needs two models and {len(set(names))} can play; "
             "start another server or add a variant"
-        )
+        ).coded("too_few_models", count=len(set(names)))
     return pairs
 
 

@@ -15,8 +15,8 @@ from arena.markup import answer_html, marked_html, plain_html
 from arena.reveal import kind_text
 from arena.roster import Backend
 from arena.scene import Scene
-from arena.streams import Side
-from arena.wording import Words
+from arena.streams import AnswerError, Side
+from arena.wording import Words, told
 
 WINNER_KEYS = {
     Winner.MODEL_A: "a",
@@ -111,9 +111,14 @@ def _body(side: Side, say: Words) -> str:
         body = f'<p class="nothing">{html.escape(say("side.nothing"))}</p>'
     problem = ""
     if side.state == "failed":
-        reason = html.escape(say("side.failed_body", reason=side.error))
+        reason = html.escape(say("side.failed_body", reason=_failure(side, say)))
         problem = f'<p class="problem">{reason}</p>'
     return f'<div class="answer" dir="auto">{body}</div>{problem}'
+
+
+def _failure(side: Side, say: Words) -> str:
+    """Why a side failed, in the reader's language where the catalogue has it."""
+    return told(AnswerError(side.error_kind, side.error).coded(side.error_kind), say)
 
 
 def asked_html(scene: Scene | None, say: Words) -> str:

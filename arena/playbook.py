@@ -42,12 +42,15 @@ class Guest:
     key_env: str | None = None
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
     max_new_tokens: int | None = None
     seed: int | None = None
+    stop: tuple[str, ...] | None = None
 
     def sampling(self, default: SamplingParams) -> SamplingParams:
         """The page's sampling with what the file says instead."""
-        words = ("temperature", "top_p", "max_new_tokens", "seed")
+        words = [field.name for field in fields(SamplingParams)]
         given = {word: value for word in words if (value := getattr(self, word)) is not None}
         return SamplingParams(**{**vars(default), **given})
 
@@ -121,15 +124,22 @@ def _guest(path: Path, table: Mapping[str, Any]) -> Guest:
             f"{path}: environment variable {key_env!r} of {table['name']!r} is empty; "
             "put the server's key there"
         )
-    guest = Guest(**{**table, "mode": mode, "url": table["url"].rstrip("/")})
+    stop = table.get("stop")
+    if stop is not None and not (
+        isinstance(stop, list) and all(isinstance(text, str) and text for text in stop)
+    ):
+        raise PlaybookError(f"{path}: stop of {table['name']!r} is {stop!r}; give a list of texts")
+    changed = {"mode": mode, "url": table["url"].rstrip("/"), "stop": stop and tuple(stop)}
+    guest = Guest(**{**table, **changed})
     _check_types(path, guest)
     return guest
 
 
 def _check_types(path: Path, guest: Guest) -> None:
-    for key in ("temperature", "top_p", "max_new_tokens", "seed"):
+    whole_numbers = ("top_k", "max_new_tokens", "seed")
+    for key in ("temperature", "top_p", "repetition_penalty", *whole_numbers):
         value = getattr(guest, key)
-        whole = key in ("max_new_tokens", "seed")
+        whole = key in whole_numbers
         fits = isinstance(value, int) or (isinstance(value, float) and not whole)
         if value is not None and (not fits or isinstance(value, bool)):
             raise PlaybookError(f"{path}: {key} of {guest.name!r} is {value!r}; give a number")

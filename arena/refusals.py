@@ -16,11 +16,15 @@ class RefusedError(ArenaError):
 class UnknownBattleError(RefusedError):
     """No battle of this id, or a turn it does not have."""
 
+    code = "unknown_battle"
+
     status = 404
 
 
 class WrongTokenError(RefusedError):
     """Neither the battle's secret nor its owner."""
+
+    code = "not_yours"
 
     status = 403
 
@@ -28,9 +32,13 @@ class WrongTokenError(RefusedError):
 class SideFailedError(RefusedError):
     """A side has no answer to judge: it failed or was never asked."""
 
+    code = "side_failed"
+
 
 class UnfinishedError(RefusedError):
     """A side is still writing and the vote was not marked as given before the end."""
+
+    code = "unfinished"
 
 
 class StillBlindError(RefusedError):
@@ -40,6 +48,10 @@ class StillBlindError(RefusedError):
 class AlreadyVotedError(RefusedError):
     """This voter has judged this turn otherwise; a change has to be asked for."""
 
+    code = "already_voted"
+
 
 class NotVotedError(RefusedError):
     """There is no vote to undo."""
+
+    code = "not_voted"

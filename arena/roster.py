@@ -56,6 +56,7 @@ class Roster:
         self._backends: tuple[Backend, ...] = ()
         self._probed_at = float("-inf")
         self._lock = asyncio.Lock()
+        self.off: frozenset[str] = frozenset()
 
     async def backends(self, *, fresh: bool = False) -> tuple[Backend, ...]:
         """All servers, probed again when the last answer is older than a few seconds."""
@@ -69,14 +70,18 @@ class Roster:
                 self._probed_at = time.monotonic()
             return self._backends
 
-    async def entrants(self) -> dict[str, Entrant]:
-        """The participants that can be asked now, by name, in the servers' order."""
+    async def entrants(self, *, all_known: bool = False) -> dict[str, Entrant]:
+        """The participants that can be asked now, by name, in the servers' order.
+
+        `all_known`: also those that an admin switched off.
+        """
         backends = await self.backends()
+        left_out = {*self._playbook.hidden, *(() if all_known else self.off)}
         return {
             entrant.name: entrant
             for backend in backends
             for entrant in backend.entrants
-            if entrant.name not in self._playbook.hidden
+            if entrant.name not in left_out
         }
 
     async def pick(self, names: Sequence[str]) -> list[Entrant]:
@@ -84,16 +89,35 @@ class Roster:
         known = await self.entrants()
         for name in names:
             if name not in known:
-                raise RosterError(f"participant {name!r} is not served now; choose another")
+                raise RosterError(f"participant {name!r} is not served now; choose another").coded(
+                    "not_served", name=name
+                )
         return [known[name] for name in names]
 
     async def reach(self, participant: Participant) -> Entrant:
         """The way to a participant of an older battle, still asked as it was then."""
-        for entrant in (await self.entrants()).values():
+        for entrant in (await self.entrants(all_known=True)).values():
             same = entrant.participant.model == participant.model
             if same and entrant.participant.weights_sha256 == participant.weights_sha256:
                 return replace(entrant, participant=participant)
-        raise RosterError("a side of this battle is no longer served; start a new battle")
+        gone = RosterError("a side of this battle is no longer served; start a new battle")
+        raise gone.coded("side_gone")
+
+
+def report(backends: Sequence[Backend]) -> list[str]:
+    """A line for each server: by which API it answers and how its participants are asked."""
+    apis = {"tgi": "the TGI API", "openai": "the OpenAI API"}
+    lines = []
+    for backend in backends:
+        asked = ", ".join(
+            f"{entrant.name} ({entrant.participant.ask_as})" for entrant in backend.entrants
+        )
+        lines.append(
+            f"{backend.url} answers by {apis[backend.wire]}: {asked}"
+            if backend.is_up
+            else f"{backend.url} is down: {backend.problem}; it is left out until it answers"
+        )
+    return lines
 
 
 async def probe_guest(guest: Guest, sampling: SamplingParams) -> Backend:

@@ -16,7 +16,7 @@ from arena.handlers import Handlers, Stream, say_for, secret_of
 from arena.painting import Changes
 from arena.setbook import Progress
 from arena.setdesk import SetDesk
-from arena.wording import Words
+from arena.wording import Words, told
 
 
 class SetActs:
@@ -73,20 +73,23 @@ class SetActs:
             voter = await self.handlers.stage.voter(secret_of(request))
             shown = progress_html(await self.desk.progress(voter, chosen), say)
         except ArenaError as error:
-            shown = f'<p class="problem">{html.escape(str(error))}</p>'
+            shown = f'<p class="problem">{html.escape(told(error, say))}</p>'
         return {self.page.set_progress: shown}
 
-    async def on_next(self, chosen: str | None, request: gr.Request) -> Stream:
+    async def on_next(
+        self, chosen: str | None, battle: str, token: str, request: gr.Request
+    ) -> Stream:
         """The next prompt of the set: its answers given in advance, or the models live."""
         say, painter = say_for(request), self.handlers.painter
         if not chosen:
             yield {self.page.set_progress: none_html(say)}
             return
         try:
+            await self.handlers.on_leave(battle, token, request)
             voter = await self.handlers.stage.voter(secret_of(request))
             task = await self.desk.next(voter, chosen)
         except ArenaError as error:
-            yield painter.status(str(error), say, "bad")
+            yield painter.status(told(error, say), say, "bad")
             return
         progress = {self.page.set_progress: progress_html(task.progress, say)}
         if task.access is None:

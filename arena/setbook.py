@@ -18,6 +18,7 @@ from sqlite_utils import Database
 from arena import database, people
 from arena.battle import Battle, Mode
 from arena.records import battle_from, battle_row
+from arena.searching import index_turn
 from arena.store import Store, now_ms
 
 SOURCE = "set"
@@ -153,9 +154,10 @@ def take_over(
         turn_pk = db["turns"].insert({**turn, "id": None, "battle_id": pk}, pk="id").last_pk
         for position, side in enumerate(sides):
             _copy_side(db, (prepared["id"], turn["id"], side), (pk, turn_pk, position))
+        index_turn(db, turn_pk)
         return row["public_id"], token
 
-    return database.write(store.path, store.config, body)
+    return store.write(body)
 
 
 def _copy_side(db: Database, source: tuple[int, int, int], target: tuple[int, int, int]) -> None:

@@ -42,6 +42,7 @@ class Limits:
     waiting_battles: int = 50
     updates_per_second: float = 5.0
     requests_per_minute: int = 600  # of one voter; a busy person clicks far less
+    battles_per_minute: int = 30  # of one voter: each takes time of the models
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ from the store, never from a browser. Knows no Gradio and no HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from arena import overseeing
 from arena.battle import Battle, Mode
 from arena.client import Entrant, stream_answer, varied
 from arena.errors import ArenaError
+from arena.guard import Rates
 from arena.judgement import Judgement, Vote
 from arena.ledger import Ledger
 from arena.playbook import Drawing
@@ -33,6 +35,10 @@ class PromptError(ArenaError):
 
 class BusyError(ArenaError):
     """As many battles run as the page takes on."""
+
+
+class TooManyError(BusyError):
+    """One voter asks for more than their share."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,21 @@ class Stage:
         self.config = config
         self.ledger = Ledger(store)
         self.sampler = Sampler(self.ledger, drawing or Drawing())
+        self.roster.off = overseeing.switched_off(store)
         self._running: dict[str, _Running] = {}
         self._voters: dict[str, str] = {}
+        self._rates = Rates(config.limits.battles_per_minute, 60.0)
+        self._keepers: set[asyncio.Task[None]] = set()
 
     @property
     def num_running(self) -> int:
         """Battles in which some side is still writing."""
         return len(self._running)
+
+    async def switch_off(self, names: Collection[str]) -> None:
+        """Leave exactly these participants out of new battles, also after a restart."""
+        await asyncio.to_thread(overseeing.switch_off, self.store, names)
+        self.roster.off = frozenset(names)
 
     def updates_per_second(self) -> float:
         """How often each page is told: less when many battles run, so that all stay prompt."""
@@ -98,11 +112,12 @@ class Stage:
         """The prompt as it will be asked; PromptError for what cannot be."""
         limit = self.config.limits.prompt_chars
         if not prompt.strip():
-            raise PromptError("The prompt is empty. Write a question or an instruction first.")
+            empty = PromptError("The prompt is empty. Write a question or an instruction first.")
+            raise empty.coded("prompt_empty")
         if len(prompt) > limit:
             raise PromptError(
                 f"The prompt has {len(prompt)} characters; at most {limit} are taken. Shorten it."
-            )
+            ).coded("prompt_long", count=len(prompt), limit=limit)
         try:
             return check_text("prompt", prompt)
         except ArenaError as error:
@@ -136,7 +151,7 @@ class Stage:
     async def _open(
         self, voter: str | None, prompt: str, entrants: Sequence[Entrant], how: _Opening
     ) -> Access:
-        self._check_room()
+        self._check_room(voter=voter)
         battle_id, token = await asyncio.to_thread(
             self.store.create_battle,
             [entrant.participant for entrant in entrants],
@@ -152,17 +167,22 @@ class Stage:
         await self._ask(access, prompt, entrants, None)
         return access
 
-    def _check_room(self, access: Access | None = None) -> None:
+    def _check_room(self, access: Access | None = None, voter: str | None = None) -> None:
+        if voter is not None and not self._rates.allow(voter):
+            often = TooManyError("You asked very often in the last minute. Wait a little.")
+            raise often.coded("too_often")
         if access is not None and access.battle_id in self._running:
-            raise BusyError("The models are still writing. Wait, or stop them first.")
+            writing = BusyError("The models are still writing. Wait, or stop them first.")
+            raise writing.coded("still_writing")
         if self.num_running >= self.config.limits.running_battles:
-            raise BusyError("All places are taken just now. Try again in a few seconds.")
+            full = BusyError("All places are taken just now. Try again in a few seconds.")
+            raise full.coded("no_place")
 
     async def next_turn(self, access: Access, prompt: str, shared_side: int | None = None) -> None:
         """Ask on: every side after its own answers, or all after those of `shared_side`."""
         prompt = self.check_prompt(prompt)
         battle, _ = await asyncio.to_thread(self._read, access)
-        self._check_room(access)
+        self._check_room(access, access.voter)
         entrants = [await self.roster.reach(participant) for participant in battle.participants]
         await self._ask(access, prompt, entrants, shared_side)
 
@@ -172,7 +192,7 @@ class Stage:
         A side that takes the likeliest token each time would only repeat itself, so it draws.
         """
         battle, _ = await asyncio.to_thread(self._read, access)
-        self._check_room(access)
+        self._check_room(access, access.voter)
         indices = range(battle.num_sides) if side is None else [side]
         entrants = {i: varied(await self.roster.reach(battle.participants[i])) for i in indices}
         await self._answer(battle, entrants)
@@ -193,9 +213,8 @@ class Stage:
         scribes = []
         for side, entrant in entrants.items():
             messages = battle.context(turn, side)
-            scribe = Scribe(self.store, battle, turn, side, entrant, messages)
-            await scribe.open()
-            scribes.append(scribe)
+            scribes.append(Scribe(self.store, battle, turn, side, entrant, messages))
+        await asyncio.gather(*(scribe.open() for scribe in scribes))
 
         async def record(index: int, side: Side) -> None:
             await scribes[index].close(side, race.tokens[index])
@@ -248,6 +267,23 @@ class Stage:
             scene = await self.scene(access)
         yield scene
 
+    async def keep(self, access: Access) -> bool:
+        """Let a running battle go on to its end without a page; whether there is one."""
+        running = self._running.get(access.battle_id)
+        await asyncio.to_thread(self._read, access)  # refuses strangers
+        if running is None or running.race.is_finished:
+            return False
+
+        async def watch() -> None:
+            async for _ in running.race.watch(lambda: 1.0):
+                pass
+
+        running.num_followers += 1  # it never leaves: deadlines end the race
+        keeper = asyncio.create_task(watch())
+        self._keepers.add(keeper)
+        keeper.add_done_callback(self._keepers.discard)
+        return True
+
     async def stop(self, access: Access, side: int | None = None) -> None:
         """End one side, or all, where they are."""
         await asyncio.to_thread(self._read, access)  # refuses strangers
@@ -278,7 +314,9 @@ class Stage:
             battle, votes = self._read(access)
             turn = len(battle.turns) - 1
             if any(vote.turn == turn and vote.voter != access.voter for vote in votes):
-                raise AlreadyVotedError("this battle has been judged from another device")
+                raise AlreadyVotedError("this battle has been judged from another device").coded(
+                    "other_device"
+                )
             vote = self.store.cast_vote(
                 access.battle_id,
                 judgement,

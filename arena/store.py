@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
-from arena import answering, database, people, voting
+from arena import answering, database, people, searching, voting
 from arena.battle import (
     SIDES,
     Answer,
@@ -27,10 +27,12 @@ from arena.battle import (
     SamplingParams,
 )
 from arena.database import DatabaseConfig
+from arena.grouping import WriteGroup
 from arena.judgement import FlaggedVote, Judgement, Vote
 from arena.migrations import migrate
 from arena.quarantine import QuarantineRules
 from arena.records import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
+from arena.searching import Past
 from arena.texts import canonical_json, clean_text
 
 Row = Mapping[str, Any]
@@ -53,6 +55,7 @@ class Store:
         self.path = path
         self.config = config or DatabaseConfig()
         self.rules = rules or QuarantineRules()
+        self._group = WriteGroup(path, self.config)
         database.prepare(path, self.config, lambda db: migrate(db, path))
 
     @classmethod
@@ -60,14 +63,15 @@ class Store:
         """The store of a home folder: `<home>/arena.db`."""
         return cls(home / "arena.db")
 
-    def _write(self, body: Callable[[Database], T]) -> T:
-        return database.write(self.path, self.config, body)
+    def write(self, body: Callable[[Database], T]) -> T:
+        """Run `body` in a transaction; it is on disk when this returns. For storage modules."""
+        return self._group.write(body)
 
     # -- voters ---------------------------------------------------------------------------
 
     def ensure_voter(self, secret: str) -> str:
         """The pseudonym that belongs to a cookie's secret; made at the first call."""
-        return self._write(lambda db: people.ensure_voter(db, secret, now_ms()))
+        return self.write(lambda db: people.ensure_voter(db, secret, now_ms()))
 
     # -- battles --------------------------------------------------------------------------
 
@@ -123,7 +127,7 @@ class Store:
             )
             return battle_id, token
 
-        return self._write(body)
+        return self.write(body)
 
     def load_battle(
         self, battle_id: str, *, token: str | None = None, voter: str | None = None
@@ -145,7 +149,7 @@ class Store:
                 [now_ms(), row["id"]],
             )
 
-        self._write(body)
+        self.write(body)
 
     def list_battles(
         self, voter: str, *, limit: int = 50, before: str | None = None
@@ -159,6 +163,11 @@ class Store:
             )
             return [battle_from(db, row) for row in list(rows)]
 
+    def history(self, voter: str, wanted: str = "", *, limit: int = 200) -> list[Past]:
+        """A voter's own battles that hold every word wanted, newest first, as lines of a list."""
+        with database.reading(self.path, self.config) as db:
+            return searching.history(db, voter, wanted, limit)
+
     # -- turns and answers ----------------------------------------------------------------
 
     def add_turn(self, battle_id: str, prompt: str, *, shared_side: int | None = None) -> int:
@@ -167,7 +176,7 @@ class Store:
         Without `shared_side` each side continues its own answers. Raises TextError,
         BattleError, UnknownBattleError; UnfinishedError while an answer is being written.
         """
-        return self._write(
+        return self.write(
             lambda db: answering.add_turn(
                 db, battle_row(db, battle_id), prompt, shared_side, now_ms()
             )
@@ -186,7 +195,7 @@ class Store:
         """Note that a side is being asked; returns the answer's id. Earlier attempts of the
         side at this turn are kept as superseded. AlreadyVotedError once the turn has a vote.
         """
-        return self._write(
+        return self.write(
             lambda db: answering.start(
                 db,
                 battle_row(db, battle_id),
@@ -209,7 +218,7 @@ class Store:
         Characters that no export can carry are replaced by U+FFFD. `tokens`: each with its
         log-probability, kept beside the answer.
         """
-        return self._write(lambda db: answering.finish(db, answer_id, outcome, tokens, now_ms()))
+        return self.write(lambda db: answering.finish(db, answer_id, outcome, tokens, now_ms()))
 
     def load_tokens(self, answer_id: int) -> list[tuple[str, float]]:
         """The tokens of an answer with their log-probabilities; [] if its server told none."""
@@ -218,11 +227,11 @@ class Store:
 
     def save_progress(self, answer_id: int, text: str) -> None:
         """Keep the text so far of an answer that is still being written (for a reload)."""
-        self._write(lambda db: answering.save_progress(db, answer_id, text))
+        self.write(lambda db: answering.save_progress(db, answer_id, text))
 
     def close_orphans(self) -> int:
         """At start: answers that a dead program was writing become failed; their number."""
-        return self._write(lambda db: answering.close_orphans(db, now_ms()))
+        return self.write(lambda db: answering.close_orphans(db, now_ms()))
 
     # -- votes ----------------------------------------------------------------------------
 
@@ -258,7 +267,7 @@ class Store:
                 rules=self.rules,
             )
 
-        return self._write(body)
+        return self.write(body)
 
     def undo_vote(
         self, battle_id: str, *, voter: str, turn: int = 0, token: str | None = None
@@ -269,7 +278,7 @@ class Store:
             battle = people.authorised(db, battle_id, token, voter)
             voting.undo(db, battle, turn, people.voter_row(db, voter), now_ms())
 
-        self._write(body)
+        self.write(body)
 
     def skip_turn(
         self, battle_id: str, *, voter: str, turn: int = 0, token: str | None = None
@@ -280,7 +289,7 @@ class Store:
             battle = people.authorised(db, battle_id, token, voter)
             voting.skip(db, battle, turn, people.voter_row(db, voter), now_ms())
 
-        self._write(body)
+        self.write(body)
 
     def votes_of(self, battle_id: str, *, voter: str | None = None) -> list[Vote]:
         """The votes on a battle by turn, of all voters or of one."""
@@ -294,11 +303,11 @@ class Store:
 
     def flag_vote(self, vote_id: int, reason: str, detail: str = "") -> None:
         """Put a vote in quarantine by hand."""
-        self._write(lambda db: voting.flag(db, vote_id, reason, detail, now_ms()))
+        self.write(lambda db: voting.flag(db, vote_id, reason, detail, now_ms()))
 
     def clear_flag(self, vote_id: int, reason: str) -> None:
         """Take a vote out of quarantine for one reason; the mark stays on record as cleared."""
-        self._write(lambda db: voting.clear_flag(db, vote_id, reason, now_ms()))
+        self.write(lambda db: voting.clear_flag(db, vote_id, reason, now_ms()))
 
     def flagged_votes(self, *, limit: int = 100) -> list[FlaggedVote]:
         """Votes in quarantine with reason and detail, newest first, for the admin."""

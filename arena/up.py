@@ -13,12 +13,16 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httpx2
 
 from arena.errors import ArenaError
 from arena.listening import QuietServer, bind, prepare_home, run
 from arena.settings import PageConfig
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 READY_SECONDS = 600.0  # a large model from a slow disk
 MAX_RESTARTS = 5
@@ -124,11 +128,14 @@ def run_ui(config: PageConfig) -> None:
     with bind(config.host, config.port) as listener:
         from arena.app import create_app
 
+        page = create_app(config)
+
         async def beside(_: QuietServer) -> None:
             await _answers(f"{config.page_url}/healthz", READY_SECONDS)
+            await _tell_servers(page)
             print(f"Arena ready at {config.page_url}", flush=True)
 
-        run(create_app(config), listener, beside)
+        run(page, listener, beside)
 
 
 def run_up(config: PageConfig, server: ModelServer) -> None:
@@ -144,12 +151,15 @@ def run_up(config: PageConfig, server: ModelServer) -> None:
         try:
             from arena.app import create_app
 
+            app = create_app(config)
+
             async def beside(page: QuietServer) -> None:
                 await _until_ready(config, child)
+                await _tell_servers(app)
                 print(f"Arena ready at {config.page_url}", flush=True)
                 await _keep_up(child)
 
-            run(create_app(config), listener, beside)
+            run(app, listener, beside)
         except ChildSaidWhyError:
             raise SystemExit(1) from None
         finally:
@@ -178,6 +188,14 @@ async def _until_ready(config: PageConfig, child: Child) -> None:
             )
     await waiting
     await _answers(f"{config.page_url}/healthz", READY_SECONDS)
+
+
+async def _tell_servers(app: FastAPI) -> None:
+    """Say on stderr which servers answer, and how; the page itself names no model."""
+    from arena.roster import report
+
+    for line in report(await app.state.stage.roster.backends(fresh=True)):
+        print(f"arena: {line}", file=sys.stderr, flush=True)
 
 
 async def _keep_up(child: Child) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from arena.adminacts import AdminActs
 from arena.battle import SIDES
 from arena.board import Board
 from arena.handlers import Handlers, Stream
@@ -28,11 +29,13 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     link = [page.battle, page.token]
     view = [*link, page.differences]
     everything = page.battle_outputs
-    demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
-    _asking(page, handlers)
-    for i, pane in enumerate(page.panes):
+    loaded = demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    writing = [loaded, *_asking(page, handlers)]
+    writing += [
         pane.click(_press(handlers, i), view, everything, **QUIET)
-    page.again.click(_again(handlers), view, everything, **ONCE)
+        for i, pane in enumerate(page.panes)
+    ]
+    writing.append(page.again.click(_again(handlers), view, everything, **ONCE))
     page.reveal.click(_tokens(handlers), link, [page.tokens, page.status], **QUIET)
     page.stop.click(handlers.on_stop, link, everything, **QUIET)
     judged = [
@@ -43,27 +46,32 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     page.undo.click(handlers.on_undo, view, everything, **ONCE)
     told = [page.strength, page.reasons, page.comment, page.edited]
     page.save_details.click(handlers.on_details, [*told, *link], everything, **ONCE)
-    page.new.click(handlers.on_new, link, everything, **QUIET)
+    # First the answers are taken care of, then the page stops showing them, then it is cleared.
+    left = page.new.click(handlers.on_leave, link, None, **QUIET)
+    left.then(handlers.on_new, link, everything, cancels=writing, **QUIET)
     _sets(page, SetActs(handlers), judged)
     shown = [page.differences, *link]
     page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
     for part in link:
         part.change(None, link, None, js=LINK_JS, **QUIET)
     _tabs(page, board)
+    _admin(page, AdminActs(handlers.stage, page.admin))
 
 
-def _asking(page: Page, handlers: Handlers) -> None:
+def _asking(page: Page, handlers: Handlers) -> list[Any]:
     following = [page.mode, page.models, page.next, page.battle, page.token]
     everything = page.battle_outputs
-    gr.on(
+    sent = gr.on(
         [page.send.click, page.prompt.submit],
         handlers.on_send,
         [page.prompt, *following],
         everything,
         **ONCE,
     )
-    for button, text in zip(page.examples, EXAMPLES, strict=True):
+    return [sent] + [
         button.click(_example(handlers, text), following[:2], everything, **ONCE)
+        for button, text in zip(page.examples, EXAMPLES, strict=True)
+    ]
 
 
 def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
@@ -74,7 +82,7 @@ def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
     for event in judged:
         event.then(acts.on_progress, where, page.set_progress, **QUIET)
     outputs = [*page.battle_outputs, page.set_progress]
-    page.next_in_set.click(acts.on_next, page.sets, outputs, **ONCE)
+    page.next_in_set.click(acts.on_next, [page.sets, page.battle, page.token], outputs, **ONCE)
 
 
 def _tabs(page: Page, board: Board) -> None:
@@ -89,6 +97,18 @@ def _tabs(page: Page, board: Board) -> None:
     page.export.click(board.on_export, None, page.export_outcome, **ONCE)
     for event in (page.tab_history.select, page.search.submit, page.search.change):
         event(board.on_history, page.search, page.past, **QUIET)
+
+
+def _admin(page: Page, acts: AdminActs) -> None:
+    """The tab of the person who runs the page; it asks the servers only while it is open."""
+    tab = page.admin
+    page.tab_admin.select(acts.on_open, None, tab.shown, **QUIET)
+    for other in (page.tab_battle, page.tab_board, page.tab_history):
+        other.select(acts.on_leave, None, tab.timer, **QUIET)
+    tab.timer.tick(acts.on_tick, None, tab.live, **QUIET)
+    tab.save.click(acts.on_switch, tab.switches, tab.outcome, **ONCE)
+    tab.flagged.click(acts.on_clear, None, [tab.outcome, tab.flagged], **QUIET)
+    tab.make.click(acts.on_export, [tab.format, tab.redact], tab.outcome, **ONCE)
 
 
 def _example(handlers: Handlers, prompt: str) -> Callable[..., Stream]:
@@ -172,4 +192,12 @@ def fixed_texts(page: Page) -> list[Any]:
         page.draw_over_time,
         page.refresh,
         page.export,
+        page.account,
+        page.tab_admin,
+        page.admin.switches,
+        page.admin.save,
+        page.admin.export_title,
+        page.admin.format,
+        page.admin.redact,
+        page.admin.make,
     ]

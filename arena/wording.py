@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from arena.errors import ArenaError
+
 FOLDER = Path(__file__).parent / "static" / "words"
 DEFAULT = "en"
 
@@ -26,6 +28,12 @@ class Words:
         """The text of a key with its {names} filled in. A key that does not exist is a bug."""
         text = self.texts[key]
         return text.format(**values) if values else text
+
+
+def told(error: ArenaError, say: Words) -> str:
+    """An error in the reader's language; by its own words where the catalogue has none."""
+    key = f"error.{error.code}"
+    return say(key, **error.values) if error.code and key in say.texts else str(error)
 
 
 @lru_cache(maxsize=1)

@@ -69,6 +69,8 @@ class Outcome:
     first_p95: float
     total_p95: float
     longest_silence: float
+    page_cpu_ms: float  # of one battle
+    battle_memory_kb: float  # growth of the page at its peak, by battle
     page_memory_mb: float
 
 
@@ -123,7 +125,13 @@ async def measure(url: str, process: psutil.Process, visitors: int) -> Outcome:
     """All visitors at once."""
     async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
         act = send_act((await client.get("/config")).json())
+    before, cpu_before = process.memory_info().rss, cpu_seconds(process)
+    peaks = [before]
+    looking = asyncio.create_task(watch_memory(process, peaks))
     seen = await asyncio.gather(*(visit(url, act, i) for i in range(visitors)))
+    looking.cancel()
+    cpu = cpu_seconds(process) - cpu_before
+    grown = max(*peaks, process.memory_info().rss) - before
     first = sorted(v.first for v in seen if v.first is not None)
     total = sorted(v.total for v in seen if v.total is not None)
     return Outcome(
@@ -133,8 +141,23 @@ async def measure(url: str, process: psutil.Process, visitors: int) -> Outcome:
         quantile(first, 0.95),
         quantile(total, 0.95),
         max(v.silence for v in seen),
+        1000 * cpu / visitors,
+        grown / 1e3 / visitors,
         process.memory_info().rss / 1e6,
     )
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """CPU time the page has taken so far."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+async def watch_memory(process: psutil.Process, seen: list[int]) -> None:
+    """Note the page's memory twice a second."""
+    while True:
+        seen.append(process.memory_info().rss)
+        await asyncio.sleep(0.5)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -180,12 +203,16 @@ def main() -> None:
             server.terminate()
             page.wait()
             server.wait()
-    print("| visitors | finished | first p50 | first p95 | total p95 | longest silence | memory |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| battles | finished | first p50 | first p95 | total p95 | longest silence "
+        "| page CPU a battle | memory a battle | page |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for r in rounds:
         print(
             f"| {r.visitors} | {r.finished} | {r.first_p50:.2f} s | {r.first_p95:.2f} s "
-            f"| {r.total_p95:.1f} s | {r.longest_silence:.1f} s | {r.page_memory_mb:.0f} MB |"
+            f"| {r.total_p95:.1f} s | {r.longest_silence:.1f} s | {r.page_cpu_ms:.0f} ms "
+            f"| {r.battle_memory_kb:.0f} kB | {r.page_memory_mb:.0f} MB |"
         )
     load = os.getloadavg()[0]
     print(f"\nalone: {TOKENS * TOKEN_SECONDS:.0f} s; {os.cpu_count()} cores, load {load:.1f} after")

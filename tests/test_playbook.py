@@ -11,10 +11,13 @@ from fault_server import FaultServer, Script
 
 from arena.battle import AnswerStatus as Status
 from arena.battle import AskAs, Mode, Outcome, Participant, SamplingParams
+from arena.client import install_http_client
 from arena.judgement import Judgement, Winner
 from arena.playbook import Drawing, Playbook, PlaybookError, read_playbook
 from arena.roster import Roster
 from arena.sampler import Sampler, gaps, num_votes
+from arena.settings import PageConfig
+from arena.stage import Stage
 from arena.store import Store
 
 NAMES = ("a-model", "b-model", "c-model")
@@ -45,7 +48,12 @@ def test_guest_is_asked_as_the_file_says(tmp_path: Path, monkeypatch: pytest.Mon
             system_prompt = "Be brief."
             key_env = "HELPER_KEY"
             temperature = 0.7
+            top_p = 0.9
+            top_k = 40
+            repetition_penalty = 1.1
             max_new_tokens = 33
+            seed = 7
+            stop = ["END"]
             [[participant]]
             name = "Gone"
             url = "{server.url}"
@@ -60,7 +68,7 @@ def test_guest_is_asked_as_the_file_says(tmp_path: Path, monkeypatch: pytest.Mon
     helper = known["Helper"]
     assert helper.participant.ask_as is AskAs.COMPLETION
     assert (helper.participant.system_prompt, helper.key) == ("Be brief.", "abc")
-    assert helper.participant.sampling == SamplingParams(temperature=0.7, max_new_tokens=33)
+    assert helper.participant.sampling == SamplingParams(0.7, 0.9, 40, 1.1, 33, 7, ("END",))
     assert known["m"].participant.sampling == SamplingParams(max_new_tokens=9)
     assert problems == ["", "", "it does not serve nobody"]
 
@@ -75,6 +83,8 @@ MISTAKES = {
     "[[participant]]\nname = 'x'\nurl = 'http://h'\nkey_env = 'NO_SUCH_KEY'": "NO_SUCH_KEY",
     "[[participant]]\nname = 'x'\nurl = 'http://h'\nmax_new_tokens = 0": "1 or more",
     "[[participant]]\nname = 'x'\nurl = 'http://h'\nseed = 'one'": "give a number",
+    "[[participant]]\nname = 'x'\nurl = 'http://h'\ntop_k = 1.5": "give a number",
+    "[[participant]]\nname = 'x'\nurl = 'http://h'\nstop = 'END'": "a list of texts",
     "[[participant]]\nname='x'\nurl='http://h'\n[[participant]]\nname='x'\nurl='http://i'": "twice",
     "[drawing]\nstrategy = 'magic'": "under_voted_first",
     "[drawing]\nweights = {a = -1}": "weight of 'a'",
@@ -154,3 +164,29 @@ def test_sides_of_drawn_pairs_are_fair(tmp_path: Path) -> None:
         return Counter([(d := await sampler.draw(NAMES)).left < d.right for _ in range(1000)])
 
     assert abs(asyncio.run(draw_many())[True] - 500) < 63
+
+
+def test_probability_of_the_pair_is_stored_with_each_battle(tmp_path: Path) -> None:
+    drawing = Drawing(
+        "uniform", weights={"a-model": 3.0}, required=(("b-model", "c-model"),), required_share=0.4
+    )
+
+    async def play(url: str) -> None:
+        install_http_client()
+        config = PageConfig((url,), tmp_path)
+        roster = Roster((url,), config.sampling)
+        stage = Stage(Store(config.database), roster, config, drawing)
+        chances = await stage.sampler.chances(NAMES)
+        assert sum(chances.values()) == pytest.approx(1)
+        voter = await stage.voter("one")
+        for _ in range(6):
+            access = await stage.open_blind(voter, "Say hi.")
+            async for scene in stage.follow(access):
+                battle = scene.battle
+            pair = tuple(sorted(p.name for p in battle.participants))
+            assert battle.propensity == pytest.approx(chances[pair])
+            assert battle.sampler == "uniform+weighted+required/1"
+        await stage.close()
+
+    with FaultServer({name: Script() for name in NAMES}) as server:
+        asyncio.run(play(server.url))

@@ -48,7 +48,11 @@ def test_up_serves_survives_a_crash_and_leaves_nothing(models: Path, tmp_path: P
     port = free_port()
     words = ("--base", str(models / "base"), "--home", str(models / "home"))
     with arena_up(*words, "--serve-port", str(port), cwd=tmp_path) as running:
-        assert running.log.read_text() == f"Arena ready at http://127.0.0.1:{running.port}\n"
+        served = f"http://127.0.0.1:{port}"
+        assert running.log.read_text() == (
+            f"arena: {served} answers by the TGI API: base (completion), mine (chat)\n"
+            f"Arena ready at http://127.0.0.1:{running.port}\n"
+        )
         assert get(f"{running.url}/healthz")["servers_up"] == 1
         names = [m["id"] for m in get(f"http://127.0.0.1:{port}/v1/models")["data"]]  # type: ignore[attr-defined]
         assert names == ["base", "mine"]
@@ -95,7 +99,8 @@ def test_ui_answers_alone_and_ends_on_ctrl_c(tmp_path: Path) -> None:
 
     with FaultServer({"one": Script(), "two": Script()}) as server:
         log = tmp_path / "log"
-        words = [str(ARENA), "ui", "--backend", server.url, "--home", "home"]
+        down = f"http://127.0.0.1:{free_port()}"
+        words = [str(ARENA), "ui", "--backend", server.url, "--backend", down, "--home", "home"]
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 [*words, "--port", str(free_port())],
@@ -112,7 +117,10 @@ def test_ui_answers_alone_and_ends_on_ctrl_c(tmp_path: Path) -> None:
         finally:
             stop(process)
     assert process.returncode == 0
-    assert log.read_text() == f"Arena ready at {url}\n"
+    up, missing, ready = log.read_text().splitlines()
+    assert up == f"arena: {server.url} answers by the TGI API: one (chat), two (chat)"
+    assert missing.startswith(f"arena: {down} is down: no answer")
+    assert ready == f"Arena ready at {url}"
 
 
 def test_taken_port_names_the_option() -> None:

@@ -47,8 +47,18 @@ def test_no_text_is_left_over() -> None:
     import arena
 
     code = "".join(path.read_text() for path in Path(arena.__file__).parent.glob("*.py"))
-    families = {"help", "kind", "reason", "leaderboard", "reveal", "side", "vote", "history"}
-    families |= {"status.voted"}
+    families = {
+        "help",
+        "kind",
+        "reason",
+        "leaderboard",
+        "reveal",
+        "side",
+        "vote",
+        "history",
+        "admin",
+    }
+    families |= {"status.voted", "error"}
     unused = {
         key
         for key in words().texts
@@ -77,3 +87,26 @@ def test_best_known_language_wins(header: str | None, language: str) -> None:
 def test_missing_key_is_a_bug() -> None:
     with pytest.raises(KeyError):
         words()("no.such")
+
+
+def test_errors_of_the_page_are_told_in_the_voters_language() -> None:
+    """Every code that an error of the page carries has a text in the catalogue."""
+    import re
+    from pathlib import Path
+
+    import arena
+    from arena.errors import ArenaError
+    from arena.refusals import WrongTokenError
+    from arena.wording import told
+
+    code = "".join(path.read_text() for path in Path(arena.__file__).parent.glob("*.py"))
+    codes = set(re.findall(r"coded\(\s*\"([\w-]+)\"", code))
+    codes |= set(re.findall(r"^    code = \"([\w-]+)\"", code, re.MULTILINE))
+    codes |= set(re.findall(r"AnswerError\(\s*\"([\w-]+)\"", code))
+    assert len(codes) > 25
+    assert {f"error.{name}" for name in codes} <= words().texts.keys()
+    wrong = WrongTokenError("battle 'x' is not yours; open it by its own link")
+    assert told(wrong, words("de")).startswith("Dieser Vergleich gehört Ihnen nicht")
+    long = ArenaError("9 characters").coded("prompt_long", count=9, limit=5)
+    assert told(long, words("fr")).startswith("L’invite a 9 caractères ; 5 au plus")
+    assert told(ArenaError("only here"), words("zh")) == "only here"
