@@ -3,14 +3,20 @@
     python benchmarks/ratings.py --votes 1000000 --models 100 --peers /path/to/python
 
 `--peers` is the Python of an environment with `evalica` and `arena-rank`; without it only
-this program is timed. Each program is timed in a process of its own: `cold` is its first
-fit after the import, `warm` the best of three more. Prints a table, writes JSON.
+this program is timed. Each program runs in a process of its own, one after the other, some
+rounds over: `cold` is its first fit after the import, `warm` the better of two more. Seconds
+are of the processor, all threads together, so that a busy machine changes them little; medians
+over the rounds. `from the store` reads a SQLite file with the same votes and their 5,000 voters,
+from the copy of the pairs that the first reader left (`first reading` is that reader); it gives
+intervals clustered by voter. Prints a table, how many times faster this program is first;
+writes JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,15 +38,35 @@ model_a, model_b = names[left].tolist(), names[right].tolist()
 winner = words[np.where(tied, 2, wins.astype(int))].tolist()
 """
 
+FILL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "benchmarks")
+from filling import fill
+fill(Path({path!r}), names.tolist(), left.tolist(), right.tolist(), winner)
+"""
+
 TIMER = """
 import json, time
 def timed():
-    started = time.perf_counter()
+    started, by_clock = time.process_time(), time.perf_counter()
     found = work()
-    return time.perf_counter() - started, found
-cold, found = timed()
-warm = min(timed()[0] for _ in range(3))
-print(json.dumps({"cold_s": cold, "warm_s": warm, **found}))
+    return time.process_time() - started, time.perf_counter() - by_clock, found
+cold, clock, found = timed()
+warm = min(timed()[0] for _ in range(2))
+print(json.dumps({"cold_s": cold, "cold_by_the_clock_s": clock, "warm_s": warm, **found}))
+"""
+
+FROM_STORE = """
+from pathlib import Path
+from arena.ledger import Ledger
+from arena.ratings import rate
+from arena.store import Store
+from arena.tally import tally
+store = Store(Path({path!r}))
+def work():
+    best = rate(tally(Ledger(store)).table).ratings[0]
+    return {{"best": best.rating, "interval": best.upper - best.lower}}
 """
 
 PROGRAMS = {
@@ -85,16 +111,42 @@ def work():
 }
 
 
-def run(python: str, name: str, votes: int, models: int) -> dict[str, float] | str:
+def run(python: str, code: str) -> dict[str, float] | str:
     """Seconds of one program, or the last line of its error."""
-    code = TABLE.format(votes=votes, models=models) + PROGRAMS[name] + TIMER
     done = subprocess.run(
         [python, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
     )
     if done.returncode:
         return done.stderr.strip().splitlines()[-1]
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
     return found
+
+
+def scripts(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, str]]:
+    """Python and code of every program; the first reading of the store comes before the others."""
+    table = TABLE.format(votes=options.votes, models=options.models)
+    path = str(folder / "votes.db")
+    filled = run(sys.executable, table + FILL.format(path=path))
+    assert not isinstance(filled, str), filled
+    from_store = FROM_STORE.format(path=path) + TIMER
+    found = {
+        "from the store, first reading": (sys.executable, from_store),
+        "from the store": (sys.executable, from_store),
+    }
+    for name, program in PROGRAMS.items():
+        python = sys.executable if name.startswith("instruct-arena") else options.peers
+        if python:
+            found[name] = (python, table + program + TIMER)
+    return found
+
+
+def medians(rounds: list[dict[str, float] | str]) -> dict[str, float] | str:
+    """The median of each number over the rounds, or the first error."""
+    for found in rounds:
+        if isinstance(found, str):
+            return found
+    numbers = [found for found in rounds if isinstance(found, dict)]
+    return {key: statistics.median(found[key] for found in numbers) for key in numbers[0]}
 
 
 def main() -> None:
@@ -102,18 +154,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--votes", type=int, default=1_000_000)
     parser.add_argument("--models", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", help="Python with evalica and arena-rank")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "ratings.json")
     options = parser.parse_args()
-    found = {}
-    for name in PROGRAMS:
-        is_ours = name.startswith("instruct-arena")
-        python = sys.executable if is_ours else options.peers
-        if python:
-            found[name] = run(python, name, options.votes, options.models)
-            print(f"{name:<46} {found[name]}", flush=True)
-    told = {"votes": options.votes, "models": options.models, "seconds": found}
-    options.out.write_text(json.dumps(told, indent=2) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        programs = scripts(options, Path(folder))
+        rounds: dict[str, list[dict[str, float] | str]] = {name: [] for name in programs}
+        for number in range(options.rounds):
+            for name, (python, code) in programs.items():
+                if number == 0 or name != "from the store, first reading":
+                    rounds[name].append(run(python, code))
+    found = {name: medians(told) for name, told in rounds.items()}
+    ours = found["instruct-arena"]
+    assert isinstance(ours, dict), ours
+    print(f"{'cold ratio':>10} {'warm ratio':>10} {'cold s':>8} {'warm s':>8}  program")
+    for name, told in found.items():
+        if isinstance(told, str):
+            print(f"{name}: {told}")
+            continue
+        cold, warm = told["cold_s"], told["warm_s"]
+        ratios = f"{cold / ours['cold_s']:10.2f} {warm / ours['warm_s']:10.2f}"
+        print(f"{ratios} {cold:8.3f} {warm:8.3f}  {name}")
+    told_all = {"votes": options.votes, "models": options.models, "programs": found}
+    options.out.write_text(json.dumps(told_all, indent=2) + "\n")
 
 
 if __name__ == "__main__":

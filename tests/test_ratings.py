@@ -209,7 +209,7 @@ def test_clusters_equal_the_plain_sum_over_voters() -> None:
     assert covariance(result, cells, table, clustered=True) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize(("num_models", "num_votes"), [(2, 2_000), (20, 20_000), (200, 200_000)])
+@pytest.mark.parametrize(("num_models", "num_votes"), [(2, 100), (2, 2_000), (20, 20_000), (200, 1_000_000)])
 def test_strengths_and_side_effect_are_found(num_models: int, num_votes: int) -> None:
     table, theta = simulated(num_models, num_votes, seed=num_models, side=0.2)
     board = rate(table)
