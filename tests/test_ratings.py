@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from arena.bradley_terry import FitConfig, Ties, fit
@@ -14,7 +15,7 @@ from arena.intervals import Z95, confidence, covariance, ranks, votes_to_settle
 from arena.ratings import BothBad, RatingConfig, rate
 from arena.resampling import bootstrap, percentiles
 from arena.standings import POINTS
-from arena.votetable import TableError, VoteTable, table_from_columns, to_cells
+from arena.votetable import LEFT, RIGHT, TIE, TableError, VoteTable, table_from_columns, to_cells
 
 Games = list[tuple[str, str, int, int, int]]
 OUTCOMES = ("model_a", "tie", "model_b")
@@ -209,9 +210,11 @@ def test_clusters_equal_the_plain_sum_over_voters() -> None:
     assert covariance(result, cells, table, clustered=True) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize(("num_models", "num_votes"), [(2, 100), (2, 2_000), (20, 20_000), (200, 1_000_000)])
+@pytest.mark.parametrize(
+    ("num_models", "num_votes"), [(2, 100), (2, 2_000), (20, 20_000), (200, 1_000_000)]
+)
 def test_strengths_and_side_effect_are_found(num_models: int, num_votes: int) -> None:
-    table, theta = simulated(num_models, num_votes, seed=num_models, side=0.2)
+    table, theta = simulated(num_models, num_votes, seed=num_votes, side=0.2)
     board = rate(table)
     found = {line.model: line for line in board.ratings}
     inside = [
@@ -375,10 +378,26 @@ def test_both_bad_is_counted_apart_and_may_be_dropped() -> None:
 def test_unknown_winners_and_bad_weights_are_errors() -> None:
     with pytest.raises(TableError, match="winner 'left' is unknown"):
         table_from_columns(["A"], ["B"], ["left"])
+    with pytest.raises(TableError, match="None is no name"):
+        table_from_columns(["A", None], ["B", "A"], ["tie", "tie"])  # type: ignore[list-item]
     with pytest.raises(TableError, match="differ in length"):
         table_from_columns(["A"], ["B", "C"], ["tie"])
     with pytest.raises(TableError, match="zero, negative"):
         table_from_columns(["A"], ["B"], ["tie"], weight=np.zeros(1))
+
+
+def test_columns_may_come_from_arrow() -> None:
+    columns = ["B", "A", "B"], ["A", "C", "C"], ["tie", "model_a", "model_b"]
+    one = table_from_columns(*columns, voter=["y", "x", "y"])
+    arrays = [pa.array(column) for column in columns]
+    two = table_from_columns(*arrays, voter=pa.array(["y", "x", "y"]).dictionary_encode())
+    for table in (one, two):
+        assert table.models == ("A", "B", "C")
+        assert (table.left.tolist(), table.right.tolist()) == ([1, 0, 1], [0, 2, 2])
+        assert table.outcome.tolist() == [TIE, LEFT, RIGHT]
+        assert table.cluster is not None
+        assert table.cluster.tolist() == [0, 1, 0]
+    assert len(table_from_columns(*([pa.array([], pa.string())] * 3))) == 0
 
 
 def test_connectivity_of_a_chain_of_wins() -> None:
