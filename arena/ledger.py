@@ -146,7 +146,8 @@ def _replaced(db: Database, rows: Rows, seq: int) -> Rows:
         np.int64,
     )
     new: Rows = np.fromiter(db.execute(ROWS_SQL + CHANGED + ORDER, [seq]), ROW)
-    places = np.flatnonzero(np.isin(rows["vote"], changed))
+    is_new = not len(rows) or changed.min() > rows["vote"][-1]  # the common case, without a search
+    places = np.empty(0, np.int64) if is_new else np.flatnonzero(np.isin(rows["vote"], changed))
     kept = np.delete(rows, places) if len(places) else rows
     both = np.concatenate([kept, new])
     if len(kept) and len(new) and new["vote"][0] <= kept["vote"][-1]:
