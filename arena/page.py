@@ -22,7 +22,7 @@ EXAMPLES = (
     "Name three fruits.",
     "What is the opposite of hot?",
     "Write a short story with the words dog, river and cake.",
-    "Which of these is an animal: chair, horse, spoon?",
+    "Is a hammer a tool or a fruit?",
 )
 VOTES = ("a", "tie", "both_bad", "b", "skip")
 # A press of a button inside an answer's head becomes an event of the whole answer.
