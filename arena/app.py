@@ -20,24 +20,24 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from arena.api import answer_error, api_router
-from arena.board import Board
-from arena.client import install_http_client
-from arena.doorman import Doorman
+from arena.asking.client import install_http_client
+from arena.asking.playbook import FILE, read_playbook
+from arena.asking.roster import Roster
+from arena.battles.stage import Stage
 from arena.errors import ArenaError
-from arena.guard import Guard, trusted_hosts
-from arena.handlers import Handlers
-from arena.page import Page
-from arena.playbook import FILE, read_playbook
-from arena.quick import quicken
-from arena.remote import add_remote
-from arena.roster import Roster
+from arena.page.board import Board
+from arena.page.handlers import Handlers
+from arena.page.layout import Page
+from arena.page.quick import quicken
+from arena.page.remote import add_remote
+from arena.page.theme import head, theme
+from arena.page.wiring import wire
 from arena.settings import PageConfig
-from arena.signin import signin_router
-from arena.stage import Stage
-from arena.store import Store
-from arena.theme import head, theme
-from arena.wiring import wire
+from arena.storage.store import Store
+from arena.web.api import answer_error, api_router
+from arena.web.doorman import Doorman
+from arena.web.guard import Guard, trusted_hosts
+from arena.web.signin import signin_router
 from arena.wording import words
 
 log = logging.getLogger(__name__)

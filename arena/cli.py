@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
+from arena.commands.models import models_app, starter_app
+from arena.commands.options import DEFAULT_HOME, Home, Json
+from arena.commands.sets import sets_app
+from arena.commands.users import users_app
+from arena.commands.votes import votes_app
 from arena.errors import ArenaError
-from arena.models_cli import models_app, starter_app
-from arena.options import DEFAULT_HOME, Home, Json
-from arena.sets_cli import sets_app
-from arena.users_cli import users_app
-from arena.votes_cli import votes_app
 from serving.errors import ServingError
 from tuning.errors import TuningError
 

@@ -12,11 +12,11 @@ from enum import StrEnum
 
 import numpy as np
 
-from arena.bradley_terry import Fit, FitConfig, Ties, covariance_root, fit
-from arena.connectivity import Connectivity, connectivity
-from arena.intervals import Z95, confidence, covariance, ranks, votes_to_settle
-from arena.resampling import bootstrap, percentiles, share_disconnected
-from arena.standings import (
+from arena.statistics.bradley_terry import Fit, FitConfig, Ties, covariance_root, fit
+from arena.statistics.connectivity import Connectivity, connectivity
+from arena.statistics.intervals import Z95, confidence, covariance, ranks, votes_to_settle
+from arena.statistics.resampling import bootstrap, percentiles, share_disconnected
+from arena.statistics.standings import (
     EMPTY,
     POINTS,
     Effect,
@@ -26,7 +26,7 @@ from arena.standings import (
     effect,
     sigmoid,
 )
-from arena.votetable import (
+from arena.statistics.votetable import (
     BOTH_BAD,
     LEFT,
     RIGHT,

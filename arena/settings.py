@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from arena.battle import SamplingParams
 from arena.errors import ArenaError
+from arena.values.battle import SamplingParams
 
 
 class SettingsError(ArenaError):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from arena.errors import ArenaError
-from arena.listening import QuietServer, bind, prepare_home, run
 from arena.settings import PageConfig
+from arena.web.listening import QuietServer, bind, prepare_home, run
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -192,7 +192,7 @@ async def _until_ready(config: PageConfig, child: Child) -> None:
 
 async def _tell_servers(app: FastAPI) -> None:
     """Say on stderr which servers answer, and how; the page itself names no model."""
-    from arena.roster import report
+    from arena.asking.roster import report
 
     for line in report(await app.state.stage.roster.backends(fresh=True)):
         print(f"arena: {line}", file=sys.stderr, flush=True)

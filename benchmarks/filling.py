@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from arena.store import Store
+from arena.storage.store import Store
 
 STATEMENTS = (
     """INSERT INTO voters (id, pseudonym, created_ms)

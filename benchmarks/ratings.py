@@ -59,10 +59,10 @@ print(json.dumps({"cold_s": cold, "cold_by_the_clock_s": clock, "warm_s": warm, 
 
 FROM_STORE = """
 from pathlib import Path
-from arena.ledger import Ledger
+from arena.storage.ledger import Ledger
 from arena.ratings import rate
-from arena.store import Store
-from arena.tally import tally
+from arena.storage.store import Store
+from arena.storage.tally import tally
 store = Store(Path({path!r}))
 def work():
     best = rate(tally(Ledger(store)).table).ratings[0]
@@ -73,16 +73,16 @@ PROGRAMS = {
     "instruct-arena": """
 import numpy as np
 from arena.ratings import rate
-from arena.votetable import table_from_columns
+from arena.statistics.votetable import table_from_columns
 def work():
     board = rate(table_from_columns(model_a, model_b, winner))
     best = board.ratings[0]
     return {"best": best.rating, "interval": best.upper - best.lower}
 """,
     "instruct-arena, bootstrap x100 after the fit": """
-from arena.bradley_terry import FitConfig, fit
-from arena.resampling import bootstrap
-from arena.votetable import table_from_columns, to_cells
+from arena.statistics.bradley_terry import FitConfig, fit
+from arena.statistics.resampling import bootstrap
+from arena.statistics.votetable import table_from_columns, to_cells
 table = table_from_columns(model_a, model_b, winner)
 cells, config = to_cells(table), FitConfig()
 result = fit(cells, config)

@@ -26,9 +26,9 @@ SECONDS = 5.0
 VOTER = """
 import sys, time
 from pathlib import Path
-from arena.judgement import Judgement, Winner
-from arena.quarantine import QuarantineRules
-from arena.store import Store
+from arena.values.judgement import Judgement, Winner
+from arena.storage.quarantine import QuarantineRules
+from arena.storage.store import Store
 store = Store(Path(sys.argv[1]), rules=QuarantineRules(0, 0, 0))
 voter = store.ensure_voter(sys.argv[2])
 count, end = 0, time.monotonic() + float(sys.argv[4])
@@ -45,11 +45,11 @@ import json, resource, statistics, sys, time
 from pathlib import Path
 sys.path.insert(0, "tests")
 from store_fixtures import BASE, LORA, Hand
-from arena.standings_html import board_html
-from arena.ledger import Ledger
+from arena.page.standings_html import board_html
+from arena.storage.ledger import Ledger
 from arena.ratings import rate
-from arena.store import Store
-from arena.tally import tally
+from arena.storage.store import Store
+from arena.storage.tally import tally
 from arena.wording import words
 store = Store.at_home(Path(sys.argv[1]))
 hand, ledger, say = Hand(store), Ledger(store), words()
@@ -146,8 +146,8 @@ def votes_per_second(folder: Path, num_writers: int) -> float:
     sys.path.insert(0, str(ROOT / "tests"))
     from store_fixtures import BASE, LORA, Hand
 
-    from arena.battle import Mode
-    from arena.store import Store
+    from arena.storage.store import Store
+    from arena.values.battle import Mode
 
     store = Store(folder / f"votes-{num_writers}.db")
     battle, _ = store.create_battle([BASE, LORA], voter=None, mode=Mode.BLIND)

@@ -14,10 +14,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from arena.app import create_app
-from arena.listening import bind
+from arena.battles.stage import Stage
 from arena.settings import PageConfig
-from arena.stage import Stage
-from arena.store import Store
+from arena.storage.store import Store
+from arena.web.listening import bind
 
 
 class PageServer:

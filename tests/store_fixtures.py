@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from arena.battle import AnswerStatus, AskAs, Mode, Outcome, Participant, SamplingParams
-from arena.judgement import Judgement, Winner
-from arena.store import Store
+from arena.storage.store import Store
+from arena.values.battle import AnswerStatus, AskAs, Mode, Outcome, Participant, SamplingParams
+from arena.values.judgement import Judgement, Winner
 
 BASE = Participant("starter", "starter", AskAs.COMPLETION, kind="base", weights_sha256="b" * 64)
 LORA = Participant("lora", "lora", kind="lora", weights_sha256="c" * 64, base="starter")

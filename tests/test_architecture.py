@@ -20,45 +20,21 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("arena", "serving", "tuning")
 
 # What knows all three packages, and only inside the bodies of functions.
-COMMANDS = {"arena.cli", "arena.models_cli", "arena.up"}
+COMMANDS = {"arena.cli", "arena.commands.models", "arena.up"}
+# The folders of the arena, lowest first: each imports from itself and from those before it.
+LAYERS = (
+    "arena.values",
+    "arena.statistics",
+    "arena.storage",
+    "arena.asking",
+    "arena.exchange",
+    "arena.battles",
+    "arena.web",
+    "arena.page",
+    "arena.commands",
+)
 # What the page stands on: can be used, and tested, where no Gradio is.
-CORE = {
-    "arena.battle",
-    "arena.client",
-    "arena.export",
-    "arena.advance",
-    "arena.pairing",
-    "arena.ratings",
-    "arena.roster",
-    "arena.setdesk",
-    "arena.sets_cli",
-    "arena.stage",
-    "arena.store",
-    "arena.streams",
-    "arena.votes_cli",
-}
-# Where SQL is written; everything else of the arena asks these.
-STORAGE = {
-    "arena.answering",
-    "arena.backup",
-    "arena.bulk",
-    "arena.database",
-    "arena.grouping",
-    "arena.ledger",
-    "arena.migrations",
-    "arena.overseeing",
-    "arena.people",
-    "arena.quarantine",
-    "arena.raw",
-    "arena.records",
-    "arena.searching",
-    "arena.seen",
-    "arena.selection",
-    "arena.setbook",
-    "arena.store",
-    "arena.tally",
-    "arena.voting",
-}
+WITHOUT_GRADIO = set(LAYERS) - {"arena.page"}
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
 
 MODULE_LINES = 400
@@ -87,7 +63,7 @@ class Import:
 
 
 def module_name(path: Path) -> str:
-    """`arena/store.py` is `arena.store`; a package is named by its folder."""
+    """`arena/cli.py` is `arena.cli`; a package is named by its folder."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -136,7 +112,7 @@ def test_the_reader_sees_the_imports_there_are() -> None:
     """A rule over nothing would always hold."""
     seen = {(found.importer, found.package) for found in IMPORTS}
     assert {name.partition(".")[0] for name in MODULES} == set(PACKAGES)
-    assert ("arena.store", "sqlite_utils") in seen
+    assert ("arena.storage.store", "sqlite_utils") in seen
     assert any(found.package == "gradio" for found in IMPORTS)
     assert any(
         found.package == "torch" and found.importer.startswith("serving") for found in IMPORTS
@@ -201,8 +177,34 @@ def test_gradio_stays_under_the_page() -> None:
     with_gradio = page_side()
     assert "arena.app" in with_gradio
     assert all(name.startswith("arena.") for name in with_gradio), with_gradio
-    assert not with_gradio & (CORE | COMMANDS)
-    assert set(MODULES) >= CORE | COMMANDS, "a name in the lists above is gone"
+    assert not with_gradio & COMMANDS
+    assert not {name for name in with_gradio if folder_of(name) in WITHOUT_GRADIO}
+    assert set(MODULES) >= COMMANDS | set(LAYERS), "a name in the lists above is gone"
+
+
+def folder_of(module: str) -> str:
+    """`arena.storage.raw` lies in `arena.storage`."""
+    return module if module in LAYERS else module.rpartition(".")[0]
+
+
+def test_the_folders_of_the_arena_stand_on_each_other_one_way() -> None:
+    """`arena.ratings` is the face of the statistics and counts as one of them."""
+    height = {folder: number for number, folder in enumerate(LAYERS)}
+    above = {"arena.app", "arena.cli", "arena.up"}
+    place = dict.fromkeys(above, len(LAYERS)) | {
+        name: height["arena.statistics" if name == "arena.ratings" else folder_of(name)]
+        for name in MODULES
+        if name == "arena.ratings" or folder_of(name) in height
+    }
+    folders = {name.rpartition(".")[0] for name in MODULES if name.startswith("arena.")}
+    assert folders == {"arena", *LAYERS}, "every folder has its place"
+    assert not breaches(
+        *(
+            found
+            for found in IMPORTS
+            if found.importer in place and place.get(found.imported, -1) > place[found.importer]
+        )
+    )
 
 
 def test_only_storage_writes_sql() -> None:
@@ -210,7 +212,8 @@ def test_only_storage_writes_sql() -> None:
         *(
             found
             for found in IMPORTS
-            if found.package in {"sqlite_utils", "sqlite3"} and found.importer not in STORAGE
+            if found.package in {"sqlite_utils", "sqlite3"}
+            and folder_of(found.importer) != "arena.storage"
         )
     )
 

@@ -10,10 +10,16 @@ from dataclasses import replace
 import pytest
 from fault_server import HASH, WORDS, FaultServer, Script
 
-from arena.battle import AskAs, SamplingParams
-from arena.client import Entrant, install_http_client, plain_prompt, prompt_sent, stream_answer
-from arena.roster import Roster, RosterError, probe
-from arena.streams import AnswerError, End, Piece
+from arena.asking.client import (
+    Entrant,
+    install_http_client,
+    plain_prompt,
+    prompt_sent,
+    stream_answer,
+)
+from arena.asking.roster import Roster, RosterError, probe
+from arena.asking.streams import AnswerError, End, Piece
+from arena.values.battle import AskAs, SamplingParams
 
 ASKED = [{"role": "user", "content": "What is the capital of France?"}]
 SCRIPTS = {

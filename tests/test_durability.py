@@ -16,14 +16,14 @@ import pytest
 from sqlite_utils import Database
 from store_fixtures import Hand
 
-from arena.backup import BackupError, backup, restore
-from arena.database import StoreBusyError
-from arena.export import ExportOptions, export
-from arena.importing import import_file
-from arena.judgement import Judgement, Winner
-from arena.ledger import Ledger
-from arena.migrations import steps
-from arena.store import Store
+from arena.exchange.export import ExportOptions, export
+from arena.exchange.importing import import_file
+from arena.storage.backup import BackupError, backup, restore
+from arena.storage.database import StoreBusyError
+from arena.storage.ledger import Ledger
+from arena.storage.migrations import steps
+from arena.storage.store import Store
+from arena.values.judgement import Judgement, Winner
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,9 +33,9 @@ NUM_VOTES = 10_000
 VOTERS = """
 import os, random, signal, sys
 from pathlib import Path
-from arena.judgement import Judgement, Winner
-from arena.quarantine import QuarantineRules
-from arena.store import Store
+from arena.values.judgement import Judgement, Winner
+from arena.storage.quarantine import QuarantineRules
+from arena.storage.store import Store
 store = Store(Path(sys.argv[1]), rules=QuarantineRules(0, 0, 0))
 voter = store.ensure_voter("secret")
 draw = random.Random(9)
@@ -138,8 +138,8 @@ def test_a_migration_killed_half_way_runs_again(tmp_path: Path, step: str) -> No
     script = f"""
 import os, sqlite3
 from pathlib import Path
-from arena import migrations
-from arena.store import Store
+from arena.storage import migrations
+from arena.storage.store import Store
 class Dying(tuple):
     def __iter__(self):
         for statement in tuple.__iter__(self):

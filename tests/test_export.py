@@ -12,11 +12,11 @@ import pytest
 import yaml
 from store_fixtures import BASE, FULL, LORA, Hand
 
-from arena.battle import AnswerStatus, Participant
-from arena.export import Exported, ExportError, ExportOptions, export
-from arena.folders import FolderError
-from arena.judgement import Judgement, Strength, Winner
-from arena.selection import LeftOut, Selection
+from arena.exchange.export import Exported, ExportError, ExportOptions, export
+from arena.exchange.folders import FolderError
+from arena.storage.selection import LeftOut, Selection
+from arena.values.battle import AnswerStatus, Participant
+from arena.values.judgement import Judgement, Strength, Winner
 
 
 def read_lines(folder: Path, split: str = "train") -> list[dict[str, Any]]:

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from store_fixtures import BASE, FULL, LORA, Hand
 
-from arena.export import ExportError, ExportOptions, export
-from arena.formats import FORMATS
-from arena.judgement import Judgement, Strength, Winner
-from arena.selection import Selection
-from arena.tables import TwoModelsError
+from arena.exchange.export import ExportError, ExportOptions, export
+from arena.exchange.formats import FORMATS
+from arena.exchange.tables import TwoModelsError
+from arena.storage.selection import Selection
+from arena.values.judgement import Judgement, Strength, Winner
 
 NASTY = "=SUM(1)\r\n“𝄞”\t```py\n  x = 1\n```\n# h\n- i\n1. j\n**b**"
 

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from arena.formulas import ATTRIBUTES, ELEMENTS, formula_html
-from arena.markup import answer_html
+from arena.page.formulas import ATTRIBUTES, ELEMENTS, formula_html
+from arena.page.markup import answer_html
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from arena import database
-from arena.database import DatabaseConfig, StoreBusyError
 from arena.errors import ArenaError
-from arena.grouping import WriteGroup
+from arena.storage import database
+from arena.storage.database import DatabaseConfig, StoreBusyError
+from arena.storage.grouping import WriteGroup
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 
-from arena.guard import VOTER_COOKIE, Rates, trusted_hosts
+from arena.battles.rates import Rates
 from arena.settings import Limits
+from arena.web.guard import VOTER_COOKIE, trusted_hosts
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from store_fixtures import BASE, LORA, Hand
 
-from arena.battle import Mode
-from arena.judgement import Judgement, Winner
+from arena.values.battle import Mode
+from arena.values.judgement import Judgement, Winner
 
 
 def found(hand: Hand, wanted: str, name: str = "somebody") -> list[str]:
@@ -74,7 +74,7 @@ def test_store_of_before_is_searched_too(hand: Hand) -> None:
     """The step that brings the search reads what was there before it."""
     from sqlite_utils import Database
 
-    from arena.store import Store
+    from arena.storage.store import Store
 
     battle, _ = hand.battle(prompt="An old prompt")
     db = Database(hand.store.path)

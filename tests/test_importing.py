@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from store_fixtures import BASE, FULL, LORA, Hand
 
-from arena.battle import AnswerStatus, Mode
-from arena.export import ExportOptions, export
-from arena.importing import ImportRefusedError, import_file
-from arena.judgement import Judgement, Strength, Winner
-from arena.selection import Selection
-from arena.store import Store
-from arena.tally import Ballot, tally
+from arena.exchange.export import ExportOptions, export
+from arena.exchange.importing import ImportRefusedError, import_file
+from arena.storage.selection import Selection
+from arena.storage.store import Store
+from arena.storage.tally import Ballot, tally
+from arena.values.battle import AnswerStatus, Mode
+from arena.values.judgement import Judgement, Strength, Winner
 
 
 @pytest.fixture

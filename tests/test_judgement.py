@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arena.judgement import Comparison, Judgement, JudgementError, Winner
+from arena.values.judgement import Comparison, Judgement, JudgementError, Winner
 
 
 def test_two_sides_are_one_pair_of_weight_one() -> None:

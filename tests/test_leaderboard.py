@@ -12,16 +12,16 @@ import pytest
 from store_fixtures import BASE, FULL, LORA, Hand
 from typer.testing import CliRunner
 
-from arena.battle import Mode
 from arena.cli import app
 from arena.errors import ArenaError
-from arena.judgement import Judgement, Winner
-from arena.progress import rate_over_time
+from arena.page.standings_html import board_html, over_time_html
 from arena.ratings import RatingConfig, rate
-from arena.standings_html import board_html, over_time_html
-from arena.store import Store
-from arena.tally import Ballot, tally
-from arena.votetable import TableError, table_from_columns
+from arena.statistics.progress import rate_over_time
+from arena.statistics.votetable import TableError, table_from_columns
+from arena.storage.store import Store
+from arena.storage.tally import Ballot, tally
+from arena.values.battle import Mode
+from arena.values.judgement import Judgement, Winner
 from arena.wording import languages, words
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from store_fixtures import BASE, FULL, LORA, Hand
 
-from arena.backup import backup, restore
-from arena.export import ExportOptions, export
-from arena.importing import import_file
-from arena.judgement import Judgement, Winner
-from arena.ledger import Ledger
+from arena.exchange.export import ExportOptions, export
+from arena.exchange.importing import import_file
 from arena.ratings import rate
-from arena.store import Store
-from arena.tally import tally
+from arena.storage.backup import backup, restore
+from arena.storage.ledger import Ledger
+from arena.storage.store import Store
+from arena.storage.tally import tally
+from arena.values.judgement import Judgement, Winner
 
 
 def read_at_once(hand: Hand) -> np.ndarray:

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from arena.markup import answer_html, code_css, plain_html
+from arena.page.markup import answer_html, code_css, plain_html
 
 TEXT = {"p", "br", "em", "strong", "s", "code", "pre", "ul", "ol", "li", "blockquote", "a", "span"}
 MATH = {"math", "mrow", "mi"}  # of the formula below; tests/test_formulas.py has the rest

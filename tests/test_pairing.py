@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena.pairing import (
+from arena.statistics.pairing import (
     PairingError,
     draw,
     information_seeking,

@@ -13,10 +13,10 @@ import evalica
 import numpy as np
 import pytest
 
-from arena.bradley_terry import FitConfig, Ties, fit
 from arena.ratings import RatingConfig, rate
-from arena.standings import POINTS
-from arena.votetable import LEFT, RIGHT, TIE, VoteTable, table_from_columns, to_cells
+from arena.statistics.bradley_terry import FitConfig, Ties, fit
+from arena.statistics.standings import POINTS
+from arena.statistics.votetable import LEFT, RIGHT, TIE, VoteTable, table_from_columns, to_cells
 
 CLOSE = 0.01
 """Rating points."""

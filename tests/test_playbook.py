@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from fault_server import FaultServer, Script
 
-from arena.battle import AnswerStatus as Status
-from arena.battle import AskAs, Mode, Outcome, Participant, SamplingParams
-from arena.client import install_http_client
-from arena.judgement import Judgement, Winner
-from arena.playbook import Drawing, Playbook, PlaybookError, read_playbook
-from arena.roster import Roster
-from arena.sampler import Sampler, gaps, num_votes
+from arena.asking.client import install_http_client
+from arena.asking.playbook import Drawing, Playbook, PlaybookError, read_playbook
+from arena.asking.roster import Roster
+from arena.battles.sampler import Sampler, gaps, num_votes
+from arena.battles.stage import Stage
 from arena.settings import PageConfig
-from arena.stage import Stage
-from arena.store import Store
+from arena.storage.store import Store
+from arena.values.battle import AnswerStatus as Status
+from arena.values.battle import AskAs, Mode, Outcome, Participant, SamplingParams
+from arena.values.judgement import Judgement, Winner
 
 NAMES = ("a-model", "b-model", "c-model")
 

@@ -12,18 +12,18 @@ import pytest
 from fault_server import FaultServer, Script
 from running import run_arena
 
-from arena.battle import Mode
-from arena.client import install_http_client
-from arena.judgement import Judgement, Winner
-from arena.panes import pane_html
-from arena.promptsets import SetError, add_set, list_sets, load_set, read_set
-from arena.refusals import WrongTokenError
-from arena.roster import Roster
-from arena.scene import Access, Scene
-from arena.setdesk import SetDesk
+from arena.asking.client import install_http_client
+from arena.asking.roster import Roster
+from arena.battles.promptsets import SetError, add_set, list_sets, load_set, read_set
+from arena.battles.scene import Access, Scene
+from arena.battles.setdesk import SetDesk
+from arena.battles.stage import Stage
+from arena.page.panes import pane_html
 from arena.settings import PageConfig
-from arena.stage import Stage
-from arena.store import Store
+from arena.storage.store import Store
+from arena.values.battle import Mode
+from arena.values.judgement import Judgement, Winner
+from arena.values.refusals import WrongTokenError
 from arena.wording import words
 
 PROMPTS = ("Name a fruit.", "Name a tool.", "Name a city.")
@@ -60,7 +60,7 @@ async def finish(stage: Stage, access: Access) -> Scene:
 
 
 async def answer(stage: Stage, server: FaultServer, *names: str) -> Any:
-    from arena.advance import answer_set
+    from arena.battles.advance import answer_set
 
     chosen = load_set(stage.config.home, "three")
     home = stage.config.home

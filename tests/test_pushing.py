@@ -16,8 +16,8 @@ from store_fixtures import Hand
 from typer.testing import CliRunner
 
 from arena.cli import app
-from arena.export import ExportOptions, export
-from arena.pushing import PushError, check_push, push
+from arena.exchange.export import ExportOptions, export
+from arena.exchange.pushing import PushError, check_push, push
 
 
 @dataclass

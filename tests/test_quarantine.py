@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from store_fixtures import Hand
 
-from arena.battle import AnswerStatus, Outcome
-from arena.judgement import Judgement, Winner
-from arena.quarantine import QuarantineRules
-from arena.refusals import NotVotedError, UnknownBattleError
-from arena.store import Store
-from arena.tally import tally
+from arena.storage.quarantine import QuarantineRules
+from arena.storage.store import Store
+from arena.storage.tally import tally
+from arena.values.battle import AnswerStatus, Outcome
+from arena.values.judgement import Judgement, Winner
+from arena.values.refusals import NotVotedError, UnknownBattleError
 
 
 def strict(store: Store, **rules: int) -> Hand:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from arena.quick import quicken
+from arena.page.quick import quicken
 
 
 def sent(handler: Any, *, quick: bool) -> tuple[list[Any], list[str]]:

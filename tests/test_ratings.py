@@ -9,13 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from arena.bradley_terry import FitConfig, Ties, fit
-from arena.connectivity import connectivity
-from arena.intervals import Z95, confidence, covariance, ranks, votes_to_settle
 from arena.ratings import BothBad, RatingConfig, rate
-from arena.resampling import bootstrap, percentiles
-from arena.standings import POINTS
-from arena.votetable import LEFT, RIGHT, TIE, TableError, VoteTable, table_from_columns, to_cells
+from arena.statistics.bradley_terry import FitConfig, Ties, fit
+from arena.statistics.connectivity import connectivity
+from arena.statistics.intervals import Z95, confidence, covariance, ranks, votes_to_settle
+from arena.statistics.resampling import bootstrap, percentiles
+from arena.statistics.standings import POINTS
+from arena.statistics.votetable import (
+    LEFT,
+    RIGHT,
+    TIE,
+    TableError,
+    VoteTable,
+    table_from_columns,
+    to_cells,
+)
 
 Games = list[tuple[str, str, int, int, int]]
 OUTCOMES = ("model_a", "tie", "model_b")

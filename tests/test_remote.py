@@ -12,7 +12,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError, AuthenticationError
 from page_server import PageServer
 
-from arena.users import FILE, make_user, write_users
+from arena.web.users import FILE, make_user, write_users
 
 pytestmark = pytest.mark.slow
 

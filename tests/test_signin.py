@@ -17,10 +17,10 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from running import ARENA, clean_environment
 
-from arena import overseeing
-from arena.doorman import SESSION_COOKIE, Doorman
-from arena.queues import Queue, read_queue
-from arena.users import FILE, UserError, make_user, matches, read_users, write_users
+from arena.asking.queues import Queue, read_queue
+from arena.storage import overseeing
+from arena.web.doorman import SESSION_COOKIE, Doorman
+from arena.web.users import FILE, UserError, make_user, matches, read_users, write_users
 
 PROMPT = {"prompt": "What is the capital of France?"}
 SCRIPTS = {"hidden-one": Script(), "hidden-two": Script(), "hidden-three": Script()}

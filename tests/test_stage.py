@@ -11,19 +11,24 @@ from typing import Any
 import pytest
 from fault_server import FaultServer, Script
 
-from arena.battle import AnswerStatus, Mode
-from arena.client import install_http_client
-from arena.judgement import Judgement, Winner
-from arena.pairing import PairingError
-from arena.panes import pane_html, scene_status
-from arena.refusals import AlreadyVotedError, SideFailedError, UnfinishedError, WrongTokenError
-from arena.reveal import reveal_html
-from arena.roster import Roster, RosterError
-from arena.scene import Access, Scene
+from arena.asking.client import install_http_client
+from arena.asking.roster import Roster, RosterError
+from arena.asking.streams import Side
+from arena.battles.scene import Access, Scene
+from arena.battles.stage import BusyError, PromptError, Stage
+from arena.page.panes import pane_html, scene_status
+from arena.page.reveal import reveal_html
 from arena.settings import Deadlines, Limits, PageConfig
-from arena.stage import BusyError, PromptError, Stage
-from arena.store import Store
-from arena.streams import Side
+from arena.statistics.pairing import PairingError
+from arena.storage.store import Store
+from arena.values.battle import AnswerStatus, Mode
+from arena.values.judgement import Judgement, Winner
+from arena.values.refusals import (
+    AlreadyVotedError,
+    SideFailedError,
+    UnfinishedError,
+    WrongTokenError,
+)
 from arena.wording import words
 
 A_WINS = Judgement(winner=Winner.MODEL_A)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from store_fixtures import BASE, FULL, LORA, Hand
 
-from arena.battle import AnswerStatus, BattleError, Mode, Outcome, Participant
-from arena.database import DatabaseConfig, StoreBusyError, StoreError, StoreFullError, write
-from arena.judgement import Judgement, Strength, Winner
-from arena.migrations import ForeignDatabaseError, NewerDatabaseError
-from arena.refusals import (
+from arena.storage.database import DatabaseConfig, StoreBusyError, StoreError, StoreFullError, write
+from arena.storage.migrations import ForeignDatabaseError, NewerDatabaseError
+from arena.storage.store import Store
+from arena.values.battle import AnswerStatus, BattleError, Mode, Outcome, Participant
+from arena.values.judgement import Judgement, Strength, Winner
+from arena.values.refusals import (
     AlreadyVotedError,
     NotVotedError,
     SideFailedError,
@@ -21,8 +22,7 @@ from arena.refusals import (
     UnknownBattleError,
     WrongTokenError,
 )
-from arena.store import Store
-from arena.texts import TextError
+from arena.values.texts import TextError
 
 
 def rows(store: Store, sql: str) -> list[tuple[object, ...]]:

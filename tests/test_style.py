@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arena.style import differences, measure
+from arena.statistics.style import differences, measure
 
 
 def test_markup_outside_code_is_counted() -> None:

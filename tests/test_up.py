@@ -17,9 +17,9 @@ from fault_server import FaultServer, Script
 from running import Running, arena_up, clean_environment, free_port, run_arena, wait_ready
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 
-from arena.listening import HomeError, ListenError, bind, prepare_home
 from arena.settings import PageConfig, SettingsError
 from arena.up import ModelServer
+from arena.web.listening import HomeError, ListenError, bind, prepare_home
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def test_every_text_that_the_code_asks_for_exists() -> None:
 
     import arena
 
-    code = "".join(path.read_text() for path in Path(arena.__file__).parent.glob("*.py"))
+    code = "".join(path.read_text() for path in Path(arena.__file__).parent.rglob("*.py"))
     asked = set(re.findall(r"say\([\"']([a-z_]+\.[a-z_]+)[\"']", code))
     assert len(asked) > 60
     assert asked <= words().texts.keys()
@@ -46,7 +46,7 @@ def test_no_text_is_left_over() -> None:
 
     import arena
 
-    code = "".join(path.read_text() for path in Path(arena.__file__).parent.glob("*.py"))
+    code = "".join(path.read_text() for path in Path(arena.__file__).parent.rglob("*.py"))
     families = {
         "help",
         "kind",
@@ -96,10 +96,10 @@ def test_errors_of_the_page_are_told_in_the_voters_language() -> None:
 
     import arena
     from arena.errors import ArenaError
-    from arena.refusals import WrongTokenError
+    from arena.values.refusals import WrongTokenError
     from arena.wording import told
 
-    code = "".join(path.read_text() for path in Path(arena.__file__).parent.glob("*.py"))
+    code = "".join(path.read_text() for path in Path(arena.__file__).parent.rglob("*.py"))
     codes = set(re.findall(r"coded\(\s*\"([\w-]+)\"", code))
     codes |= set(re.findall(r"^    code = \"([\w-]+)\"", code, re.MULTILINE))
     codes |= set(re.findall(r"AnswerError\(\s*\"([\w-]+)\"", code))

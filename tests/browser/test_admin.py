@@ -10,9 +10,9 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 
-from arena.doorman import Doorman
-from arena.judgement import Judgement, Winner
-from arena.users import FILE, make_user, write_users
+from arena.values.judgement import Judgement, Winner
+from arena.web.doorman import Doorman
+from arena.web.users import FILE, make_user, write_users
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

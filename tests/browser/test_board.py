@@ -11,7 +11,7 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from store_fixtures import BASE, LORA, Hand
 
-from arena.judgement import Judgement, Winner
+from arena.values.judgement import Judgement, Winner
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -11,7 +11,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 
-from arena.judgement import Winner
+from arena.values.judgement import Winner
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -16,7 +16,7 @@ from page_server import PageServer
 from recording_proxy import RecordingProxy
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 
-from arena.judgement import Winner
+from arena.values.judgement import Winner
 from serving.app import ServerThread
 from serving.config import ServeConfig
 

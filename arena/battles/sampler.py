@@ -1,0 +1,103 @@
+"""Draws the pair of a blind battle from those who can play, as the playbook says.
+
+Joins pair probabilities with what has been voted so far; knows the ledger of votes, no page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from arena.asking.playbook import Drawing
+from arena.ratings import rate
+from arena.statistics.pairing import (
+    Draw,
+    Pair,
+    draw,
+    information_seeking,
+    mixed,
+    under_voted_first,
+    uniform,
+    weighted,
+    with_required,
+)
+from arena.statistics.standings import POINTS, Leaderboard
+from arena.storage.ledger import Ledger
+from arena.storage.tally import tally
+
+FRESH_SECONDS = 20.0
+
+
+class Sampler:
+    """Pairs by strategy; what it needs to know of the votes is at most some seconds old."""
+
+    def __init__(self, ledger: Ledger, drawing: Drawing) -> None:
+        self.drawing = drawing
+        self._ledger = ledger
+        self._rng = random.SystemRandom()
+        self._board: Leaderboard | None = None
+        self._rated_at = float("-inf")
+
+    async def draw(self, names: Sequence[str]) -> Draw:
+        """A pair, its sides by a fair coin, and the probability it had. PairingError if too few."""
+        return draw(await self.chances(names), self._rng)
+
+    async def chances(self, names: Sequence[str]) -> dict[Pair, float]:
+        """The probability of every pair."""
+        drawing = self.drawing
+        if drawing.strategy == "uniform":
+            chances = weighted(names, drawing.weights) if drawing.weights else uniform(names)
+        else:
+            board = await self._votes()
+            chances = (
+                under_voted_first(names, num_votes(board))
+                if drawing.strategy == "under_voted_first"
+                else information_seeking(names, gaps(board))
+            )
+            if drawing.weights:
+                chances = mixed(chances, weighted(names, drawing.weights), 0.5)
+        return with_required(chances, drawing.required, drawing.required_share)
+
+    async def _votes(self) -> Leaderboard:
+        if self._board is None or time.monotonic() - self._rated_at > FRESH_SECONDS:
+            self._board = await asyncio.to_thread(lambda: rate(tally(self._ledger).table))
+            self._rated_at = time.monotonic()
+        return self._board
+
+
+def num_votes(board: Leaderboard) -> dict[Pair, int]:
+    """Votes per pair of names."""
+    counts = np.asarray(board.count_matrix)
+    return {
+        _pair(board.models[i], board.models[j]): int(counts[i, j])
+        for i in range(len(board.models))
+        for j in range(i + 1, len(board.models))
+    }
+
+
+def gaps(board: Leaderboard) -> dict[Pair, tuple[float, float]]:
+    """Per pair the variance of its gap, on the natural scale, and the first one's win rate.
+
+    The gap's variance is taken as the sum of the two ratings' own, from their 95 % intervals:
+    an upper bound, as ratings that were compared move together.
+    """
+    variances = {
+        rating.model: ((rating.upper - rating.lower) / 2 / 1.959964 / POINTS) ** 2
+        for rating in board.ratings
+    }
+    strength = {rating.model: rating.rating / POINTS for rating in board.ratings}
+    found = {}
+    for one in variances:
+        for other in variances:
+            if one < other:
+                chance = 1 / (1 + np.exp(strength[other] - strength[one]))
+                found[one, other] = (variances[one] + variances[other], float(chance))
+    return found
+
+
+def _pair(one: str, other: str) -> Pair:
+    return (one, other) if one <= other else (other, one)

@@ -1,0 +1,1 @@
+"""The bodies of the `arena` command, by what they are about."""

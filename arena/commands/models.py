@@ -1,0 +1,95 @@
+"""The commands `arena models ...` and `arena starter ...`: names, options and help.
+
+Each body imports the part of tuning it calls, as in `arena.cli`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from arena.commands.options import DEFAULT_HOME, Home, Json
+
+models_app = typer.Typer(
+    help="List, check, merge and remove variant folders.", no_args_is_help=True
+)
+starter_app = typer.Typer(help="Rebuild the embedded starter model.", no_args_is_help=True)
+
+
+@models_app.command("list")
+def list_models(home: Home = DEFAULT_HOME, json_out: Json = False) -> None:
+    """Show the packaged models and the variants under home."""
+    from tuning.folder_commands import run_list
+
+    run_list(home, json_out=json_out)
+
+
+@models_app.command("verify")
+def verify_models(
+    names: Annotated[list[str], typer.Argument(help="Variants to check.")],
+    base: Annotated[str | None, typer.Option("--base", help="Check against this base.")] = None,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Check hashes, tensors and base of variants."""
+    from tuning.folder_commands import run_verify
+
+    run_verify(names, home, base, json_out=json_out)
+
+
+@models_app.command("merge")
+def merge_model(
+    name: Annotated[str, typer.Argument(help="LoRA, DoRA or IA3 variant.")],
+    new_name: Annotated[
+        str | None, typer.Option("--as", help="Name of the merged one; default NAME-merged.")
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Base, if it is not found.")] = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Write an adapter and its base as one full checkpoint."""
+    from tuning.folder_commands import run_merge
+
+    run_merge(name, home, new_name, base)
+
+
+@models_app.command("plot")
+def plot_models(
+    names: Annotated[list[str], typer.Argument(help="Variants to compare.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("losses.png"),
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Draw the loss curves of several variants over each other."""
+    from tuning.folder_commands import run_plot
+
+    run_plot(names, home, out)
+
+
+@models_app.command("remove")
+def remove_model(
+    name: Annotated[str, typer.Argument(help="Variant to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Delete a variant under home."""
+    from tuning.folder_commands import run_remove
+
+    run_remove(name, home, yes=yes)
+
+
+@starter_app.command("pretrain")
+def starter_pretrain(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run and its checkpoints.")],
+    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 81.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
+    go_on: Annotated[
+        Path | None, typer.Option("--go-on", help="Folder of a finished base to train further.")
+    ] = None,
+    json_out: Json = False,
+) -> None:
+    """Pretrain the starter's base model on its generated corpus; the same command resumes."""
+    from tuning.starter.build import run_pretrain
+    from tuning.starter.recipe import pretrain_config
+
+    run_pretrain(pretrain_config(minutes, seed, go_on), out, json_out=json_out)

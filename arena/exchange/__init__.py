@@ -1,0 +1,1 @@
+"""Votes as files: datasets out, battles of other programs in."""

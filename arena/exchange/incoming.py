@@ -1,0 +1,271 @@
+"""Rows of other programs as records of `arena.storage.raw`: one function a format; reads no files.
+
+What a row does not say stays empty: no model, text or winner is guessed. A row that makes
+no battle raises RecordError with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from arena.exchange.trl import MARGINS
+from arena.storage.bulk import RecordError
+from arena.storage.raw import VERSION
+from arena.values.battle import SIDES, AnswerStatus, AskAs, History, Mode
+from arena.values.judgement import Strength, Winner
+
+Row = Mapping[str, Any]
+Record = dict[str, Any]
+Message = Mapping[str, Any]
+
+LMSYS_WINNERS = {
+    "model_a": Winner.MODEL_A,
+    "model_b": Winner.MODEL_B,
+    "tie": Winner.TIE,
+    "tie (bothbad)": Winner.BOTH_BAD,
+    "both_bad": Winner.BOTH_BAD,
+}
+# Times become texts, so that the same row has the same hash from any type of file.
+_ROW_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+_BLIND, _NAMED, _OWN = str(Mode.BLIND), str(Mode.NAMED), str(History.OWN)
+_CHAT, _COMPLETE = str(AskAs.CHAT), str(AnswerStatus.COMPLETE)
+UNNAMED = ("unnamed chosen", "unnamed rejected")
+"""Participants of preference rows that do not name their models."""
+
+
+def from_lmsys(row: Row) -> Record:
+    """A row of chatbot_arena_conversations or of arena-human-preference-100k."""
+    stamp = row.get("tstamp")
+    return battle_record(
+        "lmsys",
+        row,
+        models=(row["model_a"], row["model_b"]),
+        conversations=(row["conversation_a"], row["conversation_b"]),
+        vote={"winner": winner_of(row["winner"], LMSYS_WINNERS)},
+        voter=row.get("judge") or row.get("judge_hash"),
+        blind=bool(row.get("anony", True)),
+        language=row.get("language"),
+        created_ms=0 if stamp is None else round(float(stamp) * 1000),
+    )
+
+
+def from_140k(row: Row) -> Record:
+    """A row of arena-human-preference-140k; rows with images are refused."""
+    time = row.get("timestamp")
+    return battle_record(
+        "140k",
+        row,
+        models=(row["model_a"], row["model_b"]),
+        conversations=(_plain(row["conversation_a"]), _plain(row["conversation_b"])),
+        vote={"winner": winner_of(row["winner"], LMSYS_WINNERS)},
+        voter=row.get("evaluation_session_id"),
+        blind=True,
+        language=None if row.get("language") == "<err>" else row.get("language"),
+        created_ms=0 if time is None else _milliseconds(time),
+    )
+
+
+def from_trl(row: Row) -> Record:
+    """A preference row with message lists or strings; the prompt is the shared context."""
+    context = row["prompt"]
+    if isinstance(context, str):
+        context = [{"role": "user", "content": context}]
+    system = context[0]["content"] if context and context[0]["role"] == "system" else ""
+    sides = [
+        (row.get(f"{role}_model") or UNNAMED[i], row[role])
+        for i, role in enumerate(("chosen", "rejected"))
+    ]
+    is_turned = row.get("chosen_side") == "b"
+    winner = Winner.MODEL_B if is_turned else Winner.MODEL_A
+    if is_turned:
+        sides.reverse()
+    record = battle_record(
+        "trl",
+        row,
+        models=[name for name, _ in sides],
+        conversations=[[*context[bool(system) :], *_as_messages(text)] for _, text in sides],
+        vote={"winner": winner, "strength": _strength(row)},
+        voter=None,
+        blind=bool(row.get("blind", False)),
+        language=row.get("language"),
+        created_ms=_milliseconds(row["created_at"]) if row.get("created_at") else 0,
+    )
+    for participant in record["participants"]:
+        participant["system_prompt"] = system
+    for turn in record["turns"][1:]:
+        turn |= {"context": str(History.SHARED), "shared_side": 0}
+    record["tags"] = list(row.get("tags") or [])
+    return record
+
+
+def battle_record(
+    source: str,
+    row: Row,
+    *,
+    models: Sequence[str],
+    conversations: Sequence[Sequence[Message]],
+    vote: Record,
+    voter: Any,
+    blind: bool,
+    language: str | None,
+    created_ms: int,
+) -> Record:
+    """A battle of k conversations with one vote on the last turn; its id is the row's hash."""
+    digest = hashlib.sha256(f"{source}\n{_ROW_JSON.encode(row)}".encode()).hexdigest()[:16]
+    prompts, answers = _rounds(conversations)
+    turns = [
+        {
+            "prompt": prompt,
+            "context": _OWN,
+            "shared_side": None,
+            "created_ms": created_ms,
+            "answers": [_answer(side, text, created_ms) for side, text in enumerate(texts)],
+            "votes": [],
+            "skips": [],
+            "history": [],
+        }
+        for prompt, texts in zip(prompts, answers, strict=True)
+    ]
+    told = _vote(vote, digest if voter is None else voter, blind=blind, created_ms=created_ms)
+    turns[-1]["votes"] = [told]
+    return {
+        "version": VERSION,
+        "id": digest,
+        "owner": None,
+        "tags": [],
+        "mode": _BLIND if blind else _NAMED,
+        "sampler": "",
+        "propensity": None,
+        "language": language,
+        "set_name": None,
+        "set_index": None,
+        "source": source,
+        "created_ms": created_ms,
+        "revealed_ms": None,
+        "participants": [_participant(name) for name in models],
+        "turns": turns,
+    }
+
+
+def winner_of(text: Any, known: Mapping[str, Winner]) -> Winner:
+    """The winner of a word, by an explicit table; others are refused."""
+    if text not in known:
+        raise RecordError(f"winner {text!r} is unknown; use one of {', '.join(known)}")
+    return known[text]
+
+
+def _participant(name: Any) -> Record:
+    if not isinstance(name, str) or not name.strip():
+        raise RecordError(f"model {name!r} is no name")
+    return {
+        "name": name,
+        "model": name,
+        "ask_as": _CHAT,
+        "kind": "",
+        "weights_sha256": None,
+        "base": None,
+        "base_sha256": None,
+        "system_prompt": "",
+        "sampling": {},
+    }
+
+
+def _answer(side: int, text: str, created_ms: int) -> Record:
+    return {
+        "side": side,
+        "attempt": 1,
+        "status": _COMPLETE,
+        "text": text,
+        "prompt_sent": "",
+        "model": "",
+        "weights_sha256": None,
+        "num_prompt_tokens": None,
+        "num_tokens": None,
+        "first_token_s": None,
+        "total_s": None,
+        "finish_reason": None,
+        "error": None,
+        "started_ms": created_ms,
+        "finished_ms": created_ms,
+        "sampling": {},
+        "identity_leak": False,
+        "superseded": False,
+    }
+
+
+def _vote(vote: Record, voter: Any, *, blind: bool, created_ms: int) -> Record:
+    return {
+        "voter": voter,
+        "winner": None,
+        "ranking": None,
+        "strength": None,
+        "reasons": [],
+        "comment": "",
+        "edited_answer": "",
+        "partial": False,
+        "blind": blind,
+        "created_ms": created_ms,
+        "updated_ms": created_ms,
+        "flags": [],
+        **vote,
+    }
+
+
+def _rounds(conversations: Sequence[Sequence[Message]]) -> tuple[list[str], list[list[str]]]:
+    """Prompts, and per turn the answers of all sides; the sides must have the same prompts."""
+    prompts: list[str] | None = None
+    answers: list[list[str]] = []
+    for side, conversation in enumerate(conversations):
+        roles = [message["role"] for message in conversation]
+        if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+            raise RecordError(f"conversation {SIDES[side]} is not user and assistant in turns")
+        texts = [message["content"] for message in conversation]
+        if not all(isinstance(text, str) for text in texts):
+            raise RecordError(f"conversation {SIDES[side]} holds something else than text")
+        if prompts is None:
+            prompts, answers = texts[::2], [[text] for text in texts[1::2]]
+        elif texts[::2] != prompts:
+            raise RecordError(f"conversation {SIDES[side]} has other prompts than a")
+        else:
+            for turn, text in zip(answers, texts[1::2], strict=True):
+                turn.append(text)
+    assert prompts is not None
+    return prompts, answers
+
+
+def _plain(conversation: Sequence[Row]) -> list[Message]:
+    plain: list[Message] = []
+    for message in conversation:
+        parts = message["content"]
+        if any(part.get("image") or part["type"] != "text" for part in parts):
+            raise RecordError("the conversation holds an image; only text can be imported")
+        text = "".join(part["text"] for part in parts)
+        plain.append({"role": message["role"], "content": text})
+    return plain
+
+
+def _as_messages(text: Any) -> list[Message]:
+    return [{"role": "assistant", "content": text}] if isinstance(text, str) else list(text)
+
+
+def _strength(row: Row) -> str | None:
+    if row.get("strength") is not None:
+        return Strength(row["strength"])
+    margin = row.get("margin")
+    for strength, known in MARGINS.items():
+        if margin is not None and math.isclose(margin, known):
+            return strength
+    return None
+
+
+def _milliseconds(time: Any) -> int:
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    if not isinstance(time, datetime):
+        raise RecordError(f"time {time!r} is no ISO 8601 time")
+    return round(time.timestamp() * 1000)

@@ -1,0 +1,161 @@
+"""The tab of the person who runs the page: its elements, and the HTML of what they show.
+
+Knows words and plain values; every right is checked where it acts. A voter's page has the elements
+but never what they show.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Mapping, Sequence
+
+import gradio as gr
+
+from arena.asking.queues import Queue
+from arena.asking.roster import Backend
+from arena.exchange.export import RAW
+from arena.exchange.formats import FORMATS
+from arena.page.elements import markup
+from arena.page.frame import note_html
+from arena.page.panes import WINNER_KEYS, status_html
+from arena.storage.overseeing import Activity
+from arena.values.judgement import FlaggedVote
+from arena.wording import Words
+
+LIVE_SECONDS = 5.0
+# A press of a button in the table of flagged votes becomes an event with the vote and the reason.
+FORWARD_VOTE = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-vote]');
+  if (button) trigger('click', {vote: button.dataset.vote, reason: button.dataset.reason});
+});"""
+
+
+class AdminTab:
+    """All elements of the tab, made inside it."""
+
+    def __init__(self, say: Words) -> None:
+        self.timer = gr.Timer(LIVE_SECONDS, active=False)
+        self.live = markup("", elem_id="admin-live")
+        self.outcome = markup(status_html("", say), elem_id="admin-outcome")
+        self.switches = gr.CheckboxGroup(
+            [], label=say("admin.switches"), info=say("admin.switches_info"), elem_id="switches"
+        )
+        self.save = gr.Button(say("vote.save"), elem_id="save-switches", scale=0)
+        self.votes = markup("", elem_id="admin-votes")
+        self.flagged = markup("", elem_id="flagged", js_on_load=FORWARD_VOTE)
+        self.export_title = markup(note_html(say("export.body"), "muted"))
+        with gr.Row(elem_id="admin-export"):
+            self.format = gr.Dropdown(
+                [*FORMATS, RAW], value="trl", label=say("admin.format"), elem_id="export-format"
+            )
+            self.redact = gr.Checkbox(
+                label=say("admin.redact"), elem_id="export-redact", container=False
+            )
+            self.make = gr.Button(say("export.button"), elem_id="make-dataset", scale=0)
+
+    @property
+    def shown(self) -> list[gr.components.Component]:
+        """What opening the tab fills."""
+        return [self.live, self.switches, self.votes, self.flagged, self.timer]
+
+
+def live_html(
+    backends: Sequence[Backend],
+    queues: Mapping[str, Queue],
+    running: tuple[int, int],
+    num_voters: int,
+    say: Words,
+) -> str:
+    """Servers with their queues, and the battles that run now out of how many may."""
+    heads = ("server", "state", "api", "participants", "running", "waiting")
+    rows = [
+        [
+            f'<th scope="row">{html.escape(backend.url)}</th>',
+            _cell(say("admin.up"), "good")
+            if backend.is_up
+            else _cell(say("admin.down", problem=backend.problem), "bad"),
+            _cell(backend.wire.upper() if backend.is_up else "–"),
+            _cell(", ".join(_asked(backend, say)) or "–"),
+            _cell(_number(queues.get(backend.url, Queue()).running)),
+            _cell(_number(queues.get(backend.url, Queue()).waiting)),
+        ]
+        for backend in backends
+    ]
+    now = say("admin.now", running=running[0], places=running[1], voters=num_voters)
+    return _table("live", heads, rows, say) + f'<p class="muted">{html.escape(now)}</p>'
+
+
+def _asked(backend: Backend, say: Words) -> list[str]:
+    return [
+        f"{entrant.name} ({say(f'admin.{entrant.participant.ask_as}')})"
+        for entrant in backend.entrants
+    ]
+
+
+def _number(value: int | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def votes_html(found: Activity, say: Words) -> str:
+    """Votes by model and day."""
+    if not found.votes:
+        return _titled("votes", f'<p class="nothing">{html.escape(say("admin.no_votes"))}</p>', say)
+    rows = [
+        [
+            f'<th scope="row">{html.escape(name)}</th>',
+            *(_cell(str(days.get(day, 0))) for day in found.days),
+            _cell(str(sum(days.values()))),
+        ]
+        for name, days in found.votes.items()
+    ]
+    heads = [say("leaderboard.model"), *found.days, say("admin.sum")]
+    return _titled("votes", _grid(heads, rows), say)
+
+
+def flagged_html(votes: Sequence[FlaggedVote], say: Words) -> str:
+    """Votes in quarantine, each reason with a button that clears it."""
+    if not votes:
+        return _titled("flagged", f'<p class="nothing">{html.escape(say("admin.none"))}</p>', say)
+    rows = [
+        _flagged_row(found, reason, detail, say)
+        for found in votes
+        for reason, detail in found.details
+    ]
+    heads = [say(f"admin.{key}") for key in ("when", "voter", "said", "reason", "act")]
+    return _titled("flagged", _grid(heads, rows), say)
+
+
+def _flagged_row(found: FlaggedVote, reason: str, detail: str, say: Words) -> list[str]:
+    vote = found.vote
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(vote.created_ms / 1000))
+    winner = vote.judgement.winner
+    said = say("admin.ranking") if winner is None else say(f"vote.{WINNER_KEYS[winner]}")
+    clear = html.escape(say("admin.clear"))
+    button = (
+        f'<td><button type="button" class="act" data-vote="{vote.id}" '
+        f'data-reason="{html.escape(reason)}" aria-label="{clear}: {vote.id}, '
+        f'{html.escape(reason)}">{clear}</button></td>'
+    )
+    return [_cell(when), _cell(vote.voter), _cell(said), _cell(f"{reason}: {detail}"), button]
+
+
+def _cell(text: str, kind: str = "") -> str:
+    return f'<td class="{kind}">{html.escape(text)}</td>'
+
+
+def _table(key: str, heads: Sequence[str], rows: Sequence[Sequence[str]], say: Words) -> str:
+    return _titled(key, _grid([say(f"admin.{head}") for head in heads], rows), say)
+
+
+def _titled(key: str, body: str, say: Words) -> str:
+    return f"<h2>{html.escape(say(f'admin.{key}'))}</h2>{body}"
+
+
+def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    return (
+        '<div class="table-scroll" tabindex="0"><table class="sheet">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

@@ -1,0 +1,353 @@
+"""What happens when somebody acts on a battle: each handler turns an act into element changes.
+
+Knows the stage and the page's elements; every right is checked in the stage, by the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import gradio as gr
+
+from arena.battles.scene import Access
+from arena.battles.stage import Stage
+from arena.errors import ArenaError
+from arena.page.frame import account_html
+from arena.page.layout import Page, mode_choices
+from arena.page.likelihood import tokens_html
+from arena.page.painting import Changes, Painter
+from arena.page.panes import scene_status, servers_text
+from arena.values.battle import SIDES
+from arena.values.judgement import Judgement, Strength, Winner
+from arena.values.refusals import RefusedError
+from arena.web.visitors import Visitor, visitor_of
+from arena.wording import Words, negotiate, told, words
+
+Stream = AsyncGenerator[Changes, None]
+WINNERS = {
+    "a": Winner.MODEL_A,
+    "b": Winner.MODEL_B,
+    "tie": Winner.TIE,
+    "both_bad": Winner.BOTH_BAD,
+}
+
+
+class Handlers:
+    """The acts on battles of one page over one stage."""
+
+    def __init__(self, stage: Stage, page: Page) -> None:
+        self.stage = stage
+        self.page = page
+        self.painter = Painter(page)
+
+    async def on_load(self, request: gr.Request) -> Stream:
+        """Restore the battle of the page's link, or say what can be asked."""
+        say = say_for(request)
+        query = request.query_params
+        battle = str(query.get("battle") or "")
+        visitor = visitor_by(request)
+        texts = self.painter.texts(say) | {
+            self.page.account: account_html(visitor.name, say),
+            self.page.tab_admin: gr.update(visible=visitor.is_admin, label=say("page.tab_admin")),
+            self.page.export: gr.update(value=say("export.button"), visible=visitor.may_export),
+        }
+        if not battle:
+            yield texts | await self._welcome(say) | self._preset(query, say)
+            return
+        access = await self._access(request, battle, str(query.get("t") or ""))
+        try:
+            async for changes in self.follow(access, say, texts):
+                yield changes
+        except RefusedError as error:
+            yield texts | self.painter.blank() | self.painter.status(told(error, say), say, "bad")
+
+    def _preset(self, query: Any, say: Words) -> Changes:
+        """What a link asks for: `prompt`, `models` (by name, commas between) or `set`."""
+        page = self.page
+        prompt = str(query.get("prompt") or "")[: self.stage.config.limits.prompt_chars]
+        value = {"value": prompt} if prompt else {}  # what is being typed already stays
+        changes: Changes = {
+            page.prompt: gr.update(
+                label=say("prompt.label"), placeholder=say("prompt.placeholder"), **value
+            )
+        }
+        ways = {"label": say("mode.label"), "choices": mode_choices(say)}
+        names = [name for name in str(query.get("models") or "")[:1000].split(",") if name]
+        if query.get("set"):
+            changes[page.sets] = gr.update(value=str(query["set"])[:100], label=say("set.label"))
+            changes[page.mode] = gr.update(value="set", **ways)
+        elif names:
+            changes[page.models] = gr.update(
+                value=names[: len(SIDES)], label=say("mode.models"), info=say("mode.models_info")
+            )
+            changes[page.mode] = gr.update(value="named", **ways)
+        return changes
+
+    async def on_send(
+        self,
+        prompt: str,
+        mode: str,
+        models: list[str] | None,
+        following: str,
+        battle: str,
+        token: str,
+        request: gr.Request,
+    ) -> Stream:
+        """Open a battle with this prompt, or go on with the one shown; show the answers."""
+        say = say_for(request)
+        note, shown = "", None if battle else self.painter.blank()
+        try:
+            access = await self._access(request, battle, token)
+            if battle and following == "new" and await self.is_open(access):
+                note = say("status.kept")
+            if battle and following != "new":
+                shared = None if following == "own" else SIDES.index(following)
+                await self.stage.next_turn(access, prompt, shared)
+            elif mode == "named":
+                names = list(dict.fromkeys(models or []))
+                if len(names) < 2:
+                    raise ArenaError(say("status.choose_two"))
+                access = await self.stage.open_named(access.voter, names, prompt)
+            else:
+                access = await self.stage.open_blind(access.voter, prompt)
+        except ArenaError as error:
+            yield self.painter.status(told(error, say), say, "bad")
+            return
+        cleared = {self.page.prompt: "", self.page.next: gr.update(value="new")}
+        async for changes in self.follow(access, say, cleared, note=note, shown=shown):
+            yield changes
+
+    async def on_press(
+        self,
+        index: int | None,
+        act: str,
+        battle: str,
+        token: str,
+        marked: bool,
+        request: gr.Request,
+    ) -> Stream:
+        """Stop an answer, or ask it again; all of them without an index."""
+        say = say_for(request)
+        access = await self._access(request, battle, token)
+        try:
+            if act == "stop":
+                await self.stage.stop(access, index)
+                yield {self.page.status: gr.skip()}
+                return
+            await self.stage.regenerate(access, index)
+            async for changes in self.follow(access, say, marked=marked):
+                yield changes
+        except ArenaError as error:
+            yield self.painter.status(told(error, say), say, "bad")
+
+    async def on_stop(self, battle: str, token: str, request: gr.Request) -> Changes:
+        """End all sides where they are."""
+
+        async def stop(access: Access) -> None:
+            await self.stage.stop(access)
+
+        access = await self._access(request, battle, token)
+        failed = await self._attempt(stop, access, say_for(request))
+        return failed or {self.page.stop: gr.update(interactive=False)}
+
+    async def on_vote(
+        self, choice: str, battle: str, token: str, marked: bool, request: gr.Request
+    ) -> Changes:
+        """Store the vote, then show the names."""
+        say = say_for(request)
+
+        async def judge(access: Access) -> None:
+            if choice == "skip":
+                await self.stage.skip(access)
+                return
+            early = (await self.stage.scene(access)).is_running
+            await self.stage.vote(access, Judgement(winner=WINNERS[choice]), partial=early)
+
+        changes = await self._act(judge, request, battle, token, marked)
+        if choice == "skip" and self.page.reveal in changes:
+            text = f"{say('status.skipped')} {say('status.names_shown')}"
+            changes |= self.painter.status(text, say)
+        return changes
+
+    async def on_rank(
+        self, battle: str, token: str, marked: bool, request: gr.Request, *ranks: int | None
+    ) -> Changes:
+        """Store a ranking of more than two answers."""
+
+        async def judge(access: Access) -> None:
+            scene = await self.stage.scene(access)
+            num_sides = scene.battle.num_sides
+            given = [rank for rank in ranks[:num_sides] if rank]
+            if len(given) < num_sides:
+                raise ArenaError(say_for(request)("status.rank_all"))
+            judgement = Judgement(ranking=tuple(map(int, given)))
+            await self.stage.vote(access, judgement, partial=scene.is_running)
+
+        return await self._act(judge, request, battle, token, marked)
+
+    async def on_tokens(self, index: int, battle: str, token: str, request: gr.Request) -> Changes:
+        """How likely each token of an answer was."""
+        say = say_for(request)
+        access = await self._access(request, battle, token)
+        try:
+            tokens = await self.stage.tokens(access, index)
+        except ArenaError as error:
+            return self.painter.status(str(error), say, "bad")
+        return {self.page.tokens: tokens_html(tokens, index, say)}
+
+    async def on_undo(self, battle: str, token: str, marked: bool, request: gr.Request) -> Changes:
+        """Take the vote back."""
+        say = say_for(request)
+        changes = await self._act(self.stage.undo, request, battle, token, marked)
+        if self.page.reveal in changes:
+            changes |= self.painter.status(say("status.undone"), say)
+        return changes
+
+    async def on_details(
+        self,
+        strength: str | None,
+        reasons: list[str],
+        comment: str,
+        edited: str,
+        battle: str,
+        token: str,
+        request: gr.Request,
+    ) -> Changes:
+        """Add strength, reasons, comment and a better answer to the vote given."""
+        say = say_for(request)
+
+        async def change(access: Access) -> None:
+            vote = (await self.stage.scene(access)).vote
+            if vote is None:
+                return
+            judgement = Judgement(
+                winner=vote.judgement.winner,
+                ranking=vote.judgement.ranking,
+                strength=Strength(strength) if strength else None,
+                reasons=tuple(reasons),
+                comment=comment[:4000],
+                edited_answer=edited[:20_000],
+            )
+            await self.stage.vote(access, judgement, change=True)
+
+        access = await self._access(request, battle, token)
+        failed = await self._attempt(change, access, say)
+        return failed or self.painter.status(say("status.details_saved"), say, "good")
+
+    async def on_leave(self, battle: str, token: str, request: gr.Request) -> None:
+        """Before the page is cleared: answers that are being written go on without it."""
+        if battle:
+            access = await self._access(request, battle, token)
+            with contextlib.suppress(RefusedError):  # a stranger's battle is not theirs to keep
+                await self.stage.keep(access)
+
+    async def on_new(self, battle: str, token: str, request: gr.Request) -> Changes:
+        """Clear the page; a battle that was not judged is kept, and the voter is told so."""
+        say = say_for(request)
+        changes = self.painter.blank() | await self._welcome(say)
+        if battle and await self.is_open(await self._access(request, battle, token)):
+            changes |= self.painter.status(say("status.kept"), say)
+        return changes | {self.page.prompt: gr.update(value="")}
+
+    async def is_open(self, access: Access) -> bool:
+        """Whether the battle waits for a judgement, so that leaving it is told."""
+        try:
+            return (await self.stage.scene(access)).vote is None
+        except RefusedError:
+            return False  # not this voter's battle, so not theirs to come back to
+
+    async def on_view(self, marked: bool, battle: str, token: str, request: gr.Request) -> Changes:
+        """Show the answers again, with or without marked differences."""
+        if not battle:
+            return {}
+        scene = await self.stage.scene(await self._access(request, battle, token))
+        return self.painter.panes(scene, say_for(request), marked=marked)
+
+    # -- shared ---------------------------------------------------------------------------
+
+    async def _act(
+        self,
+        act: Callable[[Access], Awaitable[None]],
+        request: gr.Request,
+        battle: str,
+        token: str,
+        marked: bool,
+    ) -> Changes:
+        """Do something to the battle, then paint it as it is now."""
+        say = say_for(request)
+        access = await self._access(request, battle, token)
+        failed = await self._attempt(act, access, say)
+        if failed:
+            return failed
+        return self.painter.scene(await self.stage.scene(access), say, marked=marked)
+
+    async def _attempt(
+        self, act: Callable[[Access], Awaitable[None]], access: Access, say: Words
+    ) -> Changes | None:
+        """None when it worked; else what to tell, a failed write by its own words."""
+        try:
+            await act(access)
+        except RefusedError as error:
+            return self.painter.status(told(error, say), say, "bad")
+        except ArenaError as error:
+            text = say("status.not_saved", reason=told(error, say))
+            return self.painter.status(text, say, "bad")
+        return None
+
+    async def follow(
+        self,
+        access: Access,
+        say: Words,
+        first: Changes | None = None,
+        *,
+        marked: bool = False,
+        note: str = "",
+        shown: Changes | None = None,
+    ) -> Stream:
+        """Paint the whole scene once, then what changes, then the whole again at the end.
+
+        `note` stands before the status for as long as the answers are being written. `shown` is
+        what the page shows already, if that is known: nothing is sent twice.
+        """
+        shown = dict(shown or {})
+        is_first = True
+        async for scene in self.stage.follow(access):
+            if is_first or not scene.is_running:
+                changes = self.painter.scene(scene, say, marked=marked)
+                changes |= {self.page.battle: access.battle_id, self.page.token: access.token or ""}
+                changes |= (first or {}) if is_first else {}
+            else:
+                changes = self.painter.live(scene, say)
+            if note and scene.is_running:
+                text, tone = scene_status(scene, say)
+                changes |= self.painter.status(f"{note} {text}", say, tone)
+            is_first = False
+            fresh = {k: v for k, v in changes.items() if k not in shown or shown[k] != v}
+            shown |= fresh
+            # An empty change is sent too: Gradio learns at a yield only that the reader left.
+            yield fresh or {self.page.status: gr.skip()}
+
+    async def _welcome(self, say: Words) -> Changes:
+        text, tone = servers_text(await self.stage.roster.backends(), say)
+        return self.painter.status(text, say, tone)
+
+    async def _access(self, request: gr.Request, battle: str, token: str) -> Access:
+        voter = await self.stage.voter(secret_of(request))
+        return Access(voter, battle, token or None)
+
+
+def secret_of(request: gr.Request) -> str:
+    """What tells one voter from another; a program without a cookie is its session."""
+    return visitor_by(request).secret or f"session:{request.session_hash}"
+
+
+def visitor_by(request: gr.Request) -> Visitor:
+    """Who acts, as the doorman found out when the act was asked for."""
+    return visitor_of(request.request.scope if request.request else {})
+
+
+def say_for(request: gr.Request) -> Words:
+    """The words of the browser's language."""
+    return words(negotiate(request.headers.get("accept-language")))

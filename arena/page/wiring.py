@@ -1,0 +1,203 @@
+"""Ties the page's elements to what happens when they are used; decides nothing itself.
+
+Event payloads come from the browser: each handler checks them against the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from arena.page.adminacts import AdminActs
+from arena.page.board import Board
+from arena.page.handlers import Handlers, Stream
+from arena.page.layout import EXAMPLES, Page
+from arena.page.painting import Changes
+from arena.page.setacts import SetActs
+from arena.values.battle import SIDES
+
+# `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+ONCE: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
+LINK_JS = "(battle, token) => window.arenaLink(battle, token)"
+
+
+def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
+    """All events of the page."""
+    link = [page.battle, page.token]
+    view = [*link, page.differences]
+    everything = page.battle_outputs
+    loaded = demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    writing = [loaded, *_asking(page, handlers)]
+    writing += [
+        pane.click(_press(handlers, i), view, everything, **QUIET)
+        for i, pane in enumerate(page.panes)
+    ]
+    writing.append(page.again.click(_again(handlers), view, everything, **ONCE))
+    page.reveal.click(_tokens(handlers), link, [page.tokens, page.status], **QUIET)
+    page.stop.click(handlers.on_stop, link, everything, **QUIET)
+    judged = [
+        button.click(_choice(handlers, choice), view, everything, **ONCE)
+        for choice, button in page.votes.items()
+    ]
+    page.save_ranking.click(_rank(handlers), [*view, *page.ranks], everything, **ONCE)
+    page.undo.click(handlers.on_undo, view, everything, **ONCE)
+    told = [page.strength, page.reasons, page.comment, page.edited]
+    page.save_details.click(handlers.on_details, [*told, *link], everything, **ONCE)
+    # First the answers are taken care of, then the page stops showing them, then it is cleared.
+    left = page.new.click(handlers.on_leave, link, None, **QUIET)
+    left.then(handlers.on_new, link, everything, cancels=writing, **QUIET)
+    _sets(page, SetActs(handlers), judged)
+    shown = [page.differences, *link]
+    page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
+    for part in link:
+        part.change(None, link, None, js=LINK_JS, **QUIET)
+    _tabs(page, board)
+    _admin(page, AdminActs(handlers.stage, page.admin))
+
+
+def _asking(page: Page, handlers: Handlers) -> list[Any]:
+    following = [page.mode, page.models, page.next, page.battle, page.token]
+    everything = page.battle_outputs
+    sent = gr.on(
+        [page.send.click, page.prompt.submit],
+        handlers.on_send,
+        [page.prompt, *following],
+        everything,
+        **ONCE,
+    )
+    return [sent] + [
+        button.click(_example(handlers, text), following[:2], everything, **ONCE)
+        for button, text in zip(page.examples, EXAMPLES, strict=True)
+    ]
+
+
+def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
+    """Judging a prompt set; its progress follows every vote."""
+    page.mode.change(acts.on_mode, [page.mode, page.models, page.sets], acts.outputs, **QUIET)
+    where = [page.mode, page.sets]
+    page.sets.change(acts.on_progress, where, page.set_progress, **QUIET)
+    for event in judged:
+        event.then(acts.on_progress, where, page.set_progress, **QUIET)
+    outputs = [*page.battle_outputs, page.set_progress]
+    page.next_in_set.click(acts.on_next, [page.sets, page.battle, page.token], outputs, **ONCE)
+
+
+def _tabs(page: Page, board: Board) -> None:
+    """Filled when they are opened: a page that stays blind receives no name from them."""
+    chosen = [page.board_reason, page.board_tag]
+    for event in (
+        *(page.tab_board.select, page.refresh.click),
+        *(page.board_reason.change, page.board_tag.submit),
+    ):
+        event(board.on_open, chosen, page.board, **QUIET)
+    page.draw_over_time.click(board.on_over_time, chosen, page.over_time, **ONCE)
+    page.export.click(board.on_export, None, page.export_outcome, **ONCE)
+    for event in (page.tab_history.select, page.search.submit, page.search.change):
+        event(board.on_history, page.search, page.past, **QUIET)
+
+
+def _admin(page: Page, acts: AdminActs) -> None:
+    """The tab of the person who runs the page; it asks the servers only while it is open."""
+    tab = page.admin
+    page.tab_admin.select(acts.on_open, None, tab.shown, **QUIET)
+    for other in (page.tab_battle, page.tab_board, page.tab_history):
+        other.select(acts.on_leave, None, tab.timer, **QUIET)
+    tab.timer.tick(acts.on_tick, None, tab.live, **QUIET)
+    tab.save.click(acts.on_switch, tab.switches, tab.outcome, **ONCE)
+    tab.flagged.click(acts.on_clear, None, [tab.outcome, tab.flagged], **QUIET)
+    tab.make.click(acts.on_export, [tab.format, tab.redact], tab.outcome, **ONCE)
+
+
+def _example(handlers: Handlers, prompt: str) -> Callable[..., Stream]:
+    async def ask(mode: str, models: list[str] | None, request: gr.Request) -> Stream:
+        async for changes in handlers.on_send(prompt, mode, models, "new", "", "", request):
+            yield changes
+
+    return ask
+
+
+def _press(handlers: Handlers, index: int) -> Callable[..., Stream]:
+    async def press(
+        battle: str, token: str, marked: bool, request: gr.Request, event: gr.EventData
+    ) -> Stream:
+        act = str((event._data or {}).get("act"))
+        if act not in ("stop", "again") or not battle:
+            yield {handlers.page.status: gr.skip()}
+            return
+        async for changes in handlers.on_press(index, act, battle, token, marked, request):
+            yield changes
+
+    return press
+
+
+def _again(handlers: Handlers) -> Callable[..., Stream]:
+    async def again(battle: str, token: str, marked: bool, request: gr.Request) -> Stream:
+        async for changes in handlers.on_press(None, "again", battle, token, marked, request):
+            yield changes
+
+    return again
+
+
+def _tokens(handlers: Handlers) -> Callable[..., Any]:
+    async def tokens(battle: str, token: str, request: gr.Request, event: gr.EventData) -> Changes:
+        told = event._data or {}
+        side = str(told.get("side"))
+        if told.get("act") != "tokens" or side not in map(str, range(len(SIDES))) or not battle:
+            return {handlers.page.status: gr.skip()}
+        return await handlers.on_tokens(int(side), battle, token, request)
+
+    return tokens
+
+
+def _choice(handlers: Handlers, choice: str) -> Callable[..., Any]:
+    async def judge(battle: str, token: str, marked: bool, request: gr.Request) -> Changes:
+        return await handlers.on_vote(choice, battle, token, marked, request)
+
+    return judge
+
+
+def _rank(handlers: Handlers) -> Callable[..., Any]:
+    async def rank(
+        battle: str, token: str, marked: bool, request: gr.Request, *ranks: int | None
+    ) -> Changes:
+        return await handlers.on_rank(battle, token, marked, request, *ranks)
+
+    return rank
+
+
+def fixed_texts(page: Page) -> list[Any]:
+    """Elements whose words change with the language only, and that no act on a battle changes."""
+    return [
+        page.header,
+        page.hero,
+        page.help,
+        page.view_buttons,
+        page.vote_label,
+        page.export_note,
+        page.tab_battle,
+        page.tab_board,
+        page.tab_history,
+        page.mode,
+        page.models,
+        page.sets,
+        page.next_in_set,
+        page.search,
+        page.new,
+        page.save_details,
+        page.board_reason,
+        page.board_tag,
+        page.draw_over_time,
+        page.refresh,
+        page.export,
+        page.account,
+        page.tab_admin,
+        page.admin.switches,
+        page.admin.save,
+        page.admin.export_title,
+        page.admin.format,
+        page.admin.redact,
+        page.admin.make,
+    ]

@@ -1,0 +1,155 @@
+"""Keeps the judged pairs of the store as one array and reads only what has changed.
+
+The store numbers every change of a vote (`vote_changes`); a ledger remembers the newest
+number it has read. A copy of the array lies beside the database, so that the next program
+starts from it. It is derived: a copy that is missing, old or of another database is made
+anew from the store. Knows no models' names, no rules of what counts, no fit.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sqlite_utils import Database
+
+from arena.storage.database import reading
+from arena.storage.store import Store
+
+ROW = np.dtype(
+    [
+        ("vote", np.int64),
+        ("created_ms", np.int64),
+        ("weight", np.float64),
+        ("propensity", np.float64),
+        ("left", np.int32),
+        ("right", np.int32),
+        ("voter", np.int32),
+        ("outcome", np.int8),
+        ("blind", np.int8),
+        ("flagged", np.int8),
+    ],
+    align=True,
+)
+"""One judged pair: row ids of vote, voter and participants; `outcome` as of `VoteTable`."""
+
+Rows = npt.NDArray[np.void]
+Mark = npt.NDArray[np.int64]
+
+MANY = 20_000
+"""With more changes than that all is read anew; so many rows are worth a copy on disk."""
+
+ROWS_SQL = """
+SELECT c.vote_id, v.created_ms, c.weight, coalesce(b.propensity, 0), c.left_id, c.right_id,
+       v.voter_id,
+       CASE c.winner WHEN 'model_a' THEN 0 WHEN 'model_b' THEN 1 WHEN 'tie' THEN 2 ELSE 3 END,
+       v.blind,
+       EXISTS (SELECT 1 FROM vote_flags f WHERE f.vote_id = v.id AND f.cleared_ms IS NULL)
+  FROM comparisons c
+  CROSS JOIN votes v ON v.id = c.vote_id
+  CROSS JOIN turns t ON t.id = v.turn_id
+  CROSS JOIN battles b ON b.id = t.battle_id
+"""
+CHANGED = " WHERE c.vote_id IN (SELECT vote_id FROM vote_changes WHERE seq > ?)"
+ORDER = " ORDER BY c.vote_id, c.left_side, c.right_side"
+
+
+class Ledger:
+    """The judged pairs of one store, in the order of votes; may be shared by threads."""
+
+    def __init__(self, store: Store, many: int = MANY) -> None:
+        """Nothing is read yet."""
+        self._store, self._many = store, many
+        self._path = store.path.with_name(f"{store.path.name}-pairs")
+        self._lock = threading.Lock()
+        self._rows: Rows = np.empty(0, ROW)
+        self._mark: Mark | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[Database, Rows]]:
+        """An open database in one consistent read, and its judged pairs."""
+        with ExitStack() as stack:
+            with self._lock:  # the read begins inside: a later holder never sees less
+                db = stack.enter_context(reading(self._store.path, self._store.config))
+                rows = self._refreshed(db)
+            yield db, rows
+
+    def refresh(self) -> Rows:
+        """The judged pairs as they are now."""
+        with self.reading() as (_, rows):
+            return rows
+
+    def _refreshed(self, db: Database) -> Rows:
+        if self._mark is None:
+            self._load()
+        newest = _newest(db)
+        mark = self._mark
+        num_changes = None if mark is None else _changes_since(db, mark, newest)
+        if mark is None or num_changes is None or num_changes > self._many:
+            self._rows, self._mark = np.fromiter(db.execute(ROWS_SQL + ORDER), ROW), newest
+            if len(self._rows) > self._many:
+                self._save(newest)
+        elif num_changes:
+            self._rows, self._mark = _replaced(db, self._rows, int(mark[0])), newest
+        return self._rows
+
+    def _load(self) -> None:
+        """Take up the copy on disk, if there is one that this program can read."""
+        try:
+            with self._path.open("rb") as file:
+                mark = np.load(file, allow_pickle=False)
+                rows = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return  # a copy only: without it all is read from the store
+        if rows.dtype == ROW and mark.dtype == np.int64 and mark.shape == (2,):
+            self._rows, self._mark = rows, mark
+
+    def _save(self, mark: Mark) -> None:
+        """Write the copy, whole or not at all; a folder that is not writable has none."""
+        try:
+            with tempfile.NamedTemporaryFile(
+                dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
+            ) as file:
+                np.save(file, mark, allow_pickle=False)
+                np.save(file, self._rows, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            return
+        Path(file.name).replace(self._path)
+
+
+def _newest(db: Database) -> Mark:
+    """Number and stamp of the newest change."""
+    row = db.execute("SELECT seq, stamp FROM vote_changes ORDER BY seq DESC LIMIT 1").fetchone()
+    return np.array(row, np.int64)
+
+
+def _changes_since(db: Database, mark: Mark, newest: Mark) -> int | None:
+    """How many changes came after that one; None if this database does not have it: it was
+    replaced, or an older copy was put back.
+    """
+    row = db.execute("SELECT stamp FROM vote_changes WHERE seq = ?", [int(mark[0])]).fetchone()
+    return int(newest[0] - mark[0]) if row is not None and row[0] == mark[1] else None
+
+
+def _replaced(db: Database, rows: Rows, seq: int) -> Rows:
+    """The rows with those of votes changed after `seq` read anew."""
+    changed = np.fromiter(
+        (row[0] for row in db.execute("SELECT vote_id FROM vote_changes WHERE seq > ?", [seq])),
+        np.int64,
+    )
+    new: Rows = np.fromiter(db.execute(ROWS_SQL + CHANGED + ORDER, [seq]), ROW)
+    is_new = not len(rows) or changed.min() > rows["vote"][-1]  # the common case, without a search
+    places = np.empty(0, np.int64) if is_new else np.flatnonzero(np.isin(rows["vote"], changed))
+    kept = np.delete(rows, places) if len(places) else rows
+    both = np.concatenate([kept, new])
+    if len(kept) and len(new) and new["vote"][0] <= kept["vote"][-1]:
+        both = both[np.argsort(both["vote"], kind="stable")]
+    return both

@@ -1,0 +1,267 @@
+"""Streams the judged pairs of the store that a filter lets through; knows no file format.
+
+One pair is one comparison of two sides by one vote, with the texts that were judged, the
+context they were asked in and their lineage. Memory stays constant: rows come one by one
+from a single read transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sqlite_utils import Database
+
+from arena.storage.records import participant_from, read_turns
+from arena.values.battle import Participant, Turn, turn_context
+
+Message = dict[str, str]
+
+
+class LeftOut(StrEnum):
+    """Why a judged pair is not in an export; each is counted in its manifest."""
+
+    TIE = "tie"
+    BOTH_BAD = "both_bad"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    FLAGGED = "flagged"
+    IDENTITY_LEAK = "identity_leak"
+    DIVERGED = "diverged"
+    NAMED = "named"
+    OTHER_MODEL = "other_model"
+    OTHER_DATE = "other_date"
+    OTHER_TAG = "other_tag"
+    EMPTY = "empty"
+    IDENTICAL = "identical"
+    DUPLICATE = "duplicate"
+    BETWEEN = "between"
+    OTHER_FORMAT = "other_format"
+
+
+INCLUDABLE = (LeftOut.FLAGGED, LeftOut.IDENTITY_LEAK, LeftOut.PARTIAL, LeftOut.DIVERGED)
+"""What is left out unless asked for."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which judged pairs an export takes; times are milliseconds since 1970, UTC.
+
+    `models`: both sides must be among them (empty: all). `tags`: the battle must carry one
+    of them (empty: all). `include`: what of INCLUDABLE is kept.
+    """
+
+    models: tuple[str, ...] = ()
+    since_ms: int | None = None
+    until_ms: int | None = None
+    tags: tuple[str, ...] = ()
+    blind_only: bool = False
+    include: frozenset[LeftOut] = frozenset()
+
+    def described(self) -> dict[str, Any]:
+        """The filters as JSON values, for the manifest."""
+        return {
+            "models": list(self.models),
+            "since_ms": self.since_ms,
+            "until_ms": self.until_ms,
+            "tags": list(self.tags),
+            "blind_only": self.blind_only,
+            "include": sorted(self.include),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SideView:
+    """One side of a judged pair; `context` are the messages it was asked with, prompt last."""
+
+    side: int
+    participant: Participant
+    text: str
+    weights_sha256: str | None
+    sampling: str
+    num_tokens: int | None
+    context: list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPair:
+    """One comparison; `winner` is the text of a `Winner` whose model_a is `left`.
+
+    `voter` numbers the voters of this export from 1 in order of appearance: it tells votes
+    of one person apart from those of another and says nothing else.
+    """
+
+    vote_id: int
+    battle_id: str
+    turn: int
+    num_sides: int
+    winner: str
+    weight: float
+    strength: str | None
+    reasons: tuple[str, ...]
+    comment: str
+    edited_answer: str
+    ranking: tuple[int, ...] | None
+    voter: int
+    partial: bool
+    blind: bool
+    flags: tuple[str, ...]
+    mode: str
+    tags: tuple[str, ...]
+    language: str | None
+    propensity: float | None
+    created_ms: int
+    left: SideView
+    right: SideView
+
+    @property
+    def is_diverged(self) -> bool:
+        """The two sides were asked in different contexts."""
+        return self.left.context != self.right.context
+
+
+@dataclass
+class Tally:
+    """Counts of an export as it runs: pairs seen, rows written, pairs left out and why."""
+
+    num_pairs: int = 0
+    num_rows: int = 0
+    last_ms: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    redacted: Counter[str] = field(default_factory=Counter)
+
+
+PAIRS_SQL = """
+SELECT c.vote_id, c.left_side, c.right_side, c.left_id, c.right_id, c.winner, c.weight,
+       v.voter_id, v.ranking, v.strength, v.reasons, v.comment, v.edited_answer, v.partial,
+       v.blind, v.created_ms,
+       t.position AS turn, t.prompt, t.battle_id,
+       b.public_id, b.mode, b.tags, b.language, b.propensity,
+       l.text AS left_text, l.status AS left_status, l.weights_sha256 AS left_sha256,
+       l.sampling AS left_sampling, l.num_tokens AS left_tokens,
+       r.text AS right_text, r.status AS right_status, r.weights_sha256 AS right_sha256,
+       r.sampling AS right_sampling, r.num_tokens AS right_tokens,
+       (SELECT json_group_array(f.reason) FROM vote_flags f
+         WHERE f.vote_id = v.id AND f.cleared_ms IS NULL) AS flags
+  FROM comparisons c
+  CROSS JOIN votes v ON v.id = c.vote_id
+  CROSS JOIN turns t ON t.id = v.turn_id
+  CROSS JOIN battles b ON b.id = t.battle_id
+  CROSS JOIN answers l ON l.id = c.left_answer_id
+  CROSS JOIN answers r ON r.id = c.right_answer_id
+ ORDER BY c.vote_id, c.left_side, c.right_side
+"""
+
+
+def select_pairs(db: Database, selection: Selection, tally: Tally) -> Iterator[JudgedPair]:
+    """The judged pairs that pass the filter, in order of votes; the others are tallied."""
+    people = participants_by_row(db)
+    voters: dict[int, int] = {}
+    for row in db.query(PAIRS_SQL):
+        tally.num_pairs += 1
+        reason = _excluded(row, people, selection)
+        if reason is None:
+            voter = voters.setdefault(row["voter_id"], len(voters) + 1)
+            pair = _pair(db, row, people, voter)
+            if not pair.is_diverged or LeftOut.DIVERGED in selection.include:
+                tally.last_ms = max(tally.last_ms, pair.created_ms)
+                yield pair
+                continue
+            reason = LeftOut.DIVERGED
+        tally.left_out[reason] += 1
+
+
+def participants_by_row(db: Database) -> dict[int, Participant]:
+    """All participants by row id."""
+    return {row["id"]: participant_from(row) for row in db["participants"].rows}
+
+
+def _excluded(
+    row: Mapping[str, Any], people: Mapping[int, Participant], selection: Selection
+) -> LeftOut | None:
+    if row["left_status"] == "failed" or row["right_status"] == "failed":
+        return LeftOut.FAILED
+    if row["flags"] != "[]":
+        for flag in json.loads(row["flags"]):
+            kind = LeftOut.IDENTITY_LEAK if flag == "identity_leak" else LeftOut.FLAGGED
+            if kind not in selection.include:
+                return kind
+    if row["partial"] and LeftOut.PARTIAL not in selection.include:
+        return LeftOut.PARTIAL
+    if selection.blind_only and not row["blind"]:
+        return LeftOut.NAMED
+    models = selection.models
+    if models and not (
+        people[row["left_id"]].name in models and people[row["right_id"]].name in models
+    ):
+        return LeftOut.OTHER_MODEL
+    time = row["created_ms"]
+    if time < (selection.since_ms or 0) or (
+        selection.until_ms is not None and time >= selection.until_ms
+    ):
+        return LeftOut.OTHER_DATE
+    if selection.tags and not set(selection.tags) & set(json.loads(row["tags"])):
+        return LeftOut.OTHER_TAG
+    return None
+
+
+def _pair(
+    db: Database, row: Mapping[str, Any], people: Mapping[int, Participant], voter: int
+) -> JudgedPair:
+    left_context, right_context = _contexts(db, row)
+    return JudgedPair(
+        vote_id=row["vote_id"],
+        battle_id=row["public_id"],
+        turn=row["turn"],
+        num_sides=round(2 / row["weight"]),
+        winner=row["winner"],
+        weight=row["weight"],
+        strength=row["strength"],
+        reasons=_words(row["reasons"]),
+        comment=row["comment"],
+        edited_answer=row["edited_answer"],
+        ranking=None if row["ranking"] is None else tuple(json.loads(row["ranking"])),
+        voter=voter,
+        partial=bool(row["partial"]),
+        blind=bool(row["blind"]),
+        flags=_words(row["flags"]),
+        mode=row["mode"],
+        tags=_words(row["tags"]),
+        language=row["language"],
+        propensity=row["propensity"],
+        created_ms=row["created_ms"],
+        left=_side(row, "left", people, left_context),
+        right=_side(row, "right", people, right_context),
+    )
+
+
+def _side(
+    row: Mapping[str, Any], name: str, people: Mapping[int, Participant], context: list[Message]
+) -> SideView:
+    participant = people[row[f"{name}_id"]]
+    return SideView(
+        side=row[f"{name}_side"],
+        participant=participant,
+        text=row[f"{name}_text"],
+        weights_sha256=row[f"{name}_sha256"] or participant.weights_sha256,
+        sampling=row[f"{name}_sampling"],
+        num_tokens=row[f"{name}_tokens"],
+        context=context,
+    )
+
+
+def _contexts(db: Database, row: Mapping[str, Any]) -> tuple[list[Message], list[Message]]:
+    if row["turn"] == 0:  # nearly all rows: no look-up
+        context = [{"role": "user", "content": row["prompt"]}]
+        return context, context
+    turns: tuple[Turn, ...] = read_turns(db, row["battle_id"])
+    left = turn_context(turns, row["turn"], row["left_side"])
+    return left, turn_context(turns, row["turn"], row["right_side"])
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return () if text == "[]" else tuple(json.loads(text))

@@ -1,0 +1,1 @@
+"""What the arena's parts hand to each other: battles, judgements, texts, refusals."""

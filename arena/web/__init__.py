@@ -1,0 +1,1 @@
+"""HTTP around the page: guards, sign-in, the JSON API."""

@@ -1,0 +1,202 @@
+"""The acts of the page for programs: start a battle, watch it, judge it, export. JSON and SSE.
+
+The same stage and the same checks as the page; a battle's secret is its `token`, sent in the
+header `x-battle-token`. Knows HTTP and the stage; nothing of Gradio. Before the reveal no answer of
+this module names a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any, Literal
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from arena.battles.scene import Access, Scene
+from arena.battles.stage import BusyError, Stage, TooManyError
+from arena.values.battle import SIDES
+from arena.values.judgement import Judgement, Strength, Winner
+from arena.values.refusals import RefusedError
+from arena.web.api_admin import add_admin, add_datasets, add_sets
+from arena.web.visitors import caller_secret
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewBattle(_Body):
+    """A prompt, and either nothing (a blind battle) or two to eight participants by name."""
+
+    prompt: str
+    models: list[str] | None = Field(None, min_length=2, max_length=8)
+
+
+class NextTurn(_Body):
+    """Another prompt; `continue_from`: the side whose answers all go on from."""
+
+    prompt: str
+    continue_from: Literal["a", "b", "c", "d", "e", "f", "g", "h"] | None = None
+
+
+class NewVote(_Body):
+    """A judgement of the last turn; `change` replaces an earlier one."""
+
+    winner: Winner | None = None
+    ranking: list[int] | None = None
+    strength: Strength | None = None
+    reasons: list[str] = []
+    comment: str = Field("", max_length=4_000)
+    edited_answer: str = Field("", max_length=20_000)
+    partial: bool = False
+    change: bool = False
+
+
+def api_router(stage: Stage) -> APIRouter:
+    """The routes under `/api`."""
+    router = APIRouter(prefix="/api")
+    _add_talk(router, stage)
+    _add_votes(router, stage)
+    add_sets(router, stage)
+    add_datasets(router, stage)
+    add_admin(router, stage)
+    return router
+
+
+async def _access(stage: Stage, request: Request, battle_id: str, token: str | None) -> Access:
+    return Access(await _voter(stage, request), battle_id, token)
+
+
+def _add_talk(router: APIRouter, stage: Stage) -> None:
+    """Start a battle, see it, follow its answers, ask on, stop."""
+
+    @router.post("/battles", status_code=201)
+    async def start(body: NewBattle, request: Request) -> dict[str, str]:
+        voter = await _voter(stage, request)
+        if body.models is None:
+            opened = await stage.open_blind(voter, body.prompt, source="api")
+        else:
+            opened = await stage.open_named(voter, body.models, body.prompt, source="api")
+        return {"battle": opened.battle_id, "token": opened.token or ""}
+
+    @router.get("/battles/{battle_id}")
+    async def show(
+        battle_id: str, request: Request, x_battle_token: str | None = Header(None)
+    ) -> dict[str, Any]:
+        return scene_json(
+            await stage.scene(await _access(stage, request, battle_id, x_battle_token))
+        )
+
+    @router.get("/battles/{battle_id}/events")
+    async def watch(
+        battle_id: str, request: Request, x_battle_token: str | None = Header(None)
+    ) -> StreamingResponse:
+        allowed = await _access(stage, request, battle_id, x_battle_token)
+        await stage.scene(allowed)  # refuses strangers before the stream begins
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(
+            _events(stage, allowed), media_type="text/event-stream", headers=headers
+        )
+
+    @router.post("/battles/{battle_id}/turns", status_code=201)
+    async def go_on(
+        battle_id: str, body: NextTurn, request: Request, x_battle_token: str | None = Header(None)
+    ) -> dict[str, Any]:
+        allowed = await _access(stage, request, battle_id, x_battle_token)
+        shared = None if body.continue_from is None else SIDES.index(body.continue_from)
+        await stage.next_turn(allowed, body.prompt, shared)
+        return scene_json(await stage.scene(allowed))
+
+    @router.post("/battles/{battle_id}/stop")
+    async def stop(
+        battle_id: str, request: Request, x_battle_token: str | None = Header(None)
+    ) -> dict[str, Any]:
+        allowed = await _access(stage, request, battle_id, x_battle_token)
+        await stage.stop(allowed)
+        return scene_json(await stage.scene(allowed))
+
+
+def _add_votes(router: APIRouter, stage: Stage) -> None:
+    """Judge the last turn, and take that back."""
+
+    @router.post("/battles/{battle_id}/votes", status_code=201)
+    async def vote(
+        battle_id: str, body: NewVote, request: Request, x_battle_token: str | None = Header(None)
+    ) -> dict[str, Any]:
+        allowed = await _access(stage, request, battle_id, x_battle_token)
+        judgement = Judgement(
+            winner=body.winner,
+            ranking=tuple(body.ranking) if body.ranking is not None else None,
+            strength=body.strength,
+            reasons=tuple(body.reasons),
+            comment=body.comment,
+            edited_answer=body.edited_answer,
+        )
+        await stage.vote(allowed, judgement, partial=body.partial, change=body.change)
+        return scene_json(await stage.scene(allowed))
+
+    @router.delete("/battles/{battle_id}/votes")
+    async def undo(
+        battle_id: str, request: Request, x_battle_token: str | None = Header(None)
+    ) -> dict[str, Any]:
+        allowed = await _access(stage, request, battle_id, x_battle_token)
+        await stage.undo(allowed)
+        return scene_json(await stage.scene(allowed))
+
+
+async def answer_error(_: Request, error: Exception) -> JSONResponse:
+    """A refusal as JSON, with the status that fits it."""
+    status = error.status if isinstance(error, RefusedError) else 422
+    status = 503 if isinstance(error, BusyError) else status
+    status = 429 if isinstance(error, TooManyError) else status
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _voter(stage: Stage, request: Request) -> str:
+    """Who signed in or the browser's cookie, else the address of the program that calls."""
+    return await stage.voter(caller_secret(request.scope))
+
+
+async def _events(stage: Stage, access: Access) -> AsyncIterator[str]:
+    """One `scene` event per change and one `end` event; leaving stops the answers."""
+    shown = ""
+    async for scene in stage.follow(access):
+        event = json.dumps(scene_json(scene), ensure_ascii=False)
+        yield f"event: scene\ndata: {event}\n\n" if event != shown else ": waiting\n\n"
+        shown = event
+    yield "event: end\ndata: {}\n\n"
+
+
+def scene_json(scene: Scene) -> dict[str, Any]:
+    """A battle as JSON: texts and states; names, measures and prompts only after the reveal."""
+    sides: list[dict[str, Any]] = [
+        {"side": SIDES[i], "state": side.state, "text": side.text, "error": side.error or None}
+        for i, side in enumerate(scene.sides)
+    ]
+    if scene.is_revealed:
+        for i, side in enumerate(sides):
+            participant = scene.battle.participants[i]
+            answer = scene.battle.turns[-1].answer(i) if scene.battle.turns else None
+            side["model"] = participant.name
+            side["kind"] = participant.kind
+            side["weights_sha256"] = participant.weights_sha256
+            if answer is not None and not scene.is_running:
+                side["prompt_sent"] = answer.prompt_sent
+                side["num_tokens"] = answer.num_tokens
+                side["first_token_s"] = answer.first_token_s
+                side["total_s"] = answer.total_s
+    vote = scene.vote
+    return {
+        "battle": scene.battle.id,
+        "mode": scene.battle.mode,
+        "turns": [turn.prompt for turn in scene.battle.turns],
+        "running": scene.is_running,
+        "votable": scene.is_votable and not scene.is_running,
+        "revealed": scene.is_revealed,
+        "sides": sides,
+        "vote": asdict(vote.judgement) if vote else None,
+    }

@@ -1,0 +1,62 @@
+"""Who a request comes from, as the doorman found out; every right is derived from this.
+
+Knows no HTTP and no user file. A visitor travels in the request's ASGI scope, so that the page,
+the API and Gradio's queue see the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from arena.values.refusals import RefusedError
+
+KEY = "arena.visitor"
+
+
+class NotAllowedError(RefusedError):
+    """The visitor's role does not allow the act."""
+
+    status = 403
+    code = "admins_only"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """`secret` tells voters apart, and only its hash is stored; a program has none.
+
+    `name` is empty where nobody signs in. `is_open`: the page runs without a user file.
+    """
+
+    secret: str | None = None
+    name: str = ""
+    is_admin: bool = False
+    is_open: bool = True
+
+    @property
+    def may_export(self) -> bool:
+        """Everybody where nobody signs in (it writes on this machine only), else admins."""
+        return self.is_open or self.is_admin
+
+    def check_admin(self) -> None:
+        """NotAllowedError unless the visitor is an admin."""
+        if not self.is_admin:
+            raise NotAllowedError("this is for admins only; sign in as one")
+
+    def check_export(self) -> None:
+        """NotAllowedError unless the visitor may write a dataset."""
+        if not self.may_export:
+            raise NotAllowedError("only admins make datasets; sign in as one")
+
+
+def visitor_of(scope: Mapping[str, Any]) -> Visitor:
+    """The visitor of a request's scope; a stranger where no doorman stood."""
+    found = scope.get(KEY)
+    return found if isinstance(found, Visitor) else Visitor()
+
+
+def caller_secret(scope: Mapping[str, Any]) -> str:
+    """What tells one caller of the API from another: who signed in, the cookie, or the address."""
+    client = scope.get("client")
+    return visitor_of(scope).secret or f"api:{client[0] if client else 'unknown'}"
