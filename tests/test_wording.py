@@ -110,3 +110,37 @@ def test_errors_of_the_page_are_told_in_the_voters_language() -> None:
     long = ArenaError("9 characters").coded("prompt_long", count=9, limit=5)
     assert told(long, words("fr")).startswith("L’invite a 9 caractères ; 5 au plus")
     assert told(ArenaError("only here"), words("zh")) == "only here"
+
+
+def test_every_refusal_that_a_voter_can_meet_has_a_text_of_its_own() -> None:
+    """Errors of the parts under the page; those of commands alone keep their own words."""
+    import importlib
+    import pkgutil
+
+    import arena
+    from arena.errors import ArenaError
+
+    under_the_page = (
+        "arena.values",
+        "arena.battles",
+        "arena.statistics.pairing",
+        "arena.statistics.votetable",
+        "arena.storage.database",
+        "arena.exchange.export",
+        "arena.exchange.folders",
+        "arena.exchange.handout",
+        "arena.exchange.tables",
+    )
+    for module in pkgutil.walk_packages(arena.__path__, "arena."):
+        if module.name.startswith(under_the_page):
+            importlib.import_module(module.name)
+    coded_where_raised = {"BusyError", "TooManyError", "RefusedError"}
+
+    def below(kind: type[ArenaError]) -> set[type[ArenaError]]:
+        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+
+    met = {kind for kind in below(ArenaError) if kind.__module__.startswith(under_the_page)}
+    assert len(met) > 15
+    bare = {kind.__name__ for kind in met if not kind.code}
+    assert bare == coded_where_raised
+    assert {f"error.{kind.code}" for kind in met if kind.code} <= words().texts.keys()

@@ -24,6 +24,8 @@ MOST_BYTES = 16 * 1024 * 1024
 class SetError(ArenaError):
     """A prompt set that is missing or cannot be read; the message names file, line and remedy."""
 
+    code = "set_unreadable"
+
 
 @dataclass(frozen=True)
 class PromptSet:
@@ -50,7 +52,9 @@ def load_set(home: Path, name: str) -> PromptSet:
             if path.is_file():
                 return read_set(path)
     known = ", ".join(list_sets(home)) or "none; add one with 'arena sets add FILE'"
-    raise SetError(f"prompt set {name!r} is unknown; known are {known}")
+    raise SetError(f"prompt set {name!r} is unknown; known are {known}").coded(
+        "set_unknown", name=name
+    )
 
 
 def add_set(home: Path, file: Path, *, overwrite: bool = False) -> PromptSet:

@@ -32,6 +32,8 @@ from arena.values.texts import check_text
 class PromptError(ArenaError):
     """The prompt cannot be asked; the message tells the writer why."""
 
+    code = "prompt_unsendable"
+
 
 class BusyError(ArenaError):
     """As many battles run as the page takes on."""

@@ -41,6 +41,8 @@ ABOUT_RAW = (
 class ExportError(ArenaError):
     """The votes do not make this dataset, or the folder cannot be written."""
 
+    code = "export_refused"
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -97,7 +99,10 @@ def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool =
             for pair in select_pairs(db, options.selection, tally):
                 _write_pair(form, pair, options, writers, seen, tally)
         if not tally.num_rows:
-            raise ExportError(f"no vote makes a {form.name} row ({told(tally)}); nothing written")
+            counts = told(tally)
+            raise ExportError(f"no vote makes a {form.name} row ({counts}); nothing written").coded(
+                "export_empty", format=form.name, counts=counts
+            )
         kept = drop_empty_splits(writers)
         splits = {split: writer.num_rows for split, writer in kept.items()}
         data_files = {split: w.data_files for split, w in kept.items() if w.data_files}

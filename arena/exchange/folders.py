@@ -15,6 +15,8 @@ from arena.errors import ArenaError
 class FolderError(ArenaError):
     """The folder exists already or cannot be written."""
 
+    code = "folder_refused"
+
 
 @contextmanager
 def replacing(out: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:

@@ -24,6 +24,8 @@ NAME = re.compile(r"[a-z0-9]+-\d{8}-\d{6}-[0-9a-f]{6}")
 class HandoutError(ArenaError):
     """No dataset of that name lies in the home folder."""
 
+    code = "dataset_unknown"
+
 
 @dataclass(frozen=True)
 class Handout:

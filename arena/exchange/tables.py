@@ -24,6 +24,8 @@ BATCH = 2_000
 class TwoModelsError(ArenaError):
     """The format compares exactly two models."""
 
+    code = "export_two_models"
+
 
 class Writer(Protocol):
     """One split of an export. `paths` are its files, `data_files` what dataset readers open."""

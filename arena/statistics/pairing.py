@@ -20,6 +20,8 @@ Pair = tuple[str, str]
 class PairingError(ArenaError):
     """No pair can be drawn: too few models, or weights that leave none."""
 
+    code = "pairs_refused"
+
 
 @dataclass(frozen=True)
 class Draw:

@@ -29,6 +29,8 @@ WINNERS = (Winner.MODEL_A, Winner.MODEL_B, Winner.TIE, Winner.BOTH_BAD)
 class TableError(ArenaError):
     """Columns of unequal length, an unknown winner or a weight that is no positive number."""
 
+    code = "votes_refused"
+
 
 @dataclass(frozen=True)
 class VoteTable:

@@ -25,6 +25,8 @@ T = TypeVar("T")
 class StoreError(ArenaError):
     """The database refused: damaged, read-only, or an error of the disk."""
 
+    code = "store_failed"
+
 
 class StoreBusyError(StoreError):
     """Another process holds the database for longer than we wait; nothing was written."""

@@ -21,6 +21,8 @@ SIDES = "abcdefgh"
 class BattleError(ArenaError):
     """A battle that cannot be made: number of sides, propensity or an empty prompt."""
 
+    code = "battle_refused"
+
 
 class Mode(StrEnum):
     """Whether the voter knows the names while judging."""

@@ -30,6 +30,8 @@ REASONS = (
 class JudgementError(ArenaError):
     """A judgement that does not fit the battle: unknown side, reason, or missing ranking."""
 
+    code = "judgement_refused"
+
 
 class Winner(StrEnum):
     """What one judgement of two sides says. A skip is not a judgement and has no member."""

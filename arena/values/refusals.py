@@ -44,6 +44,8 @@ class UnfinishedError(RefusedError):
 class StillBlindError(RefusedError):
     """What is shown only together with the names."""
 
+    code = "still_blind"
+
 
 class AlreadyVotedError(RefusedError):
     """This voter has judged this turn otherwise; a change has to be asked for."""

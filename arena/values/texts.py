@@ -11,6 +11,8 @@ from arena.errors import ArenaError
 class TextError(ArenaError):
     """A text that no export could carry: a null character or half of a surrogate pair."""
 
+    code = "text_unsendable"
+
 
 def check_text(name: str, text: str) -> str:
     """The text itself, or TextError if an export could not carry it byte for byte."""
