@@ -123,7 +123,8 @@ class Stage:
         try:
             return check_text("prompt", prompt)
         except ArenaError as error:
-            raise PromptError(f"The prompt cannot be sent: {error}") from error
+            unsendable = PromptError(f"The prompt cannot be sent: {error}")
+            raise unsendable.coded("prompt_unsendable", **error.values) from error
 
     async def open_blind(
         self, voter: str, prompt: str, source: str = "page", place: Place | None = None

@@ -17,13 +17,16 @@ class TextError(ArenaError):
 def check_text(name: str, text: str) -> str:
     """The text itself, or TextError if an export could not carry it byte for byte."""
     if "\0" in text:
-        raise TextError(f"{name} holds a null character at {text.index(chr(0))}; remove it")
+        place = text.index(chr(0))
+        null = TextError(f"{name} holds a null character at {place}; remove it")
+        raise null.coded("text_unsendable", place=place + 1)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise TextError(
+        half = TextError(
             f"{name} holds half of a surrogate pair at {error.start}; send whole characters"
-        ) from error
+        )
+        raise half.coded("text_unsendable", place=error.start + 1) from error
     return text
 
 

@@ -184,7 +184,7 @@ def test_prompts_that_cannot_be_asked_leave_the_page_alive(page: Page, arena: Pa
     )
     page.wait_for_timeout(300)
     page.click("#send")
-    page.wait_for_selector(".status-line.bad:has-text('surrogate')")
+    page.wait_for_selector(".status-line.bad:has-text('cannot be sent, at place')")
     send(page, PROMPT)
     page.wait_for_selector(CAN_VOTE)
 
