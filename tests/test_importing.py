@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +15,15 @@ import pytest
 from store_fixtures import BASE, FULL, LORA, Hand
 
 from arena.exchange.export import ExportOptions, export
-from arena.exchange.importing import ImportRefusedError, import_file
+from arena.exchange.importing import import_file
+from arena.exchange.intake import LARGE, ImportRefusedError
 from arena.storage.selection import Selection
 from arena.storage.store import Store
 from arena.storage.tally import Ballot, tally
 from arena.values.battle import AnswerStatus, Mode
 from arena.values.judgement import Judgement, Strength, Winner
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -258,11 +266,134 @@ def test_raw_records_are_checked(busy: Hand, tmp_path: Path) -> None:
         ({"participants": record["participants"][:1]}, "2 to 8 sides, not 1"),
         ({"turns": [{}]}, "not a battle: KeyError"),
         ({"turns": 3}, "not a battle: TypeError"),
+        ({"id": 7}, "battle: id 7 is no text"),
+        ({"id": ""}, "no text of 1 to 100 characters"),
+        ({"tags": "t"}, "'t' is no list of texts"),
+        ({"propensity": 1.5}, "propensity 1.5 is no probability"),
+        ({"created_ms": 2**63}, "is out of range"),
+        ({"language": 3}, "battle: language 3 is no text or null"),
     ):
         path = write_lines(tmp_path / "bad.jsonl", [record | change])
         with pytest.raises(ImportRefusedError, match=words):
             import_file(store, path, "raw")
     assert store.counts()["battles"] == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("answers", {"attempt": 0}, "answer of side 0, attempt 0"),
+        ("answers", {"side": 2}, "answer of side 2"),
+        ("answers", {"status": "lost"}, "'lost' is not a valid AnswerStatus"),
+        ("answers", {"superseded": 0}, "superseded 0 is no truth value"),
+        ("answers", {"total_s": "long"}, "total_s 'long' is no number or null"),
+        ("answers", {"text": "nul\0"}, "answer holds a null character"),
+        ("answers", {"prompt_sent": "\ud800"}, "prompt_sent holds half of a surrogate pair"),
+        ("answers", {"sampling": {"heat": 1}}, "sampling parameter 'heat' is unknown"),
+        ("answers", {"side": 1, "attempt": 9}, "side b has two current answers"),
+        ("votes", {"winner": "leftvote"}, "'leftvote' is not a valid Winner"),
+        ("votes", {"ranking": [1, 2]}, "either a winner or a ranking"),
+        ("votes", {"strength": "very"}, "'very' is not a valid Strength"),
+        ("votes", {"reasons": ["because"]}, "reason 'because' is unknown"),
+        ("votes", {"updated_ms": None}, "updated_ms None is no whole number"),
+        ("history", {"action": "guess"}, "action 'guess' is unknown"),
+    ],
+)
+def test_every_field_of_a_raw_record_is_checked(
+    busy: Hand, tmp_path: Path, part: str, change: dict[str, Any], words: str
+) -> None:
+    """A value that the tables would refuse is told with its row, and nothing is written."""
+    out = export_to(busy.store, tmp_path / "out", "raw")
+    records = [json.loads(line) for line in (out / "battles.jsonl").read_text().splitlines()]
+    records[0]["turns"][0][part][0] |= change
+    store = empty_store(tmp_path)
+    path = write_lines(tmp_path / "bad.jsonl", [*records[1:], records[0]])
+    with pytest.raises(ImportRefusedError, match=f"row 5: .*{words}"):
+        import_file(store, path, "raw")
+    assert store.counts()["battles"] == 0
+    assert import_file(store, path, "raw", skip_bad=True).num_new == 4
+
+
+def lmsys_rows(count: int, length: int) -> list[dict[str, Any]]:
+    """Rows of different prompts, each answer so many characters long."""
+    return [
+        {
+            "model_a": f"model-{i % 7}",
+            "model_b": f"model-{i % 7 + 1}",
+            "winner": ("model_a", "model_b", "tie", "tie (bothbad)")[i % 4],
+            "judge": f"arena_user_{i % 50}",
+            "conversation_a": [
+                {"role": "user", "content": f"Question {i}?"},
+                {"role": "assistant", "content": f"é{i} " * (length // 5)},
+            ],
+            "conversation_b": [
+                {"role": "user", "content": f"Question {i}?"},
+                {"role": "assistant", "content": f"b{i} " * (length // 5)},
+            ],
+            "anony": True,
+            "language": "English",
+            "tstamp": 1_700_000_000.0 + i,
+        }
+        for i in range(count)
+    ]
+
+
+def test_a_large_file_is_the_same_battles_as_small_ones(tmp_path: Path) -> None:
+    """Large files are converted in a process of their own."""
+    rows = lmsys_rows(9_000, 500)
+    large = write_lines(tmp_path / "large.jsonl", rows)
+    assert large.stat().st_size > LARGE
+    first, second = empty_store(tmp_path, "first"), empty_store(tmp_path, "second")
+    done = import_file(first, large, "lmsys")
+    assert (done.num_new, done.num_known) == (9_000, 0)
+    for i in range(0, 9_000, 3_000):
+        part = write_lines(tmp_path / f"{i}.jsonl", [*rows[i : i + 3_000], rows[i]])
+        assert part.stat().st_size < LARGE
+        done = import_file(second, part, "lmsys")
+        assert (done.num_new, done.num_known) == (3_000, 1)
+    one, two = (
+        export_to(store, tmp_path / f"raw-{store.path.parent.name}", "raw") / "battles.jsonl"
+        for store in (first, second)
+    )
+    assert one.read_bytes() == two.read_bytes()
+    rows[8_500]["winner"] = rows[8_999]["winner"] = "leftvote"
+    bad = write_lines(tmp_path / "bad.jsonl", [*rows, {"more": 1}])
+    with pytest.raises(ImportRefusedError, match=r"has 3 bad rows.*row 8501: winner 'leftvote'"):
+        import_file(empty_store(tmp_path, "third"), bad, "lmsys")
+    assert empty_store(tmp_path, "third").counts()["battles"] == 0
+    done = import_file(first, bad, "lmsys", skip_bad=True)
+    assert (done.num_new, done.num_known, done.left_out.total()) == (0, 8_998, 3)
+    mixed = write_lines(tmp_path / "mixed.jsonl", [rows[0], *lmsys_rows(2, 50), rows[1]])
+    done = import_file(first, mixed, "lmsys")
+    assert (done.num_new, done.num_known) == (2, 2)
+
+
+def test_an_import_that_is_killed_changes_nothing(tmp_path: Path) -> None:
+    """Kill -9 while rows are being written; the same file goes in whole afterwards."""
+    large = write_lines(tmp_path / "large.jsonl", lmsys_rows(9_000, 500))
+    store = empty_store(tmp_path)
+    script = f"""
+import os
+from pathlib import Path
+from arena.exchange.importing import import_file
+from arena.storage.bulk import BulkWriter
+from arena.storage.store import Store
+add, added = BulkWriter.add, []
+def dying(self, block):
+    added.append(add(self, block))
+    if len(added) == 2:
+        os.kill(os.getpid(), 9)
+    return added[-1]
+BulkWriter.add = dying
+import_file(Store(Path({str(store.path)!r})), Path({str(large)!r}), "lmsys")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert store.counts()["battles"] == 0
+    assert import_file(store, large, "lmsys").num_new == 9_000
+    with closing(sqlite3.connect(store.path)) as conn:
+        assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 def test_files_that_are_no_rows(tmp_path: Path) -> None:
@@ -273,7 +404,7 @@ def test_files_that_are_no_rows(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("x")
     (tmp_path / "folder").mkdir()
     for name, words in (
-        ("x.jsonl", "row 2 is no JSON"),
+        ("x.jsonl", "row 2: no JSON"),
         ("x.json", "holds no JSON list"),
         ("x.parquet", "is no Parquet file"),
         ("x.txt", "no .jsonl, .json or .parquet"),

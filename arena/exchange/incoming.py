@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from arena.exchange.trl import MARGINS
-from arena.storage.bulk import RecordError
+from arena.storage.fields import RecordError
 from arena.storage.raw import VERSION
 from arena.values.battle import SIDES, AnswerStatus, AskAs, History, Mode
 from arena.values.judgement import Strength, Winner
@@ -81,7 +81,7 @@ def from_trl(row: Row) -> Record:
         for i, role in enumerate(("chosen", "rejected"))
     ]
     is_turned = row.get("chosen_side") == "b"
-    winner = Winner.MODEL_B if is_turned else Winner.MODEL_A
+    winner = str(Winner.MODEL_B if is_turned else Winner.MODEL_A)
     if is_turned:
         sides.reverse()
     record = battle_record(
@@ -152,11 +152,11 @@ def battle_record(
     }
 
 
-def winner_of(text: Any, known: Mapping[str, Winner]) -> Winner:
+def winner_of(text: Any, known: Mapping[str, Winner]) -> str:
     """The winner of a word, by an explicit table; others are refused."""
     if text not in known:
         raise RecordError(f"winner {text!r} is unknown; use one of {', '.join(known)}")
-    return known[text]
+    return str(known[text])
 
 
 def _participant(name: Any) -> Record:
@@ -225,7 +225,7 @@ def _rounds(conversations: Sequence[Sequence[Message]]) -> tuple[list[str], list
         if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
             raise RecordError(f"conversation {SIDES[side]} is not user and assistant in turns")
         texts = [message["content"] for message in conversation]
-        if not all(isinstance(text, str) for text in texts):
+        if set(map(type, texts)) != {str}:
             raise RecordError(f"conversation {SIDES[side]} holds something else than text")
         if prompts is None:
             prompts, answers = texts[::2], [[text] for text in texts[1::2]]
@@ -255,11 +255,11 @@ def _as_messages(text: Any) -> list[Message]:
 
 def _strength(row: Row) -> str | None:
     if row.get("strength") is not None:
-        return Strength(row["strength"])
+        return str(Strength(row["strength"]))
     margin = row.get("margin")
     for strength, known in MARGINS.items():
         if margin is not None and math.isclose(margin, known):
-            return strength
+            return None if strength is None else str(strength)
     return None
 
 

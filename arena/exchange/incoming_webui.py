@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from arena.exchange.incoming import Record, Row, battle_record
-from arena.storage.bulk import RecordError
+from arena.storage.fields import RecordError
 from arena.values.judgement import Winner
 
 
@@ -41,10 +41,10 @@ def from_openwebui(row: Row) -> Record:
 def _openwebui_vote(rating: int, rated: int, num_sides: int) -> Record:
     """A like puts the rated answer before the others, a dislike behind them."""
     if rating == 0:
-        return {"winner": Winner.TIE}
+        return {"winner": str(Winner.TIE)}
     if num_sides == 2:
         wins_left = (rating == 1) == (rated == 0)
-        return {"winner": Winner.MODEL_A if wins_left else Winner.MODEL_B}
+        return {"winner": str(Winner.MODEL_A if wins_left else Winner.MODEL_B)}
     others = 2 if rating == 1 else 1
     return {"ranking": [3 - others if side == rated else others for side in range(num_sides)]}
 

@@ -1,283 +1,178 @@
-"""Writes many battles into the store at once, each a record of `arena.storage.raw`; reads no files.
+"""Writes blocks of battles into the store, many rows a statement; reads no files.
 
-A record is checked against the same types and rules as a battle of the page before it is
-written. A battle whose id the store knows already is left as it is, so that an import that
-was interrupted can be run again.
+A battle whose id the store knows already is left as it is, so that the same file may be imported
+again. Blocks are checked when they are made (`arena.storage.blocks`); the database checks its own
+rules once more.
 """
 
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from operator import itemgetter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlite_utils import Database
 
-from arena.errors import ArenaError
-from arena.storage.people import participant_row, sha256
-from arena.storage.raw import (
-    ANSWER_COLUMNS,
-    BATTLE_COLUMNS,
-    PARTICIPANT_COLUMNS,
-    TURN_COLUMNS,
-    VERSION,
-    VOTE_COLUMNS,
-)
-from arena.storage.records import sampling_json
+from arena.storage.blocks import COLUMNS, Block
+from arena.storage.fields import PARTICIPANT
+from arena.storage.people import participant_row
+from arena.storage.records import sampling_from
 from arena.storage.store import now_ms
-from arena.values.battle import (
-    SIDES,
-    AnswerStatus,
-    AskAs,
-    History,
-    Mode,
-    Participant,
-    SamplingParams,
-)
-from arena.values.judgement import Judgement, Strength, Winner
-from arena.values.texts import canonical_json, check_text
+from arena.values.battle import AskAs, Participant
 
-Record = Mapping[str, Any]
+ROWS = 200
+"""Rows a statement: a statement for each row would cost half as much again."""
 
+CACHE_KIB = 64_000
+"""Pages of indexes held in memory; SQLite's default of 2 MB writes them over and over."""
 
-UNSET = SamplingParams()
+VOTERS_HELD = 200_000
+"""Voters whose row is remembered from block to block."""
 
-
-class RecordError(ArenaError):
-    """A record that is no battle: a field is missing, of the wrong type or contradicts another."""
-
-
-def participant_of(record: Record) -> Participant:
-    """The participant of one side of a record."""
-    values = {name: value for name, value in record.items() if name != "sampling"}
-    return Participant(
-        **{**values, "ask_as": AskAs(values["ask_as"])}, sampling=sampling_of(record["sampling"])
-    )
-
-
-def sampling_of(record: Record) -> SamplingParams:
-    """Sampling parameters of a record; unknown ones are refused."""
-    if not record:
-        return UNSET
-    known = {field.name for field in fields(SamplingParams)}
-    unknown = sorted(set(record) - known)
-    if unknown:
-        raise RecordError(f"sampling parameter {unknown[0]!r} is unknown")
-    return SamplingParams(**{**record, "stop": tuple(record.get("stop", ()))})
-
-
-def judgement_of(vote: Record) -> Judgement:
-    """The judgement of a vote of a record."""
-    return Judgement(
-        winner=None if vote["winner"] is None else Winner(vote["winner"]),
-        ranking=None if vote["ranking"] is None else tuple(vote["ranking"]),
-        strength=None if vote["strength"] is None else Strength(vote["strength"]),
-        reasons=tuple(vote["reasons"]),
-        comment=vote["comment"],
-        edited_answer=vote["edited_answer"],
-    )
-
-
-def check_record(record: Record) -> None:
-    """RecordError, or an error of battle, judgement or text, naming what is wrong."""
-    try:
-        _check(record)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"not a battle: {type(error).__name__} {error}") from error
-    except ValueError as error:
-        if isinstance(error, ArenaError):
-            raise
-        raise RecordError(str(error)) from error
-
-
-def _check(record: Record) -> None:
-    if record["version"] != VERSION:
-        raise RecordError(f"version {record['version']!r} is not {VERSION}; update the program")
-    num_sides = len(record["participants"])
-    if not 2 <= num_sides <= len(SIDES):
-        raise RecordError(f"a battle has 2 to {len(SIDES)} sides, not {num_sides}")
-    if not isinstance(record["id"], str) or not 1 <= len(record["id"]) <= 100:
-        raise RecordError(f"id {record['id']!r} is no text of 1 to 100 characters")
-    Mode(record["mode"])
-    for participant in record["participants"]:
-        check_text("name", participant_of(participant).name)
-    for turn in record["turns"]:
-        _check_turn(turn, num_sides)
-
-
-def _check_turn(turn: Record, num_sides: int) -> None:
-    History(turn["context"])
-    check_text("prompt", turn["prompt"])
-    current = set()
-    for answer in turn["answers"]:
-        AnswerStatus(answer["status"])
-        check_text("answer", answer["text"])
-        sampling_of(answer["sampling"])
-        if not 0 <= answer["side"] < num_sides:
-            raise RecordError(f"answer of side {answer['side']} in a battle of {num_sides}")
-        if not answer["superseded"]:
-            current.add(answer["side"])
-    for vote in turn["votes"]:
-        judgement_of(vote).pairs(num_sides)
-        check_text("comment", vote["comment"] + vote["edited_answer"])
-        if len(current) != num_sides:
-            raise RecordError("a vote on a turn without an answer of every side")
-
-
-COLUMNS = {
-    "battles": ("id", "public_id", "token_sha256", "owner_id", "tags", *BATTLE_COLUMNS),
-    "sides": ("battle_id", "position", "participant_id"),
-    "turns": ("id", "battle_id", "position", "history", *TURN_COLUMNS),
-    "answers": ("id", "turn_id", "sampling", "identity_leak", "superseded", *ANSWER_COLUMNS),
-    "votes": ("id", "turn_id", "voter_id", "ranking", "reasons", "partial", "blind", *VOTE_COLUMNS),
-    "comparisons": (
-        *("vote_id", "left_side", "right_side", "left_id", "right_id"),
-        *("left_answer_id", "right_answer_id", "winner", "weight"),
-    ),
-    "vote_flags": ("vote_id", "reason", "detail", "created_ms", "cleared_ms"),
-    "skips": ("turn_id", "voter_id", "created_ms"),
-    "vote_history": ("turn_id", "voter_id", "action", "body", "at_ms"),
+# For each table: where its row says which row of which other table it belongs to.
+PARENTS = {
+    **{"sides": ("battles", 0), "turns": ("battles", 1), "answers": ("turns", 1)},
+    **{"votes": ("turns", 1), "comparisons": ("votes", 0), "vote_flags": ("votes", 0)},
+    **{"skips": ("turns", 0), "vote_history": ("turns", 0)},
 }
-"""What is written to each table, tables that others refer to first."""
-
-_PARTICIPANT, _BATTLE, _TURN, _ANSWER, _VOTE, _FLAG = (
-    itemgetter(*names)
-    for names in (
-        *(PARTICIPANT_COLUMNS, BATTLE_COLUMNS, TURN_COLUMNS, ANSWER_COLUMNS, VOTE_COLUMNS),
-        COLUMNS["vote_flags"][1:],
-    )
-)
+# For each table: the columns that hold numbers of the block, by what they number.
+NUMBERED = {
+    "battles": {0: "battles", 2: "voters"},
+    "sides": {0: "battles", 2: "people"},
+    "turns": {0: "turns", 1: "battles"},
+    "answers": {0: "answers", 1: "turns"},
+    "votes": {0: "votes", 1: "turns", 2: "voters"},
+    "comparisons": {0: "votes", 3: "people", 4: "people", 5: "answers", 6: "answers"},
+    "vote_flags": {0: "votes"},
+    "skips": {0: "turns", 1: "voters"},
+    "vote_history": {0: "turns", 1: "voters"},
+}
 
 
 class BulkWriter:
-    """Adds records to an open database inside a transaction of the caller.
+    """Adds blocks to an open database inside one transaction of the caller."""
 
-    One writer may serve several transactions, one after the other, of one database.
-    """
-
-    def __init__(self, voter_name: Callable[[Any], str]) -> None:
-        """`voter_name`: the pseudonym that a voter of the records gets in the store."""
-        self._voter_name = voter_name
-        self._voters: dict[Any, int] = {}
+    def __init__(self, db: Database) -> None:
+        """`db` holds the write lock, so that nobody else adds rows."""
+        self._db = db
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self._first = {
+            table: int(db.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
+            for table in ("battles", "turns", "answers", "votes")
+        }
+        self._voters: dict[str, int] = {}
         self._people: dict[tuple[Any, ...], int] = {}
-        self._rows: dict[str, list[tuple[Any, ...]]] = {}
-        self._ids: dict[str, int] = {}
 
-    def add(self, db: Database, records: Sequence[Record]) -> int:
-        """Write checked records that are new to the store; their number."""
-        known = _known(db, [record["id"] for record in records])
-        self._rows = {table: [] for table in COLUMNS}
-        for table in ("battles", "turns", "answers", "votes"):
-            found = next(iter(db.query(f"SELECT coalesce(max(id), 0) AS id FROM {table}")))
-            self._ids[table] = found["id"]
-        num_new = 0
-        try:
-            for record in records:
-                if record["id"] not in known:
-                    known.add(record["id"])
-                    self._battle(db, record)
-                    num_new += 1
-            self._flush(db)
-        except BaseException:  # what is rolled back now is no longer known
+    def add(self, block: Block) -> int:
+        """Write the battles that are new to the store; their number."""
+        known = self._known(block.ids)
+        if known:
+            _leave_out(block, {i for i, name in enumerate(block.ids) if name in known})
+        self._number(block)
+        for table, values in block.rows.items():
+            self._insert(table, values)
+        for table in self._first:
+            if block.rows[table]:
+                self._first[table] = block.rows[table][-len(COLUMNS[table])] + 1
+        return len(block.ids) - len(known)
+
+    def _known(self, names: list[str]) -> set[str]:
+        """Which of these battles the store has."""
+        known: set[str] = set()
+        for some in _some(names):
+            marks = ",".join("?" * len(some))
+            rows = self._db.execute(
+                f"SELECT public_id FROM battles WHERE public_id IN ({marks})", some
+            )
+            known.update(row[0] for row in rows)
+        return known
+
+    def _number(self, block: Block) -> None:
+        """Put the numbers of the store in the place of those of the block."""
+        used: dict[str, set[int]] = {"people": set(), "voters": set()}
+        for table, columns in NUMBERED.items():
+            for column, what in columns.items():
+                if what in used:
+                    used[what].update(block.rows[table][column :: len(COLUMNS[table])])
+        voters = self._voter_rows(block.voters, used["voters"] - {None})
+        people = {i: self._participant(block.people[i]) for i in sorted(used["people"])}
+        for table, columns in NUMBERED.items():
+            values, width = block.rows[table], len(COLUMNS[table])
+            for column, what in columns.items():
+                numbers = values[column::width]
+                if what in self._first:
+                    first = self._first[what]
+                    values[column::width] = [first + number for number in numbers]
+                else:
+                    found = people if what == "people" else voters
+                    values[column::width] = [found.get(number) for number in numbers]
+
+    def _voter_rows(self, names: list[str], used: set[int]) -> dict[int, int]:
+        """The row of each voter, made when it is new, in the order of the block."""
+        if len(self._voters) > VOTERS_HELD:
             self._voters.clear()
-            self._people.clear()
-            raise
-        return num_new
-
-    def _next(self, table: str) -> int:
-        number = self._ids[table] = self._ids[table] + 1
-        return number
-
-    def _flush(self, db: Database) -> None:
-        for table, names in COLUMNS.items():
-            if self._rows[table]:
-                marks = ", ".join("?" * len(names))
-                db.conn.executemany(
-                    f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", self._rows[table]
-                )
-
-    def _voter(self, db: Database, voter: Any) -> int:
-        if voter not in self._voters:
-            name = self._voter_name(voter)
-            row = {"name": name, "now": now_ms()}
-            db.execute(
-                "INSERT INTO voters (pseudonym, created_ms) VALUES (:name, :now)"
-                " ON CONFLICT DO NOTHING",
-                row,
-            )
-            found = db.query("SELECT id FROM voters WHERE pseudonym = :name", row)
-            self._voters[voter] = next(iter(found))["id"]
-        return self._voters[voter]
-
-    def _participant(self, db: Database, record: Record) -> int:
-        key = (*_PARTICIPANT(record), str(record["sampling"]))
-        if key not in self._people:
-            self._people[key] = participant_row(db, participant_of(record), now_ms())
-        return self._people[key]
-
-    def _battle(self, db: Database, record: Record) -> None:
-        battle = self._next("battles")
-        # The secret of a battle never leaves its store; nobody knows the new one.
-        token = sha256(secrets.token_hex(16))
-        owner = None if record["owner"] is None else self._voter(db, record["owner"])
-        tags = canonical_json(record["tags"])
-        row = (battle, record["id"], token, owner, tags, *_BATTLE(record))
-        self._rows["battles"].append(row)
-        sides = [self._participant(db, participant) for participant in record["participants"]]
-        self._rows["sides"] += [(battle, i, side) for i, side in enumerate(sides)]
-        for position, turn in enumerate(record["turns"]):
-            self._turn(db, (battle, position), turn, sides)
-
-    def _turn(self, db: Database, place: tuple[int, int], record: Record, sides: list[int]) -> None:
-        turn = self._next("turns")
-        self._rows["turns"].append((turn, *place, record["context"], *_TURN(record)))
-        answers: dict[int, int] = {}
-        for answer in record["answers"]:
-            number = self._next("answers")
-            sampling = (
-                sampling_json(sampling_of(answer["sampling"])) if answer["sampling"] else "{}"
-            )
-            marks = (answer["identity_leak"], answer["superseded"])
-            self._rows["answers"].append((number, turn, sampling, *marks, *_ANSWER(answer)))
-            if not answer["superseded"]:
-                answers[answer["side"]] = number
-        for vote in record["votes"]:
-            self._vote(turn, self._voter(db, vote["voter"]), vote, sides, answers)
-        for skip in record["skips"]:
-            voter = self._voter(db, skip["voter"])
-            self._rows["skips"].append((turn, voter, skip["created_ms"]))
-        for act in record["history"]:
-            voter = self._voter(db, act["voter"])
-            row = (turn, voter, act["action"], canonical_json(act["body"]), act["at_ms"])
-            self._rows["vote_history"].append(row)
-
-    def _vote(
-        self, turn: int, voter: int, vote: Record, sides: list[int], answers: dict[int, int]
-    ) -> None:
-        judgement = judgement_of(vote)
-        number = self._next("votes")
-        ranking = None if judgement.ranking is None else canonical_json(judgement.ranking)
-        said = (ranking, canonical_json(judgement.reasons), vote["partial"], vote["blind"])
-        self._rows["votes"].append((number, turn, voter, *said, *_VOTE(vote)))
-        for pair in judgement.pairs(len(sides)):
-            left, right = pair.left, pair.right
-            self._rows["comparisons"].append(
-                (
-                    *(number, left, right, sides[left], sides[right]),
-                    *(answers[left], answers[right], str(pair.winner), pair.weight),
+        new = [names[i] for i in sorted(used) if names[i] not in self._voters]
+        now = now_ms()
+        self._db.conn.executemany(
+            "INSERT INTO voters (pseudonym, created_ms) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            [(name, now) for name in new],
+        )
+        for some in _some(new):
+            marks = ",".join("?" * len(some))
+            self._voters.update(
+                self._db.execute(
+                    f"SELECT pseudonym, id FROM voters WHERE pseudonym IN ({marks})", some
                 )
             )
-        self._rows["vote_flags"] += [(number, *_FLAG(flag)) for flag in vote["flags"]]
+        return {i: self._voters[names[i]] for i in used}
+
+    def _participant(self, told: tuple[Any, ...]) -> int:
+        if told not in self._people:
+            values = dict(zip(PARTICIPANT, told[:-1], strict=True))
+            participant = Participant(
+                **values | {"ask_as": AskAs(values["ask_as"])}, sampling=sampling_from(told[-1])
+            )
+            self._people[told] = participant_row(self._db, participant, now_ms())
+        return self._people[told]
+
+    def _insert(self, table: str, values: list[Any]) -> None:
+        width = len(COLUMNS[table])
+        size = ROWS * width
+        rest = len(values) // size * size
+        statement = _statement(table, ROWS)
+        for first in range(0, rest, size):
+            self._db.conn.execute(statement, values[first : first + size])
+        self._db.conn.executemany(
+            _statement(table, 1),
+            [values[first : first + width] for first in range(rest, len(values), width)],
+        )
 
 
-def _known(db: Database, names: list[str]) -> set[str]:
-    """Which of these battles the store has."""
-    marks = ",".join("?" * len(names))
-    rows = db.execute(f"SELECT public_id FROM battles WHERE public_id IN ({marks})", names)
-    return {row[0] for row in rows}
+def _statement(table: str, num_rows: int) -> str:
+    names = COLUMNS[table]
+    marks = f"({', '.join('?' * len(names))})"
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES {', '.join([marks] * num_rows)}"
+
+
+def _some(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at a time as one statement may ask for."""
+    return (names[first : first + 10_000] for first in range(0, len(names), 10_000))
+
+
+def _leave_out(block: Block, battles: set[int]) -> None:
+    """Take the rows of some battles out of a block; its numbers then have gaps."""
+    gone: dict[str, set[int]] = {"battles": battles}
+    for table, names in COLUMNS.items():
+        values, width = block.rows[table], len(names)
+        parent, place = PARENTS.get(table, ("battles", 0))
+        kept: list[Any] = []
+        gone.setdefault(table, set())
+        for first in range(0, len(values), width):
+            if values[first + place] in gone[parent]:
+                gone[table].add(values[first])
+            else:
+                kept += values[first : first + width]
+        block.rows[table] = kept
 
 
 def pseudonym(source: str, voter: Any) -> str:
