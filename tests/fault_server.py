@@ -45,6 +45,7 @@ class FaultServer:
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     is_tgi: bool = True
+    listing: int = 200  # status of `/v1/models`
 
     def __enter__(self) -> FaultServer:
         self._server = uvicorn.Server(
@@ -74,8 +75,11 @@ def _app(server: FaultServer) -> FastAPI:
     app = FastAPI()
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_entry(*item) for item in server.scripts.items()]}
+    async def models() -> Response:
+        if server.listing != 200:
+            return JSONResponse({"error": "no list"}, server.listing)
+        data = [_entry(*item) for item in server.scripts.items()]
+        return JSONResponse({"object": "list", "data": data})
 
     @app.get("/info")
     async def info() -> Response:

@@ -73,6 +73,38 @@ def test_guest_is_asked_as_the_file_says(tmp_path: Path, monkeypatch: pytest.Mon
     assert problems == ["", "", "it does not serve nobody"]
 
 
+@pytest.mark.parametrize(
+    ("status", "known", "problems"),
+    [
+        (500, ["Named"], ["", "/v1/models answered HTTP 500"]),
+        (404, ["Named"], ["", "/v1/models answered HTTP 404"]),
+        (401, [], ["/v1/models answered HTTP 401"] * 2),
+    ],
+)
+def test_guest_of_a_server_without_a_list_is_taken_by_its_model(
+    status: int, known: list[str], problems: list[str], tmp_path: Path
+) -> None:
+    """As `transformers serve` without a hub cache: it answers, and its list is an error."""
+    with FaultServer({"m": Script()}, is_tgi=False, listing=status) as server:
+        playbook = read_playbook(
+            written(
+                tmp_path,
+                f"""
+                [[participant]]
+                name = "Named"
+                url = "{server.url}"
+                model = "m"
+                [[participant]]
+                name = "Unnamed"
+                url = "{server.url}"
+                """,
+            )
+        )
+        roster = Roster([], SamplingParams(), playbook)
+        assert list(asyncio.run(roster.entrants())) == known
+        assert [b.problem for b in asyncio.run(roster.backends())] == problems
+
+
 MISTAKES = {
     "not = [toml": "cannot be read as TOML",
     "colour = 1": "colour is unknown",

@@ -21,6 +21,7 @@ from arena.errors import ArenaError
 from arena.values.battle import AskAs, Participant, SamplingParams
 
 PROBE_SECONDS = 3.0
+NO_ACCESS = (401, 403)  # of HTTP: the server is there, and not for us
 FRESH_SECONDS = 5.0
 FRESH_SECONDS_DOWN = 0.5  # a server that is starting should be seen as soon as it is up
 
@@ -122,7 +123,7 @@ def report(backends: Sequence[Backend]) -> list[str]:
 
 async def probe_guest(guest: Guest, sampling: SamplingParams) -> Backend:
     """The participant of the playbook as its server offers it, asked as the playbook says."""
-    backend = await probe(guest.url, sampling, guest.key_env)
+    backend = await probe(guest.url, sampling, guest.key_env, named=guest.model)
     if not backend.is_up:
         return backend
     offered = {entrant.participant.model: entrant for entrant in backend.entrants}
@@ -140,15 +141,23 @@ async def probe_guest(guest: Guest, sampling: SamplingParams) -> Backend:
     return replace(backend, entrants=(replace(entrant, participant=participant),))
 
 
-async def probe(url: str, sampling: SamplingParams, key_env: str | None = None) -> Backend:
-    """Ask one server what it is and what it serves; never raises for what a server does."""
+async def probe(
+    url: str, sampling: SamplingParams, key_env: str | None = None, *, named: str | None = None
+) -> Backend:
+    """Ask one server what it is and what it serves; never raises for what a server does.
+
+    Some servers answer and list no models; `named` is then taken as the one that they have.
+    """
     try:
         async with http_client(timeout=PROBE_SECONDS) as client:
             client.headers.update({"authorization": f"Bearer {key_of(key_env)}"})
             reply = await client.get(f"{url}/v1/models")
-            if reply.status_code != 200:
+            if reply.status_code == 200:
+                entries = reply.json()["data"]
+            elif named is not None and reply.status_code not in NO_ACCESS:
+                entries = [{"id": named}]
+            else:
                 return Backend(url, problem=f"/v1/models answered HTTP {reply.status_code}")
-            entries = reply.json()["data"]
             wire = await _wire(client, url)
         models = {str(entry["id"]): entry for entry in entries}
     except httpx2.HTTPError as error:
