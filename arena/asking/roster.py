@@ -151,6 +151,8 @@ async def probe(
     try:
         async with http_client(timeout=PROBE_SECONDS) as client:
             client.headers.update({"authorization": f"Bearer {key_of(key_env)}"})
+            # First: a server whose list fails may close the connection that it failed on.
+            wire = await _wire(client, url)
             reply = await client.get(f"{url}/v1/models")
             if reply.status_code == 200:
                 entries = reply.json()["data"]
@@ -158,7 +160,6 @@ async def probe(
                 entries = [{"id": named}]
             else:
                 return Backend(url, problem=f"/v1/models answered HTTP {reply.status_code}")
-            wire = await _wire(client, url)
         models = {str(entry["id"]): entry for entry in entries}
     except httpx2.HTTPError as error:
         return Backend(url, problem=f"no answer ({type(error).__name__})")
