@@ -129,6 +129,22 @@ def test_kto_refuses_a_text_that_would_be_good_and_bad(hand: Hand, tmp_path: Pat
     assert done.left_out == {"identical": 1}
 
 
+def test_kto_counts_blank_answers(hand: Hand, tmp_path: Path) -> None:
+    """Beside the other answer's row as one row less; both blank as a pair that makes none."""
+    hand.vote(Winner.MODEL_A, ["good", " \n"])
+    hand.vote(Winner.BOTH_BAD, ["", "poor"])
+    hand.vote(Winner.BOTH_BAD, ["", " "])
+    done = export(hand.store, tmp_path / "out", ExportOptions(format="kto"))
+    assert [(row["side"], row["label"]) for row in table(tmp_path / "out")] == [
+        ("a", True),
+        ("b", False),
+    ]
+    assert (done.left_out, done.rows_left_out) == ({"empty": 1}, {"empty": 2})
+    manifest = json.loads((tmp_path / "out/MANIFEST.json").read_text())
+    assert (manifest["left_out"], manifest["rows_left_out"]) == ({"empty": 1}, {"empty": 2})
+    assert "did not make beside others: empty 2" in (tmp_path / "out/README.md").read_text()
+
+
 def test_kto_takes_first_and_last_of_a_ranking_once(hand: Hand, tmp_path: Path) -> None:
     battle, _ = hand.battle(["x", "y", "z"], participants=[BASE, LORA, FULL])
     hand.store.cast_vote(battle, Judgement(ranking=(2, 1, 3)), voter=hand.voter())

@@ -113,6 +113,7 @@ def as_text(done: Exported, url: str | None) -> str:
         f"({', '.join(f'{split} {n}' for split, n in done.splits.items())})"
     ]
     lines += [f"left out: {reason} {n}" for reason, n in sorted(done.left_out.items())]
+    lines += [f"rows left out: {reason} {n}" for reason, n in sorted(done.rows_left_out.items())]
     lines += [f"pushed to {url}"] if url else []
     return "\n".join(lines)
 

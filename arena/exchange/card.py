@@ -71,6 +71,8 @@ def _page(about: str, manifest: dict[str, Any]) -> str:
     )
     table = f"| left out | judged pairs | why |\n|---|---|---|\n{rows}\n" if rows else ""
     store = manifest["store"]
+    single = ", ".join(f"{reason} {n}" for reason, n in manifest["rows_left_out"].items())
+    single = f"- Single rows that pairs did not make beside others: {single}.\n" if single else ""
     return (
         "# Arena votes\n\n"
         "People were shown the answers of two or more language models to the same prompt and\n"
@@ -78,6 +80,7 @@ def _page(about: str, manifest: dict[str, Any]) -> str:
         f"{about}\n\n"
         f"- Rows: {manifest['num_rows']} ({splits}), from {manifest['num_judged_pairs']} judged"
         f" pairs.\n"
+        f"{single}"
         f"- Turns without a vote: {store['turns_without_vote']}; with a failed answer:"
         f" {store['turns_failed']}; skipped: {store['skips']}.\n"
         f"- Written by {manifest['program']}; options, counts and hashes are in MANIFEST.json.\n"

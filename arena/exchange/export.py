@@ -71,12 +71,15 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: folder, rows per split, pairs left out by reason."""
+    """What an export wrote: folder, rows per split, pairs left out by reason, and so the rows that
+    pairs did not make beside others.
+    """
 
     folder: Path
     splits: dict[str, int]
     num_pairs: int
     left_out: dict[str, int]
+    rows_left_out: dict[str, int]
 
 
 def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool = False) -> Exported:
@@ -109,7 +112,7 @@ def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool =
         manifest = describe(store, options, tally, splits)
         write_card(folder, form.about, manifest, data_files, license_name=options.license)
         write_manifest(folder, manifest)
-    return Exported(out, splits, tally.num_pairs, dict(tally.left_out))
+    return Exported(out, splits, tally.num_pairs, dict(tally.left_out), dict(tally.rows_left_out))
 
 
 def _write_pair(
@@ -127,7 +130,14 @@ def _write_pair(
     if isinstance(rows, LeftOut):
         tally.left_out[rows] += 1
         return
+    reasons = [row for row in rows if isinstance(row, LeftOut)]
+    if reasons and len(reasons) == len(rows):
+        tally.left_out[reasons[0]] += 1
+    else:
+        tally.rows_left_out.update(reasons)
     for row in rows:
+        if isinstance(row, LeftOut):
+            continue
         if seen is not None and not seen.is_new(row):
             tally.left_out[LeftOut.DUPLICATE] += 1
             continue
@@ -155,7 +165,7 @@ def _export_raw(store: Store, out: Path, options: ExportOptions, *, overwrite: b
         manifest = describe(store, options, tally, splits)
         write_card(folder, ABOUT_RAW, manifest, {}, license_name=options.license)
         write_manifest(folder, manifest)
-    return Exported(out, splits, tally.num_pairs, {})
+    return Exported(out, splits, tally.num_pairs, {}, {})
 
 
 def format_named(name: str) -> Format:
@@ -209,6 +219,7 @@ def describe(
         "num_rows": tally.num_rows,
         "num_judged_pairs": tally.num_pairs,
         "left_out": dict(sorted(tally.left_out.items())),
+        "rows_left_out": dict(sorted(tally.rows_left_out.items())),
         "redacted": dict(sorted(tally.redacted.items())),
         "newest_vote_ms": tally.last_ms,
         "store": store.counts() | not_judged(store),

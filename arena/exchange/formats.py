@@ -22,11 +22,13 @@ from arena.storage.selection import JudgedPair, LeftOut, Selection
 
 @dataclass(frozen=True)
 class Format:
-    """A dataset format. `core`: the columns that make two rows the same one."""
+    """A dataset format. `rows`: the rows of a pair, each or all of them replaced by why it cannot
+    be made. `core`: the columns that make two rows the same one.
+    """
 
     name: str
     about: str
-    rows: Callable[[JudgedPair], list[Row] | LeftOut]
+    rows: Callable[[JudgedPair], list[Row | LeftOut] | LeftOut]
     open: Callable[[Path, str, Selection], Writer]
     core: tuple[str, ...]
 

@@ -130,14 +130,14 @@ SCHEMA_140K = pa.schema(
 )
 
 
-def lmsys_rows(pair: JudgedPair) -> list[Row] | LeftOut:
+def lmsys_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     """The row of chatbot_arena_conversations."""
     winner = "tie (bothbad)" if pair.winner == Winner.BOTH_BAD else pair.winner
     missing = {"openai_moderation": None, "toxic_chat_tag": None}
     return [_core(pair) | {"winner": winner, "judge": f"arena_user_{pair.voter}"} | missing]
 
 
-def rows_55k(pair: JudgedPair) -> list[Row] | LeftOut:
+def rows_55k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     """The row of the 55k dataset: texts are JSON lists, one entry per turn; both-bad is a tie."""
     tie = pair.winner in (Winner.TIE, Winner.BOTH_BAD)
     prompts = [m["content"] for m in pair.left.context if m["role"] == "user"]
@@ -156,7 +156,7 @@ def rows_55k(pair: JudgedPair) -> list[Row] | LeftOut:
     ]
 
 
-def rows_100k(pair: JudgedPair) -> list[Row] | LeftOut:
+def rows_100k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     """The row of the 100k dataset."""
     winner = "tie (bothbad)" if pair.winner == Winner.BOTH_BAD else pair.winner
     return [
@@ -173,7 +173,7 @@ def rows_100k(pair: JudgedPair) -> list[Row] | LeftOut:
     ]
 
 
-def rows_140k(pair: JudgedPair) -> list[Row] | LeftOut:
+def rows_140k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     """The row of the 140k dataset; its last turn is the judged one."""
     sides = (conversation(pair.left), conversation(pair.right))
     rich = [[_rich(message) for message in messages] for messages in sides]

@@ -29,7 +29,7 @@ COMPARATOR_FIELDS = [
 ]
 
 
-def openwebui_rows(pair: JudgedPair) -> list[Row] | LeftOut:
+def openwebui_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     """One feedback on the winner's message: rating 1 with the loser as sibling, 0 for a tie.
 
     Open WebUI has no word for both-bad.
@@ -73,7 +73,7 @@ def openwebui_rows(pair: JudgedPair) -> list[Row] | LeftOut:
     ]
 
 
-def comparator_rows(pair: JudgedPair) -> list[Row] | LeftOut:
+def comparator_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     """One example of LLM Comparator, model_a the left side (the writer turns it round)."""
     sign = {Winner.MODEL_A: 1.0, Winner.MODEL_B: -1.0}.get(Winner(pair.winner), 0.0)
     score = sign * SCORES[pair.strength]
@@ -104,7 +104,7 @@ def comparator_rows(pair: JudgedPair) -> list[Row] | LeftOut:
     ]
 
 
-def sheet_rows(pair: JudgedPair) -> list[Row] | LeftOut:
+def sheet_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     """One line for a spreadsheet; cells that could run as formulas start with a quote mark."""
     values = {
         "vote_id": pair.vote_id,

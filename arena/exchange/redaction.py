@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import replace
 
 from arena.storage.selection import JudgedPair, SideView
 
@@ -46,9 +45,8 @@ def redact_pair(pair: JudgedPair, found: Counter[str]) -> JudgedPair:
     if pair.is_diverged:
         right = _redact_side(pair.right, found)
     else:  # one context, counted once
-        right = replace(pair.right, text=redact(pair.right.text, found), context=left.context)
-    return replace(
-        pair,
+        right = pair.right._replace(text=redact(pair.right.text, found), context=left.context)
+    return pair._replace(
         comment=redact(pair.comment, found),
         edited_answer=redact(pair.edited_answer, found),
         left=left,
@@ -58,4 +56,4 @@ def redact_pair(pair: JudgedPair, found: Counter[str]) -> JudgedPair:
 
 def _redact_side(view: SideView, found: Counter[str]) -> SideView:
     context = [{**m, "content": redact(m["content"], found)} for m in view.context]
-    return replace(view, text=redact(view.text, found), context=context)
+    return view._replace(text=redact(view.text, found), context=context)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,6 +20,8 @@ Row = dict[str, Any]
 
 BATCH = 2_000
 """Rows held in memory before they are written."""
+
+LINE = orjson.OPT_APPEND_NEWLINE
 
 
 class TwoModelsError(ArenaError):
@@ -77,8 +80,7 @@ class TableWriter:
         self._schema = schema
         self._batch: list[Row] = []
         self._parquet = pq.ParquetWriter(self.paths[0], schema, compression="zstd")
-        self._lines = self.paths[1].open("w", encoding="utf-8", newline="\n")
-        self._encode = json.JSONEncoder(ensure_ascii=False).encode
+        self._lines = self.paths[1].open("wb")
 
     def write(self, row: Row) -> None:
         """Append a row that has exactly the columns of the schema."""
@@ -94,7 +96,7 @@ class TableWriter:
             pa.array([row[field.name] for row in self._batch], field.type) for field in self._schema
         ]
         self._parquet.write_batch(pa.record_batch(columns, schema=self._schema))
-        self._lines.write("".join([self._encode(row) + "\n" for row in self._batch]))
+        self._lines.writelines([orjson.dumps(row, option=LINE) for row in self._batch])
         self._batch.clear()
 
     def close(self, *, complete: bool) -> None:

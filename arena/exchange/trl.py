@@ -22,6 +22,8 @@ Row = dict[str, Any]
 MARGINS: dict[str | None, float] = {Strength.MUCH: 1.0, None: 2 / 3, Strength.SLIGHTLY: 1 / 3}
 """How much better the chosen answer is, for a reward model's margin loss."""
 
+EPOCH = datetime.datetime(1970, 1, 1)  # in UTC, which the text says itself
+
 EDITED = "human edit"
 """`chosen_model` of a row whose chosen answer a voter wrote."""
 
@@ -80,29 +82,27 @@ UNPAIRED_SCHEMA = pa.schema(
 )
 
 
-def preference_rows(pair: JudgedPair) -> list[Row] | LeftOut:
-    """The preference rows of a pair, or why there is none.
+def preference_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+    """The preference rows of a pair, with why others could not be made, or why there is none.
 
     A decided pair gives one row; a voter's edited answer gives one more against each side.
     """
     if pair.is_diverged:
         return LeftOut.DIVERGED
-    rows: list[Row] = []
-    refused: LeftOut | None = None
+    made: list[Row | LeftOut] = []
     for chosen, rejected in _preferences(pair):
         chosen_text = chosen if isinstance(chosen, str) else chosen.text
-        refused = refuse_texts(chosen_text, rejected.text) or refused
-        if refuse_texts(chosen_text, rejected.text) is None:
-            rows.append(_preference_row(pair, chosen, chosen_text, rejected))
-    if rows:
-        return rows
-    if refused is not None:
-        return refused
+        made.append(
+            refuse_texts(chosen_text, rejected.text)
+            or _preference_row(pair, chosen, chosen_text, rejected)
+        )
+    if made:
+        return made
     return LeftOut.TIE if pair.winner == Winner.TIE else LeftOut.BOTH_BAD
 
 
-def unpaired_rows(pair: JudgedPair) -> list[Row] | LeftOut:
-    """One row per answer that the vote calls good (true) or bad (false).
+def unpaired_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+    """One row per answer that the vote calls good (true) or bad (false), or why it has none.
 
     A tie calls both good, both-bad both bad. Of a ranking the first are good, the last bad,
     and those between neither. Each side has a row in the first pair that it belongs to. The same
@@ -112,16 +112,18 @@ def unpaired_rows(pair: JudgedPair) -> list[Row] | LeftOut:
         return LeftOut.IDENTICAL
     views = [pair.left] if pair.left.side == 0 and pair.right.side == 1 else []
     views += [pair.right] if pair.left.side == 0 else []
-    rows = []
+    made: list[Row | LeftOut] = []
     for view in views:
         label = _label(pair, view)
-        if label is not None and view.text.strip():
-            rows.append(_unpaired_row(pair, view, view.text, label))
+        if label is None:
+            made.append(LeftOut.BETWEEN)
+        elif not view.text.strip():
+            made.append(LeftOut.EMPTY)
+        else:
+            made.append(_unpaired_row(pair, view, view.text, label))
     if pair.edited_answer.strip() and pair.left.side == 0 and pair.right.side == 1:
-        rows.append(_unpaired_row(pair, None, pair.edited_answer, True))
-    if rows:
-        return rows
-    return LeftOut.EMPTY if pair.num_sides == 2 else LeftOut.BETWEEN
+        made.append(_unpaired_row(pair, None, pair.edited_answer, True))
+    return made
 
 
 def _is_decided(pair: JudgedPair) -> bool:
@@ -233,5 +235,4 @@ def _lineage(role: str, view: SideView | None) -> Row:
 
 def iso_time(ms: int) -> str:
     """Milliseconds since 1970 as ISO 8601 in UTC."""
-    time = datetime.datetime.fromtimestamp(ms // 1000, datetime.UTC)
-    return f"{time:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+    return f"{(EPOCH + datetime.timedelta(milliseconds=ms)).isoformat(timespec='milliseconds')}Z"

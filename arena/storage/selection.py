@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
@@ -74,8 +74,7 @@ class Selection:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class SideView:
+class SideView(NamedTuple):
     """One side of a judged pair; `context` are the messages it was asked with, prompt last."""
 
     side: int
@@ -87,8 +86,7 @@ class SideView:
     context: list[Message]
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedPair:
+class JudgedPair(NamedTuple):
     """One comparison; `winner` is the text of a `Winner` whose model_a is `left`.
 
     `voter` numbers the voters of this export from 1 in order of appearance: it tells votes
@@ -121,17 +119,22 @@ class JudgedPair:
     @property
     def is_diverged(self) -> bool:
         """The two sides were asked in different contexts."""
-        return self.left.context != self.right.context
+        left, right = self.left.context, self.right.context
+        return left is not right and left != right
 
 
 @dataclass
 class Tally:
-    """Counts of an export as it runs: pairs seen, rows written, pairs left out and why."""
+    """Counts of an export as it runs: pairs seen, rows written, pairs left out and why.
+
+    `rows_left_out`: rows that could not be made, of pairs that made others.
+    """
 
     num_pairs: int = 0
     num_rows: int = 0
     last_ms: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    rows_left_out: Counter[str] = field(default_factory=Counter)
     redacted: Counter[str] = field(default_factory=Counter)
 
 
@@ -213,6 +216,7 @@ def _pair(
     db: Database, row: Mapping[str, Any], people: Mapping[int, Participant], voter: int
 ) -> JudgedPair:
     left_context, right_context = _contexts(db, row)
+    left, right = people[row["left_id"]], people[row["right_id"]]
     return JudgedPair(
         vote_id=row["vote_id"],
         battle_id=row["public_id"],
@@ -234,23 +238,24 @@ def _pair(
         language=row["language"],
         propensity=row["propensity"],
         created_ms=row["created_ms"],
-        left=_side(row, "left", people, left_context),
-        right=_side(row, "right", people, right_context),
-    )
-
-
-def _side(
-    row: Mapping[str, Any], name: str, people: Mapping[int, Participant], context: list[Message]
-) -> SideView:
-    participant = people[row[f"{name}_id"]]
-    return SideView(
-        side=row[f"{name}_side"],
-        participant=participant,
-        text=row[f"{name}_text"],
-        weights_sha256=row[f"{name}_sha256"] or participant.weights_sha256,
-        sampling=row[f"{name}_sampling"],
-        num_tokens=row[f"{name}_tokens"],
-        context=context,
+        left=SideView(
+            row["left_side"],
+            left,
+            row["left_text"],
+            row["left_sha256"] or left.weights_sha256,
+            row["left_sampling"],
+            row["left_tokens"],
+            left_context,
+        ),
+        right=SideView(
+            row["right_side"],
+            right,
+            row["right_text"],
+            row["right_sha256"] or right.weights_sha256,
+            row["right_sampling"],
+            row["right_tokens"],
+            right_context,
+        ),
     )
 
 
