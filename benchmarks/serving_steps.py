@@ -34,6 +34,7 @@ from serving.accounts import EngineLimits
 from serving.adapters import Adapter, read_adapter
 from serving.efficiency import measure_bandwidth
 from serving.engine import Engine
+from serving.kernels import step
 from serving.request import EngineRequest
 
 PROMPT = list(range(5, 25))
@@ -113,6 +114,9 @@ def new_engine(base: Path, adapters: Sequence[Adapter], options: argparse.Namesp
     model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, options.dtype))
     engine = Engine(model.to(options.device), EngineLimits(max_total_tokens=512, max_rows=64))
     engine.install_adapters(adapters, engine.prepare_adapters(adapters))
+    if engine.compiled is not None and not options.torch:
+        engine.compiled.compile(step)
+        engine.compiled.start(step, options.threads)
     return engine
 
 
@@ -256,7 +260,8 @@ def show(result: dict[str, dict[str, float]], options: argparse.Namespace) -> No
     """Print the table, ratios first, and write it as JSON when asked."""
     about: dict[str, Any] = {
         "shape": options.shape, "dtype": options.dtype, "device": options.device,
-        "threads": options.threads, "clock": Clock(options.threads, options.device).kind,
+        "threads": options.threads, "compiled": not options.torch,
+        "clock": Clock(options.threads, options.device).kind,
         "torch": torch.__version__, "load_average": round(os.getloadavg()[0], 1),
     }  # fmt: skip
     print("  ".join(f"{key}={value}" for key, value in about.items()))
@@ -277,6 +282,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--torch", action="store_true", help="leave all steps to torch")
     parser.add_argument("--peft", action="store_true", help="also run PEFT's mixed-batch generate")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

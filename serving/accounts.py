@@ -105,6 +105,7 @@ class EngineStats:
     """Counts since start; read by the metrics without a lock (ints are replaced whole)."""
 
     steps: int = 0
+    compiled_steps: int = 0
     decode_tokens: int = 0
     prefill_tokens: int = 0
     rows_finished: int = 0

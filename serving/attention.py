@@ -98,13 +98,14 @@ class Layout:
 class AttentionState:
     """What the attention modules of one model share: the pool and the layout of the step.
 
-    Without a pool it records layer shapes: that is how an engine learns its model's geometry.
+    Without a pool it records layers' shapes and windows: so an engine learns its model's geometry.
     """
 
     def __init__(self) -> None:
         self.pool: KVPool | None = None
         self.layout: Layout | None = None
         self.recorded: dict[int, LayerShape] = {}
+        self.windows: dict[int, int | None] = {}
 
     def attend(
         self,
@@ -120,6 +121,7 @@ class AttentionState:
         if self.pool is None:
             assert layer not in self.recorded, f"layer {layer} attends twice in one forward"
             self.recorded[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[3])
+            self.windows[layer] = window
             # One token attends to itself: its output is its value.
             repeated = value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
             return repeated.transpose(1, 2)

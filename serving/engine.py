@@ -19,6 +19,7 @@ from serving import attention
 from serving.accounts import EngineLimits, EngineStats, StepReport
 from serving.adapters import Adapter
 from serving.batch import Row, StepPlan, plan_step
+from serving.compiled import CompiledStep, reason_against
 from serving.errors import ModelLoadError
 from serving.kv import KVPool
 from serving.lora import PreparedBank
@@ -46,6 +47,11 @@ class Engine:
         self.bank = self.shelf.bank
         self.cache = PrefixCache(limits.prefix_cache_tokens)
         self.weight_bytes = step_weight_bytes(model)
+        self.compiled: CompiledStep | None = None
+        if reason_against(model) is None:
+            self.compiled = CompiledStep(
+                model, self.pool, self.bank, self._state, limits.max_total_tokens
+            )
         self._schedule = Schedule(limits, self.pool, self.shelf, self.cache, self.stats)
 
     # --- requests -------------------------------------------------------------------------
@@ -181,6 +187,9 @@ class Engine:
 
     def _forward(self, plan: StepPlan) -> torch.Tensor:
         """Logits [wanted places, vocab] of the step's tokens."""
+        if self.compiled is not None and self.compiled.takes(plan):
+            self.stats.compiled_steps += 1
+            return self.compiled.run(plan)
         self._state.layout = plan.layout
         self.bank.step = self.bank.mask(plan.adapters, plan.counts)
         try:

@@ -124,6 +124,8 @@ class LoraBank:
         self._bytes: dict[str, int] = {}
         self.seats: dict[str, Seat] = {}
         self.step: StepMask | None = None
+        self.installed: PreparedBank | None = None
+        self.is_split = False
         self._last_key: tuple[tuple[str | None, ...], tuple[int, ...]] | None = None
         self._last_mask: StepMask | None = None
 
@@ -135,6 +137,11 @@ class LoraBank:
     def num_bytes(self, name: str | None) -> int:
         """Bytes of the low-rank parts of an installed adapter, in the model's number format."""
         return self._bytes.get(name, 0) if name is not None else 0
+
+    def stack_at(self, place: tuple[str, ...]) -> Stack | None:
+        """What is stacked now on the layer, or the group of layers, of these paths."""
+        site = self._sites.get(place)
+        return site.stack if site is not None else None
 
     def check(self, adapter: Adapter) -> None:
         """ModelLoadError when a delta has no layer here or does not fit its shape."""
@@ -182,12 +189,14 @@ class LoraBank:
             split_group(self._model, group)
             self._groups.remove(group)
             self._sites.pop(tuple(group.paths), None)
+            self.is_split = True
         for place in prepared.stacks:
             if place not in self._sites:
                 self._sites[place] = self._make_site(place)
         for place, site in self._sites.items():
             site.stack = prepared.stacks.get(place)
         self._adapters, self.seats = prepared.adapters, prepared.seats
+        self.installed = prepared
         size = next(self._model.parameters()).element_size()
         self._last_key = None
         self._bytes = {name: size * a.num_values for name, a in prepared.adapters.items()}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.adapters import Adapter, read_adapter, read_config
+from serving.compiling import compile_beside
 from serving.config import ServeConfig
 from serving.engine import Engine
 from serving.errors import ModelLoadError, ServingError
@@ -180,6 +181,7 @@ class Registry:
         tokenizer = load_tokenizer(folder)
         self.worker.add(engine)
         self._engines[name] = engine
+        compile_beside(name, engine, self.worker)
         ends = eos_ids(engine.model, tokenizer)
         return ServedModel(name, kind, engine, None, tokenizer, folder, sha, None, ends)
 

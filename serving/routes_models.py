@@ -182,6 +182,7 @@ def gauges(server: Server) -> dict[str, dict[Labels, float]]:
     for name, engine in engines.items():
         stats = engine.stats
         put("arena_engine_steps_count", stats.steps, base=name)
+        put("arena_engine_compiled_steps_count", stats.compiled_steps, base=name)
         put("arena_engine_prefill_tokens_count", stats.prefill_tokens, base=name)
         put("arena_engine_decode_tokens_count", stats.decode_tokens, base=name)
         put("arena_engine_rows_cancelled_count", stats.rows_cancelled, base=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from serving.adapters import read_adapter
 from serving.attention import group_by_length
 from serving.engine import Engine
 from serving.errors import EngineFailure, ModelLoadError
+from serving.kernels import step
 from serving.request import (
     EngineRequest,
     Event,
@@ -34,6 +36,9 @@ from serving.request import (
 from serving.sampling import SamplingParams
 
 KINDS = ("lora", "prefix", "prompt", "ia3", "dora")
+# Each architecture as torch runs it, and those that can be compiled in that form too.
+COMPILED = tuple(f"{name}, compiled" for name in ("llama", "qwen2", "qwen3", "mistral"))
+CASES = (*tiny.CONFIGS, *COMPILED)
 NUM_NEW = 12
 
 
@@ -61,11 +66,24 @@ class Setup:
         engine.install_adapters(adapters, engine.prepare_adapters(adapters))
         return engine
 
+    def compiled(self) -> Setup:
+        """The same models, steps of few tokens compiled and run by two threads."""
+        twin = copy.copy(self)
+        twin.engine = self.new_engine()
+        start_compiled(twin.engine, 2)
+        return twin
+
     def truth(
         self, adapter: str | None, prompt: tuple[int, ...], count: int = NUM_NEW
     ) -> list[int]:
         tokens = tiny.generate(self.base, self.folders[adapter], prompt, count)
         return list(tokens)
+
+
+def start_compiled(engine: Engine, num_threads: int) -> None:
+    assert engine.compiled is not None
+    engine.compiled.compile(step)
+    engine.compiled.start(step, num_threads)
 
 
 class Collected:
@@ -107,13 +125,14 @@ def run(engine: Engine) -> None:
 @pytest.fixture(scope="module")
 def setups(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Setup]:
     limits = EngineLimits(max_rows=6, kv_tokens=2048, max_total_tokens=256, prefill_chunk=7)
-    return {
+    made = {
         architecture: Setup(architecture, tmp_path_factory.mktemp(architecture), limits)
         for architecture in tiny.CONFIGS
     }
+    return made | {case: made[case.partition(",")[0]].compiled() for case in COMPILED}
 
 
-@pytest.mark.parametrize("architecture", list(tiny.CONFIGS))
+@pytest.mark.parametrize("architecture", CASES)
 def test_greedy_tokens_equal_generate_alone(setups: dict[str, Setup], architecture: str) -> None:
     setup = setups[architecture]
     for adapter in setup.folders:
@@ -123,7 +142,7 @@ def test_greedy_tokens_equal_generate_alone(setups: dict[str, Setup], architectu
             assert got.tokens == setup.truth(adapter, prompt), (adapter, prompt)
 
 
-@pytest.mark.parametrize("architecture", list(tiny.CONFIGS))
+@pytest.mark.parametrize("architecture", CASES)
 def test_greedy_tokens_equal_generate_in_a_mixed_batch(
     setups: dict[str, Setup], architecture: str
 ) -> None:
@@ -134,6 +153,7 @@ def test_greedy_tokens_equal_generate_in_a_mixed_batch(
     for (adapter, prompt), got in zip(mix, collected, strict=True):
         assert got.tokens == setup.truth(adapter, prompt), (adapter, prompt)
     assert setup.engine.stats.max_rows_together == setup.limits.max_rows
+    assert (setup.engine.stats.compiled_steps > 0) == (architecture in COMPILED)
 
 
 def test_variants_differ_so_that_equality_says_something(setups: dict[str, Setup]) -> None:
@@ -152,7 +172,7 @@ def test_variants_differ_so_that_equality_says_something(setups: dict[str, Setup
 def test_any_schedule_of_joins_and_cancels_gives_the_tokens_of_running_alone(
     setups: dict[str, Setup], data: st.DataObject
 ) -> None:
-    setup = setups[data.draw(st.sampled_from(list(tiny.CONFIGS)))]
+    setup = setups[data.draw(st.sampled_from(CASES))]
     engine = setup.engine
     pool = tiny.prompts(6, seed=6, longest=20)
     plan = data.draw(
@@ -217,8 +237,9 @@ def test_length_is_tested_before_eos(setups: dict[str, Setup]) -> None:
         assert last.finish_reason is reason
 
 
-def test_logprobs_are_those_of_the_model(setups: dict[str, Setup]) -> None:
-    setup = setups["qwen2"]
+@pytest.mark.parametrize("case", ["qwen2", "qwen2, compiled"])
+def test_logprobs_are_those_of_the_model(setups: dict[str, Setup], case: str) -> None:
+    setup = setups[case]
     prompt = tiny.prompts(1, seed=9)[0]
     _, got = submit(setup.engine, prompt, num_top=3)
     run(setup.engine)
@@ -281,8 +302,11 @@ def test_sampled_tokens_follow_the_model_s_exact_probabilities(setups: dict[str,
         assert chi < 26.1, adapter
 
 
-def test_a_failing_row_is_answered_alone_and_the_others_go_on(setups: dict[str, Setup]) -> None:
-    setup = setups["llama"]
+@pytest.mark.parametrize("case", ["llama", "llama, compiled"])
+def test_a_failing_row_is_answered_alone_and_the_others_go_on(
+    setups: dict[str, Setup], case: str
+) -> None:
+    setup = setups[case]
 
     def broken(scores: torch.Tensor) -> None:
         raise RuntimeError("a grammar broke")
@@ -308,8 +332,9 @@ def test_adapters_of_another_base_are_refused(setups: dict[str, Setup], tmp_path
         engine.prepare_adapters([read_adapter(foreign, "foreign")])
 
 
-def test_prompt_logprobs_equal_the_model_over_chunks(setups: dict[str, Setup]) -> None:
-    setup = setups["llama"]
+@pytest.mark.parametrize("case", ["llama", "llama, compiled"])
+def test_prompt_logprobs_equal_the_model_over_chunks(setups: dict[str, Setup], case: str) -> None:
+    setup = setups[case]
     for prompt in (tuple(range(5, 27)), (9,)):
         for adapter in (None, "lora"):
             _, got = submit(setup.engine, prompt, adapter, prompt_logprobs=True)

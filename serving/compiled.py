@@ -1,0 +1,284 @@
+"""Runs a step of few tokens through `serving.kernels`, where a model and its adapters allow it.
+
+Reads the addresses of a Llama-type model's weights (Llama, Mistral, Qwen2, Qwen3), of its pool and
+of the stacked adapters. Knows modules, pools and plans; does not know requests.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from serving.attention import AttentionState
+from serving.batch import StepPlan
+from serving.kv import KVPool
+from serving.lora import LoraBank
+from serving.tables import BACK, DOWN, GATED, HEAD, JOINT, Scratch, Tables, Tokens, num_phases
+
+FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+# Rotations that depend on the longest sequence of a batch, which a table cannot hold.
+MOVING = ("dynamic", "longrope")
+# More tokens are left to torch, whose large products are better.
+MOST_TOKENS = 48
+# Parts that the work of a phase is cut into for each thread.
+PARTS = 4
+
+
+def reason_against(model: PreTrainedModel) -> str | None:
+    """Why a model cannot run compiled; None when it can."""
+    kind, config = type(model).__name__, model.config
+    if kind not in FAMILIES:
+        return f"{kind} is none of {', '.join(FAMILIES)}"
+    if model.device.type != "cpu" or model.dtype not in (torch.float32, torch.bfloat16):
+        return f"{model.dtype} on {model.device.type}: only fp32 and bf16 on a CPU are compiled"
+    if config.hidden_act not in ("silu", "swish"):
+        return f"activation {config.hidden_act} is not compiled"
+    if config.rope_parameters["rope_type"] in MOVING:
+        return f"rotary scaling {config.rope_parameters['rope_type']} is not compiled"
+    for name, module in model.named_modules():
+        is_plain = name.endswith(("o_proj", "gate_proj", "down_proj"))
+        if is_plain and getattr(getattr(module, "linear", module), "bias", None) is not None:
+            return f"{name} has a bias, which is not compiled"
+    return None
+
+
+Kernel = Callable[..., None]
+
+
+class Team:
+    """Threads that do a step together: the caller's own, and helpers that sleep between steps.
+
+    Helpers end when nobody holds the team any more.
+    """
+
+    def __init__(self, work: Kernel, num_threads: int) -> None:
+        self._work = work
+        self._queues = [SimpleQueue[Any]() for _ in range(num_threads - 1)]
+        for i, queue in enumerate(self._queues):
+            helper = Thread(target=_help, args=(work, i + 1, queue), daemon=True)
+            helper.start()
+            weakref.finalize(self, _dismiss, helper, queue)
+
+    def run(self, parts: int, *arrays: Any) -> None:
+        """Do one step."""
+        for queue in self._queues:
+            queue.put((parts, *arrays))
+        self._work(0, parts, *arrays)
+
+
+def _help(work: Kernel, number: int, queue: SimpleQueue[Any]) -> None:
+    while (job := queue.get()) is not None:
+        work(number, *job)
+
+
+def _dismiss(helper: Thread, queue: SimpleQueue[Any]) -> None:
+    queue.put(None)
+    helper.join()
+
+
+class CompiledStep:
+    """The compiled form of one engine's model. `takes` says whether a step can run in it.
+
+    It takes none until `start` gave it the kernel, which needs numba and some time to compile.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pool: KVPool,
+        bank: LoraBank,
+        state: AttentionState,
+        num_positions: int,
+    ) -> None:
+        assert reason_against(model) is None, "callers ask first"
+        self._state = state
+        self._model, self._pool, self._bank = model, pool, bank
+        self._team: Team | None = None
+        self._parts = 1
+        self._layers: Any = model.model.layers
+        self._pool_shape: tuple[int, ...] = ()
+        self._installed: object = None
+        self._is_whole = True
+        self._num_positions = num_positions
+        self._tables = self._read_tables()
+        self._num_words = len(model.get_input_embeddings().weight)
+        self._scratch = self._new_scratch(1)
+
+    def compile(self, kernel: Kernel) -> None:
+        """Have `serving.kernels.step` compiled for this model's number format; safe beside steps.
+
+        Seconds the first time on a machine, kept on its disk then: a step of no phases.
+        """
+        none = np.zeros(0, dtype=np.int64)
+        tokens, logits = Tokens(*[none] * len(Tokens._fields)), np.zeros((0, 0), dtype=np.float32)
+        kernel(0, 1, none, none, self._tables, tokens, self._scratch, logits)
+
+    def start(self, kernel: Kernel, num_threads: int) -> None:
+        """Take steps from now on, on so many threads; call between two steps."""
+        self._team = Team(kernel, num_threads)
+        self._parts = 1 if num_threads == 1 else PARTS * num_threads
+        self._scratch = self._new_scratch(num_threads)
+
+    def takes(self, plan: StepPlan) -> bool:
+        """Whether a step is small enough, and its adapters act where the kernels look."""
+        if self._team is None:
+            return False
+        self._follow_bank()
+        if not self._is_whole or plan.tokens.shape[1] > MOST_TOKENS:
+            return False
+        return int(plan.positions.max()) < self._num_positions
+
+    def run(self, plan: StepPlan) -> torch.Tensor:
+        """Logits [wanted places, vocab], fp32, of a step that `takes` agreed to.
+
+        IndexError for a token that is not in the vocabulary: the kernel would read beyond it.
+        """
+        assert self._team is not None
+        self._follow_pool()
+        tokens = self._tokens(plan)
+        if tokens.ids.min() < 0 or tokens.ids.max() >= self._num_words:
+            raise IndexError(f"index out of range: token {tokens.ids.max()} of {self._num_words}")
+        logits = np.empty((len(plan.wanted), self._tables.shapes[HEAD, 0]), dtype=np.float32)
+        counts = np.zeros((2, num_phases(len(self._layers))), dtype=np.int64)
+        self._team.run(self._parts, *counts, self._tables, tokens, self._scratch, logits)
+        return torch.from_numpy(logits)
+
+    def _tokens(self, plan: StepPlan) -> Tokens:
+        counts = plan.counts
+        seats = self._bank.seats
+        low, high, owners = [], [], []
+        for name, count in zip(plan.adapters, counts, strict=True):
+            seat = seats.get(name) if name is not None else None
+            low += [seat.low if seat else 0] * count
+            high += [seat.high if seat else 0] * count
+            owners += [seat.bit + 1 if seat and seat.has_gain else 0] * count
+        positions = plan.positions[0].numpy()
+        return Tokens(
+            plan.tokens[0].numpy(),
+            positions,
+            plan.layout.lines.numpy() - positions,
+            np.cumsum([0, *counts]),
+            np.array(low),
+            np.array(high),
+            np.array(owners),
+            np.arange(len(positions)),
+            plan.wanted.numpy(),
+        )
+
+    # --- tables -----------------------------------------------------------------------------
+
+    def _read_tables(self) -> Tables:
+        model, config, count = self._model, self._model.config, len(self._layers)
+        attention = self._layers[0].self_attn
+        hidden, inner, head = config.hidden_size, config.intermediate_size, attention.head_dim
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        table, last = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        has_norms = hasattr(attention, "q_norm")
+        tables = Tables(
+            weights=np.zeros((count, 4), dtype=np.int64),
+            biases=np.zeros(count, dtype=np.int64),
+            sites=np.zeros((count, 4, 5), dtype=np.int64),
+            shapes=np.array(
+                [
+                    ((heads + 2 * kv_heads) * head, hidden, 3), (hidden, heads * head, 1),
+                    (2 * inner, hidden, 2), (hidden, inner, 1), (len(last), hidden, 1),
+                ]
+            ),
+            cached=np.zeros((count, 2), dtype=np.int64),
+            windows=np.array([self._state.windows[i] or 0 for i in range(count)]),
+            norms=np.empty((count, 2, hidden), dtype=np.float32),
+            head_norms=np.empty((count, 2, head if has_norms else 0), dtype=np.float32),
+            last_norm=_floats(model.model.norm),
+            **self._rotations(head),
+            ends=np.array([table.data_ptr(), last.data_ptr()]),
+            sizes=np.array([heads, kv_heads, head, 0, 0]),
+            reals=np.array([config.rms_norm_eps, attention.scaling], dtype=np.float32),
+            like=np.empty(0, dtype=np.float32 if model.dtype == torch.float32 else np.uint16),
+        )  # fmt: skip
+        for i, layer in enumerate(self._layers):
+            own, mlp = layer.self_attn, layer.mlp
+            joint, gated = own.q_proj.group, mlp.gate_proj.group
+            tables.weights[i] = [
+                weight.data_ptr() for weight in (
+                    joint.weight, _base(own.o_proj).weight,
+                    gated.weight, _base(mlp.down_proj).weight,
+                )
+            ]  # fmt: skip
+            tables.biases[i] = 0 if joint.bias is None else joint.bias.data_ptr()
+            before = layer.input_layernorm, layer.post_attention_layernorm
+            tables.norms[i] = [_floats(norm) for norm in before]
+            if has_norms:
+                tables.head_norms[i] = _floats(own.q_norm), _floats(own.k_norm)
+        return tables
+
+    def _rotations(self, head: int) -> dict[str, Any]:
+        """The model's own cosines and sines, [positions, head / 2]: both halves are alike."""
+        rotary: Any = self._model.model.rotary_emb
+        places = torch.arange(self._num_positions)[None]
+        found = rotary(torch.empty(0, dtype=self._model.dtype), places)
+        cos, sin = (part[0, :, : head // 2].float().contiguous().numpy() for part in found)
+        return {"cos": cos, "sin": sin}
+
+    def _new_scratch(self, threads: int) -> Scratch:
+        shapes = self._tables.shapes
+        hidden, joint = shapes[BACK, 0], max(shapes[JOINT, 0], shapes[GATED, 0])
+        sizes = (
+            (MOST_TOKENS, hidden), (threads, MOST_TOKENS, hidden), (MOST_TOKENS, joint),
+            (MOST_TOKENS, shapes[BACK, 1]), (MOST_TOKENS, shapes[DOWN, 1]), (MOST_TOKENS, hidden),
+            (threads, self._num_positions),
+        )  # fmt: skip
+        return Scratch(*(np.zeros(size, dtype=np.float32) for size in sizes))
+
+    def _follow_pool(self) -> None:
+        """Learn where keys and values are, after the pool changed its shape."""
+        pool, tables = self._pool, self._tables
+        shape = (pool.num_slots, pool.capacity, pool.keys[0].data_ptr())
+        if shape != self._pool_shape:
+            self._pool_shape = shape
+            tables.sizes[4] = pool.num_slots * pool.capacity
+            for i, pair in enumerate(zip(pool.keys, pool.values, strict=True)):
+                tables.cached[i] = [tensor.data_ptr() for tensor in pair]
+
+    def _follow_bank(self) -> None:
+        """Learn where the stacked adapters are, after another set was installed."""
+        installed = self._bank.installed
+        if installed is self._installed:
+            return
+        self._installed = installed
+        self._tables.sites[:] = 0
+        self._is_whole = not self._bank.is_split
+        if self._is_whole:
+            self._tables.sizes[3] = max((s.high for s in self._bank.seats.values()), default=0)
+            for i, layer in enumerate(self._layers):
+                self._read_sites(i, layer)
+
+    def _read_sites(self, number: int, layer: Any) -> None:
+        stem = f"model.layers.{number}"
+        places = (
+            tuple(layer.self_attn.q_proj.group.paths), (f"{stem}.self_attn.o_proj",),
+            tuple(layer.mlp.gate_proj.group.paths), (f"{stem}.mlp.down_proj",),
+        )  # fmt: skip
+        for row, place in zip(self._tables.sites[number], places, strict=True):
+            stack = self._bank.stack_at(place)
+            if stack is not None:
+                tensors = (
+                    stack.down, stack.up, stack.out_gain, stack.out_shift, stack.in_gain,
+                )  # fmt: skip
+                row[:] = [tensor.data_ptr() if tensor is not None else 0 for tensor in tensors]
+
+
+def _base(module: nn.Module) -> Any:
+    """The linear layer itself, whether or not adapters act on it."""
+    return getattr(module, "base", module)
+
+
+def _floats(norm: Any) -> Any:
+    return norm.weight.float().numpy()

@@ -1,0 +1,333 @@
+"""A whole decoder step as compiled loops, for steps of few tokens on a CPU.
+
+With few tokens a step is bound by reading the weights, and of the rest most is calls: here there
+is one call for all layers. Weights stay where torch put them, in fp32 or bf16 (as uint16), and
+are read through their addresses; sums are fp32. Knows arrays and addresses of a Llama-type
+decoder; does not know torch, models or requests (`serving.compiled`). Needs numba.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from serving.primitives import OPTIONS, at, count_up, exp, look, narrow, prefetch, widen
+from serving.tables import ATTEND, BACK, DOWN, EMBED, GATED, HEAD, JOINT, ORDER
+
+# Rows of a weight that are multiplied together, and how far ahead of them memory is asked for:
+# the hardware alone follows such short rows at half the speed.
+STRIP = 4
+AHEAD_BYTES = 4096
+
+
+@njit(**OPTIONS)
+def _share(total, part, parts):
+    """[low, high) of `total` that belongs to a part, cut between strips."""
+    strips = (total + STRIP - 1) // STRIP
+    return strips * part // parts * STRIP, min(total, strips * (part + 1) // parts * STRIP)
+
+
+@njit(**OPTIONS)
+def _normalize(source, places, weight, epsilon, target):
+    """Root mean square norm of the chosen rows."""
+    size = weight.shape[0]
+    for i in range(places.shape[0]):
+        t = places[i]
+        total = np.float32(0)
+        for k in range(size):
+            total += source[t, k] * source[t, k]
+        factor = np.float32(1) / np.sqrt(total / np.float32(size) + epsilon)
+        for k in range(size):
+            target[i, k] = source[t, k] * factor * weight[k]
+
+
+@njit(**OPTIONS)
+def _four(x, w, out, t, n):
+    """Four tokens times four rows of the weight."""
+    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
+    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = np.float32(0)
+    for k in range(w.shape[1]):
+        w0, w1 = widen(w[n, k]), widen(w[n + 1, k])
+        w2, w3 = widen(w[n + 2, k]), widen(w[n + 3, k])
+        x0, x1, x2, x3 = x[t, k], x[t + 1, k], x[t + 2, k], x[t + 3, k]
+        a00 += w0 * x0
+        a01 += w1 * x0
+        a02 += w2 * x0
+        a03 += w3 * x0
+        a10 += w0 * x1
+        a11 += w1 * x1
+        a12 += w2 * x1
+        a13 += w3 * x1
+        a20 += w0 * x2
+        a21 += w1 * x2
+        a22 += w2 * x2
+        a23 += w3 * x2
+        a30 += w0 * x3
+        a31 += w1 * x3
+        a32 += w2 * x3
+        a33 += w3 * x3
+    out[t, n], out[t, n + 1], out[t, n + 2], out[t, n + 3] = a00, a01, a02, a03
+    out[t + 1, n], out[t + 1, n + 1], out[t + 1, n + 2], out[t + 1, n + 3] = a10, a11, a12, a13
+    out[t + 2, n], out[t + 2, n + 1], out[t + 2, n + 2], out[t + 2, n + 3] = a20, a21, a22, a23
+    out[t + 3, n], out[t + 3, n + 1], out[t + 3, n + 2], out[t + 3, n + 3] = a30, a31, a32, a33
+
+
+@njit(**OPTIONS)
+def _two(x, w, out, t, n):
+    """Two tokens times four rows of the weight."""
+    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
+    for k in range(w.shape[1]):
+        w0, w1 = widen(w[n, k]), widen(w[n + 1, k])
+        w2, w3 = widen(w[n + 2, k]), widen(w[n + 3, k])
+        x0, x1 = x[t, k], x[t + 1, k]
+        a00 += w0 * x0
+        a01 += w1 * x0
+        a02 += w2 * x0
+        a03 += w3 * x0
+        a10 += w0 * x1
+        a11 += w1 * x1
+        a12 += w2 * x1
+        a13 += w3 * x1
+    out[t, n], out[t, n + 1], out[t, n + 2], out[t, n + 3] = a00, a01, a02, a03
+    out[t + 1, n], out[t + 1, n + 1], out[t + 1, n + 2], out[t + 1, n + 3] = a10, a11, a12, a13
+
+
+@njit(**OPTIONS)
+def _one(x, w, out, t, n):
+    """One token times four rows of the weight."""
+    a0 = a1 = a2 = a3 = np.float32(0)
+    for k in range(w.shape[1]):
+        x0 = x[t, k]
+        a0 += widen(w[n, k]) * x0
+        a1 += widen(w[n + 1, k]) * x0
+        a2 += widen(w[n + 2, k]) * x0
+        a3 += widen(w[n + 3, k]) * x0
+    out[t, n], out[t, n + 1], out[t, n + 2], out[t, n + 3] = a0, a1, a2, a3
+
+
+@njit(**OPTIONS)
+def _product(x, num_tokens, address, w, low, high, out):
+    """out[t, n] = x[t] . w[n] for rows n of the weight (at `address`) in [low, high)."""
+    size = w.shape[1]
+    row_bytes = size * w.itemsize
+    n = low
+    while n + STRIP <= high:
+        ahead = address + n * row_bytes + AHEAD_BYTES
+        for place in range(ahead, ahead + STRIP * row_bytes, 64):
+            prefetch(place)
+        t = 0
+        while t + 4 <= num_tokens:
+            _four(x, w, out, t, n)
+            t += 4
+        if t + 2 <= num_tokens:
+            _two(x, w, out, t, n)
+            t += 2
+        if t < num_tokens:
+            _one(x, w, out, t, n)
+        n += STRIP
+    for m in range(n, high):
+        for t in range(num_tokens):
+            total = np.float32(0)
+            for k in range(size):
+                total += widen(w[m, k]) * x[t, k]
+            out[t, m] = total
+
+
+@njit(**OPTIONS)
+def _adapt(x, size, site, width, total, low, high, out, tokens, ranks, like):
+    """What the tokens' adapters make of out[:, low:high], of `total` outputs in all.
+
+    `site` [5] as in `Tables.sites`, of `width` layers that share the input x[:, :size].
+    """
+    if site[0] == 0 and site[2] == 0:
+        return
+    count = tokens.ids.shape[0]
+    if site[2] != 0:
+        for t in range(count):
+            row = tokens.owners[t]
+            gain = at(site[2], row + 1, total, like)
+            for n in range(low, high):
+                out[t, n] *= widen(gain[row, n])
+            if site[3] != 0:
+                shift = at(site[3], row + 1, total, like)
+                for n in range(low, high):
+                    out[t, n] += widen(shift[row, n])
+    if site[0] != 0:
+        down, up = at(site[0], width * ranks, size, like), at(site[1], width * ranks, total, like)
+        for t in range(count):
+            for c in range(tokens.low[t] * width, tokens.high[t] * width, 2):
+                _adapt_two(x, down, up, out, t, c, c + 1 < tokens.high[t] * width, low, high)
+
+
+@njit(**OPTIONS)
+def _adapt_two(x, down, up, out, t, c, is_pair, low, high):
+    """Add rank columns c and, if `is_pair`, c + 1 of an adapter to a token's outputs."""
+    a = b = np.float32(0)
+    d = c + 1 if is_pair else c
+    for k in range(down.shape[1]):
+        a += widen(down[c, k]) * x[t, k]
+        b += widen(down[d, k]) * x[t, k]
+    if not is_pair:
+        b = np.float32(0)
+    for n in range(low, high):
+        out[t, n] += a * widen(up[c, n]) + b * widen(up[d, n])
+
+
+@njit(**OPTIONS)
+def _turn(row, low, weight, cos, sin, epsilon):
+    """Normalise (if there is a weight) and rotate one head of a token, in place."""
+    half = cos.shape[0]
+    if weight.shape[0]:
+        total = np.float32(0)
+        for d in range(2 * half):
+            total += row[low + d] * row[low + d]
+        factor = np.float32(1) / np.sqrt(total / np.float32(2 * half) + epsilon)
+        for d in range(2 * half):
+            row[low + d] *= factor * weight[d]
+    for d in range(half):
+        a, b = row[low + d], row[low + half + d]
+        row[low + d] = a * cos[d] - b * sin[d]
+        row[low + half + d] = b * cos[d] + a * sin[d]
+
+
+@njit(**OPTIONS)
+def _weigh(query, keys, values, first, begin, end, low, scale, scores, out):
+    """One head of one token over the lines first + [begin, end) of its slot, into out."""
+    size = query.shape[0]
+    most = np.float32(-3e38)
+    for j in range(begin, end):
+        score = np.float32(0)
+        for d in range(size):
+            score += query[d] * widen(keys[first + j, low + d])
+        scores[j] = score * scale
+        most = max(most, scores[j])
+    total = np.float32(0)
+    for j in range(begin, end):
+        scores[j] = exp(scores[j] - most)
+        total += scores[j]
+    out[:] = np.float32(0)
+    for j in range(begin, end):
+        share = scores[j] / total
+        for d in range(size):
+            out[d] += share * widen(values[first + j, low + d])
+
+
+@njit(**OPTIONS)
+def _attend(layer, part, parts, thread, m, tokens, s):
+    """A part's share of (row, key head): store the new keys and values, weigh the old ones."""
+    heads, kv_heads, head, lines = m.sizes[0], m.sizes[1], m.sizes[2], m.sizes[4]
+    group, window, in_gain = heads // kv_heads, m.windows[layer], m.sites[layer, BACK, 4]
+    keys = at(m.cached[layer, 0], lines, kv_heads * head, m.like)
+    values = at(m.cached[layer, 1], lines, kv_heads * head, m.like)
+    units = (tokens.runs.shape[0] - 1) * kv_heads
+    for unit in range(units * part // parts, units * (part + 1) // parts):
+        run, low = unit // kv_heads, unit % kv_heads * head
+        for t in range(tokens.runs[run], tokens.runs[run + 1]):
+            place, first, row = tokens.positions[t], tokens.firsts[t], s.joint[t]
+            own = heads * head + low
+            _turn(row, own, m.head_norms[layer, 1], m.cos[place], m.sin[place], m.reals[0])
+            for d in range(head):
+                keys[first + place, low + d] = narrow(row[own + d], m.like)
+                value = row[own + kv_heads * head + d]
+                values[first + place, low + d] = narrow(value, m.like)
+            begin = max(0, place + 1 - window) if window else 0
+            for q in range(low * group, (low + head) * group, head):
+                _turn(row, q, m.head_norms[layer, 0], m.cos[place], m.sin[place], m.reals[0])
+                out = s.mixed[t, q : q + head]
+                _weigh(row[q : q + head], keys, values, first, begin, place + 1, low,
+                       m.reals[1], s.scores[thread], out)  # fmt: skip
+                _gain(out, in_gain, tokens.owners[t], heads * head, q, m.like)
+
+
+@njit(**OPTIONS)
+def _gain(row, address, owner, total, low, like):
+    """Scale a row, which is [low, ...) of `total` inputs, by its adapter's input gain."""
+    if address != 0:
+        gain = at(address, owner + 1, total, like)
+        for i in range(row.shape[0]):
+            row[i] *= widen(gain[owner, low + i])
+
+
+@njit(**OPTIONS)
+def _linear(kind, layer, part, parts, x, m, tokens, s, out):
+    """A part's share of a linear layer over x, and of what is done to its outputs next."""
+    total, size, width = m.shapes[kind, 0], m.shapes[kind, 1], m.shapes[kind, 2]
+    spans = 2 if kind == GATED else 1
+    low, high = _share(total // spans, part, parts)
+    address = m.ends[1] if kind == HEAD else m.weights[layer, kind]
+    count = len(tokens.wanted) if kind == HEAD else len(tokens.all)
+    w = at(address, total, size, m.like)
+    for span in range(spans):
+        a, b = span * (total // 2) + low, span * (total // 2) + high
+        _product(x, count, address, w, a, b, out)
+        if kind == JOINT and m.biases[layer] != 0:
+            bias = at(m.biases[layer], 1, total, m.like)
+            for t in range(count):
+                for n in range(a, b):
+                    out[t, n] += widen(bias[0, n])
+        if kind != HEAD:
+            site = m.sites[layer, kind]
+            _adapt(x, size, site, width, total, a, b, out, tokens, m.sizes[3], m.like)
+    if kind in (BACK, DOWN):
+        for t in range(count):
+            for n in range(low, high):
+                s.stream[t, n] += out[t, n]
+    if kind == GATED:
+        for t in range(count):
+            for i in range(low, high):
+                gate = out[t, i]
+                s.inner[t, i] = gate / (np.float32(1) + exp(-gate)) * out[t, total // 2 + i]
+            gain = m.sites[layer, DOWN, 4]
+            _gain(s.inner[t, low:high], gain, tokens.owners[t], total // 2, low, m.like)
+
+
+@njit(**OPTIONS)
+def _do(kind, layer, part, parts, thread, is_first, m, tokens, s, logits):
+    """One part of one phase; `is_first` of this thread in this phase."""
+    x, out = s.normed[thread], s.output
+    if kind == EMBED:
+        size = m.shapes[HEAD, 1]
+        for t in range(part, len(tokens.ids), parts):
+            row = at(m.ends[0] + tokens.ids[t] * size * m.like.itemsize, 1, size, m.like)
+            for n in range(size):
+                s.stream[t, n] = widen(row[0, n])
+        return
+    if kind == ATTEND:
+        _attend(layer, part, parts, thread, m, tokens, s)
+        return
+    if is_first and kind == HEAD:
+        _normalize(s.stream, tokens.wanted, m.last_norm, m.reals[0], x)
+    elif is_first and kind in (JOINT, GATED):
+        _normalize(s.stream, tokens.all, m.norms[layer, kind // 2], m.reals[0], x)
+    if kind in (JOINT, GATED):
+        out = s.joint
+    elif kind == BACK:
+        x = s.mixed
+    elif kind == DOWN:
+        x = s.inner
+    elif kind == HEAD:
+        out = logits
+    _linear(kind, layer, part, parts, x, m, tokens, s, out)
+
+
+@njit(**OPTIONS)
+def step(thread, parts, taken, done, m, tokens, s, logits):
+    """Do a thread's share of a step; returns when all of it is done, whoever did it.
+
+    `taken` and `done` [phases], zeros at first, count the parts of each phase; threads take parts
+    as they come, so that one that comes late, or never, holds nobody up. Call in each thread.
+    """
+    phases = len(taken)
+    for phase in range(phases):
+        layer, kind = (phase - 1) // len(ORDER), EMBED
+        if phase == phases - 1:
+            kind = HEAD
+        elif phase:
+            kind = ORDER[(phase - 1) % len(ORDER)]
+        is_first, part = True, count_up(taken, phase)
+        while part < parts:
+            _do(kind, layer, part, parts, thread, is_first, m, tokens, s, logits)
+            count_up(done, phase)
+            is_first, part = False, count_up(taken, phase)
+        while look(done, phase) < parts:
+            pass

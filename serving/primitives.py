@@ -1,0 +1,116 @@
+"""The few machine instructions and number formats that compiled loops need and Python lacks.
+
+Addresses, prefetching, counters that threads share, bf16 kept as uint16, e^x. Needs numba, whose
+cache does not look at this file: after a change here, touch `serving/kernels.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+# Sums may be reordered, as every library of products does; NaN and infinity keep their meaning.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+OPTIONS: dict[str, Any] = {"fastmath": FAST, "nogil": True, "error_model": "numpy", "cache": True}
+
+
+@intrinsic
+def pointer(_: Any, address: Any) -> Any:
+    """An address as a pointer."""
+
+    def build(_: Any, builder: Any, __: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), build
+
+
+@intrinsic
+def prefetch(_: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, which need not exist."""
+
+    def build(context: Any, builder: Any, _: Any, args: Any) -> Any:
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.inttoptr(args[0], cgutils.voidptr_t)
+        builder.call(call, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(address), build
+
+
+@intrinsic
+def count_up(_: Any, counter: Any, place: Any) -> Any:
+    """Add 1 to counter[place], an int64, for all threads to see; returns what it was."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        one = ir.Constant(ir.IntType(64), 1)
+        return builder.atomic_rmw("add", builder.gep(array.data, [args[1]]), one, "seq_cst")
+
+    return types.int64(counter, place), build
+
+
+@intrinsic
+def look(_: Any, counter: Any, place: Any) -> Any:
+    """counter[place] as other threads left it."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.load_atomic(builder.gep(array.data, [args[1]]), "seq_cst", 8)
+
+    return types.int64(counter, place), build
+
+
+def widen(value):
+    """A stored number as fp32."""
+    raise NotImplementedError
+
+
+@overload(widen, inline="always")
+def _widen_by_type(value):
+    if value == types.uint16:
+        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+    return lambda value: value
+
+
+def narrow(value, like):
+    """An fp32 number in the stored format, to nearest, ties to even."""
+    raise NotImplementedError
+
+
+@overload(narrow, inline="always")
+def _narrow_by_type(value, like):
+    if like.dtype != types.uint16:
+        return lambda value, like: value
+
+    def to_bf16(value, like):
+        bits = np.float32(value).view(np.uint32)
+        odd = (bits >> np.uint32(16)) & np.uint32(1)
+        return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+    return to_bf16
+
+
+@njit(**OPTIONS)
+def at(address, rows, columns, like):
+    return carray(pointer(address), (rows, columns), like.dtype)
+
+
+@njit(inline="always", **OPTIONS)
+def exp(x):
+    """e^x to 2e-7, within -87 and 88: 2^n times a Taylor polynomial within half a ln 2 of 0."""
+    x = min(max(np.float32(-87), x), np.float32(88))
+    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1 / 720) * r + np.float32(1 / 120)
+    p = p * r + np.float32(1 / 24)
+    p = p * r + np.float32(1 / 6)
+    p = p * r + np.float32(0.5)
+    p = p * r * r + r + np.float32(1)
+    return p * np.int32(np.int32(np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)

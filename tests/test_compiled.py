@@ -1,0 +1,116 @@
+"""Compiled steps: which models have them, how exact bf16 is, and what happens without numba."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+import serving_fixtures
+import serving_models as tiny
+import torch
+import transformers
+
+from serving.accounts import EngineLimits
+from serving.compiled import reason_against
+from serving.compiling import compile_beside
+from serving.engine import Engine
+from serving.kernels import step
+from serving.registry import Registry
+from serving.request import EngineRequest, Event, PrefillEvent
+
+LONG = tiny.long_prompt(40)
+
+
+def prompt_logprobs(engine: Engine, prompt: tuple[int, ...]) -> torch.Tensor:
+    """Log probabilities of a prompt's tokens after the first, as the engine notes them."""
+    events: list[Event] = []
+    engine.submit(EngineRequest(prompt, 1, events.append, prompt_logprobs=True))
+    while engine.has_work:
+        engine.step()
+    first = events[0]
+    assert isinstance(first, PrefillEvent)
+    return torch.tensor(first.logprobs[1:])
+
+
+def started(model: transformers.PreTrainedModel, num_threads: int) -> Engine:
+    engine = Engine(model, EngineLimits(max_total_tokens=128))
+    assert engine.compiled is not None
+    engine.compiled.compile(step)
+    engine.compiled.start(step, num_threads)
+    return engine
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_in_bf16_it_is_nearer_the_exact_answer_than_torch(architecture: str) -> None:
+    half = tiny.make_model(architecture).to(torch.bfloat16)
+    exact = tiny.make_model(architecture)
+    exact.load_state_dict(half.state_dict())  # The same weights, fp32 arithmetic.
+    told = {}
+    for name, model in (("exact", exact), ("torch", half)):
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([LONG])).logits[0, :-1].float()
+        index = torch.tensor([LONG[1:]]).T
+        told[name] = torch.log_softmax(logits, -1).gather(1, index)[:, 0]
+    engine = started(half, 1)
+    found = prompt_logprobs(engine, LONG)
+    assert engine.stats.compiled_steps == 1
+    error = (found - told["exact"]).abs()
+    assert error.mean() < (told["torch"] - told["exact"]).abs().mean()
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    found = [prompt_logprobs(started(tiny.make_model("llama"), n), LONG) for n in (1, 2, 3)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_what_cannot_run_compiled_says_why() -> None:
+    assert reason_against(tiny.make_model("qwen2")) is None
+    assert "GPT2LMHeadModel is none of" in str(reason_against(tiny.make_model("gpt2")))
+    assert "float16" in str(reason_against(tiny.make_model("llama").half()))
+    model = tiny.make_model("llama")
+    model.config.rope_parameters["rope_type"] = "dynamic"
+    assert "dynamic" in str(reason_against(model))
+    config = transformers.LlamaConfig(**tiny.COMMON, **tiny.WIDE, mlp_bias=True)
+    biased = transformers.AutoModelForCausalLM.from_config(config)
+    assert "has a bias" in str(reason_against(biased))
+
+
+def test_a_long_chunk_and_places_beyond_the_table_are_left_to_torch() -> None:
+    engine = started(tiny.make_model("llama"), 1)
+    prompt_logprobs(engine, tiny.long_prompt(60))
+    assert engine.stats.steps == 1
+    assert engine.stats.compiled_steps == 0
+
+
+def test_a_server_compiles_beside_its_work(tmp_path: Path) -> None:
+    tiny.save_checkpoint("llama", tmp_path / "base")
+    with Registry(serving_fixtures.tiny_config(tmp_path, models=())) as registry:
+        engine = registry.base.engine
+        thread = compile_beside("again", engine, registry.worker)
+        assert thread is not None
+        thread.join()
+        before = engine.stats.steps - engine.stats.compiled_steps
+        registry.worker.call(lambda: prompt_logprobs(engine, LONG)).result()
+        assert engine.stats.compiled_steps >= 1
+        assert engine.stats.steps - engine.stats.compiled_steps == before
+
+
+def test_without_numba_torch_runs_all_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "serving.kernels", None)
+    tiny.save_checkpoint("llama", tmp_path / "base")
+    with (
+        caplog.at_level(logging.WARNING),
+        Registry(serving_fixtures.tiny_config(tmp_path, models=())) as registry,
+    ):
+        thread = compile_beside("again", registry.base.engine, registry.worker)
+        assert thread is not None
+        thread.join()
+        registry.worker.call(lambda: prompt_logprobs(registry.base.engine, LONG)).result()
+        assert registry.base.engine.stats.compiled_steps == 0
+        assert registry.base.engine.stats.steps >= 1
+    assert "install numba" in caplog.text
