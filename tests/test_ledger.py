@@ -13,13 +13,13 @@ from arena.exchange.export import ExportOptions, export
 from arena.exchange.importing import import_file
 from arena.ratings import rate
 from arena.storage.backup import backup, restore
-from arena.storage.ledger import Ledger
+from arena.storage.ledger import Ledger, Pairs
 from arena.storage.store import Store
 from arena.storage.tally import tally
 from arena.values.judgement import Judgement, Winner
 
 
-def read_at_once(hand: Hand) -> np.ndarray:
+def read_at_once(hand: Hand) -> Pairs:
     """All pairs, by a reader that knows nothing yet and has no copy."""
     copy = hand.store.path.with_name("arena.db-pairs")
     copy.unlink(missing_ok=True)
@@ -68,8 +68,21 @@ def test_every_kind_of_change_is_seen(hand: Hand) -> None:
         if not votes:
             cast()
         found = ledger.refresh()
-        assert np.array_equal(found, read_at_once(hand))
+        assert np.array_equal(found.rows(), read_at_once(hand).rows())
     assert {0, 1} == set(found["flagged"].tolist())
+
+
+def test_what_was_handed_out_stays_as_it_was(hand: Hand) -> None:
+    """New pairs are written behind those that somebody may still be counting."""
+    ledger = Ledger(hand.store)
+    earlier = []
+    for winner in (Winner.MODEL_A, Winner.TIE, Winner.MODEL_B, Winner.BOTH_BAD):
+        hand.vote(winner)
+        pairs = ledger.refresh()
+        earlier.append((pairs, pairs.rows()))
+    assert [len(pairs) for pairs, _ in earlier] == [1, 2, 3, 4]
+    assert all(np.array_equal(pairs.rows(), rows) for pairs, rows in earlier)
+    assert earlier[-1][0]["outcome"].tolist() == [0, 2, 1, 3]
 
 
 def test_the_next_program_starts_from_the_copy(hand: Hand) -> None:

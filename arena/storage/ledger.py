@@ -1,9 +1,9 @@
-"""Keeps the judged pairs of the store as one array and reads only what has changed.
+"""Keeps the judged pairs of the store as columns of numbers and reads only what has changed.
 
 The store numbers every change of a vote (`vote_changes`); a ledger remembers the newest
-number it has read. A copy of the array lies beside the database, so that the next program
-starts from it. It is derived: a copy that is missing, old or of another database is made
-anew from the store. Knows no models' names, no rules of what counts, no fit.
+number it has read, and appends new pairs in place. A copy of them lies beside the database, so
+that the next program starts from it. It is derived: a copy that is missing, old or of another
+database is made anew from the store. Knows no models' names, no rules of what counts, no fit.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ ROW = np.dtype(
 """One judged pair: row ids of vote, voter and participants; `outcome` as of `VoteTable`."""
 
 Rows = npt.NDArray[np.void]
+Column = npt.NDArray[Any]
 Mark = npt.NDArray[np.int64]
 
 MANY = 20_000
@@ -60,6 +62,48 @@ CHANGED = " WHERE c.vote_id IN (SELECT vote_id FROM vote_changes WHERE seq > ?)"
 ORDER = " ORDER BY c.vote_id, c.left_side, c.right_side"
 
 
+class Pairs:
+    """Judged pairs as one array a field of ROW. What was handed out never changes: new pairs are
+    written behind it, into room that doubles when it runs out.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], length: int) -> None:
+        """`columns` have at least `length` places; those behind are room."""
+        self._columns, self._length = columns, length
+
+    @classmethod
+    def of(cls, rows: Rows) -> Pairs:
+        """From an array of ROW."""
+        assert ROW.names is not None
+        return cls({name: np.ascontiguousarray(rows[name]) for name in ROW.names}, len(rows))
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return self._length
+
+    def __getitem__(self, name: str) -> Column:
+        """The values of one field; not to be written to."""
+        return self._columns[name][: self._length]
+
+    def rows(self) -> Rows:
+        """As one array of ROW."""
+        rows: Rows = np.empty(len(self), ROW)
+        for name in self._columns:
+            rows[name] = self[name]
+        return rows
+
+    def with_more(self, more: Rows) -> Pairs:
+        """These and some more behind them. Only the newest of all may be given more."""
+        length = len(self) + len(more)
+        columns = dict(self._columns)
+        for name, column in columns.items():
+            if len(column) < length:
+                columns[name] = np.empty(max(1_000, 2 * length), column.dtype)
+                columns[name][: len(self)] = column[: len(self)]
+            columns[name][len(self) : length] = more[name]
+        return Pairs(columns, length)
+
+
 class Ledger:
     """The judged pairs of one store, in the order of votes; may be shared by threads."""
 
@@ -68,36 +112,37 @@ class Ledger:
         self._store, self._many = store, many
         self._path = store.path.with_name(f"{store.path.name}-pairs")
         self._lock = threading.Lock()
-        self._rows: Rows = np.empty(0, ROW)
+        self._pairs = Pairs.of(np.empty(0, ROW))
         self._mark: Mark | None = None
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[Database, Rows]]:
+    def reading(self) -> Iterator[tuple[Database, Pairs]]:
         """An open database in one consistent read, and its judged pairs."""
         with ExitStack() as stack:
             with self._lock:  # the read begins inside: a later holder never sees less
                 db = stack.enter_context(reading(self._store.path, self._store.config))
-                rows = self._refreshed(db)
-            yield db, rows
+                pairs = self._refreshed(db)
+            yield db, pairs
 
-    def refresh(self) -> Rows:
+    def refresh(self) -> Pairs:
         """The judged pairs as they are now."""
-        with self.reading() as (_, rows):
-            return rows
+        with self.reading() as (_, pairs):
+            return pairs
 
-    def _refreshed(self, db: Database) -> Rows:
+    def _refreshed(self, db: Database) -> Pairs:
         if self._mark is None:
             self._load()
         newest = _newest(db)
         mark = self._mark
         num_changes = None if mark is None else _changes_since(db, mark, newest)
         if mark is None or num_changes is None or num_changes > self._many:
-            self._rows, self._mark = np.fromiter(db.execute(ROWS_SQL + ORDER), ROW), newest
-            if len(self._rows) > self._many:
-                self._save(newest)
+            rows: Rows = np.fromiter(db.execute(ROWS_SQL + ORDER), ROW)
+            self._pairs, self._mark = Pairs.of(rows), newest
+            if len(rows) > self._many:
+                self._save(rows, newest)
         elif num_changes:
-            self._rows, self._mark = _replaced(db, self._rows, int(mark[0])), newest
-        return self._rows
+            self._pairs, self._mark = _replaced(db, self._pairs, int(mark[0])), newest
+        return self._pairs
 
     def _load(self) -> None:
         """Take up the copy on disk, if there is one that this program can read."""
@@ -108,16 +153,16 @@ class Ledger:
         except (OSError, ValueError, EOFError):
             return  # a copy only: without it all is read from the store
         if rows.dtype == ROW and mark.dtype == np.int64 and mark.shape == (2,):
-            self._rows, self._mark = rows, mark
+            self._pairs, self._mark = Pairs.of(rows), mark
 
-    def _save(self, mark: Mark) -> None:
+    def _save(self, rows: Rows, mark: Mark) -> None:
         """Write the copy, whole or not at all; a folder that is not writable has none."""
         try:
             with tempfile.NamedTemporaryFile(
                 dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
             ) as file:
                 np.save(file, mark, allow_pickle=False)
-                np.save(file, self._rows, allow_pickle=False)
+                np.save(file, rows, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -139,17 +184,15 @@ def _changes_since(db: Database, mark: Mark, newest: Mark) -> int | None:
     return int(newest[0] - mark[0]) if row is not None and row[0] == mark[1] else None
 
 
-def _replaced(db: Database, rows: Rows, seq: int) -> Rows:
-    """The rows with those of votes changed after `seq` read anew."""
+def _replaced(db: Database, pairs: Pairs, seq: int) -> Pairs:
+    """The pairs with those of votes changed after `seq` read anew."""
     changed = np.fromiter(
         (row[0] for row in db.execute("SELECT vote_id FROM vote_changes WHERE seq > ?", [seq])),
         np.int64,
     )
     new: Rows = np.fromiter(db.execute(ROWS_SQL + CHANGED + ORDER, [seq]), ROW)
-    is_new = not len(rows) or changed.min() > rows["vote"][-1]  # the common case, without a search
-    places = np.empty(0, np.int64) if is_new else np.flatnonzero(np.isin(rows["vote"], changed))
-    kept = np.delete(rows, places) if len(places) else rows
-    both = np.concatenate([kept, new])
-    if len(kept) and len(new) and new["vote"][0] <= kept["vote"][-1]:
-        both = both[np.argsort(both["vote"], kind="stable")]
-    return both
+    last = pairs["vote"][-1] if len(pairs) else 0
+    if changed.min() > last:  # the common case: all of them are new
+        return pairs.with_more(new)
+    both = np.concatenate([pairs.rows()[~np.isin(pairs["vote"], changed)], new])
+    return Pairs.of(both[np.argsort(both["vote"], kind="stable")])

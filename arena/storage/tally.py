@@ -15,7 +15,7 @@ from sqlite_utils import Database
 
 from arena.statistics.style import FEATURES, differences, measure
 from arena.statistics.votetable import Floats, TableError, Tallied, VoteTable
-from arena.storage.ledger import Ledger, Rows
+from arena.storage.ledger import Column, Ledger, Pairs
 from arena.storage.store import Store
 from arena.values.judgement import REASONS
 
@@ -67,37 +67,40 @@ def tally(source: Store | Ledger, ballot: Ballot | None = None) -> Tallied:
     if ballot.reason is not None and ballot.reason not in REASONS:
         raise TableError(f"reason {ballot.reason!r} is unknown; use one of {', '.join(REASONS)}")
     ledger = source if isinstance(source, Ledger) else Ledger(source)
-    with ledger.reading() as (db, rows):
+    with ledger.reading() as (db, pairs):
         names = model_labels(db)
-        keep = np.ones(len(rows), dtype=bool)
-        for sql, word in ((REASON_SQL, ballot.reason), (TAG_SQL, ballot.tag)):
-            if word is not None:
-                votes = np.fromiter((row[0] for row in db.execute(sql, [word])), np.int64)
-                keep &= np.isin(rows["vote"], votes)
-        left_out = _leave_out(rows, ballot, keep)
-        features = _features(db, keep) if ballot.style else None
-    return _tallied(rows if keep.all() else rows[keep], names, ballot, features, left_out)
+        keep, left_out = _kept(db, pairs, ballot)
+        features = None
+        if ballot.style:
+            features = _features(db, np.ones(len(pairs), dtype=bool) if keep is None else keep)
+    return _tallied(pairs, keep, names, ballot, features, left_out)
 
 
-def _leave_out(rows: Rows, ballot: Ballot, keep: npt.NDArray[np.bool_]) -> dict[str, int]:
-    """Take what the ballot does not let in out of `keep`; how many and why."""
+def _kept(
+    db: Database, pairs: Pairs, ballot: Ballot
+) -> tuple[npt.NDArray[np.bool_] | None, dict[str, int]]:
+    """Which pairs the ballot lets in, None for all; of the others how many and why."""
+    keep = np.ones(len(pairs), dtype=bool)
+    for sql, word in ((REASON_SQL, ballot.reason), (TAG_SQL, ballot.tag)):
+        if word is not None:
+            votes = np.fromiter((row[0] for row in db.execute(sql, [word])), np.int64)
+            keep &= np.isin(pairs["vote"], votes)
     left_out: dict[str, int] = {}
-    time = rows["created_ms"]
     reasons: list[tuple[str, Any]] = []
-    if not ballot.flagged:
-        reasons.append(("flagged", rows["flagged"] > 0))
-    if not ballot.named:
-        reasons.append(("named", rows["blind"] == 0))
+    if not ballot.flagged and pairs["flagged"].any():
+        reasons.append(("flagged", pairs["flagged"] > 0))
+    if not ballot.named and not pairs["blind"].all():
+        reasons.append(("named", pairs["blind"] == 0))
     if ballot.since_ms is not None:
-        reasons.append(("other_date", time < ballot.since_ms))
+        reasons.append(("other_date", pairs["created_ms"] < ballot.since_ms))
     if ballot.until_ms is not None:
-        reasons.append(("other_date", time >= ballot.until_ms))
+        reasons.append(("other_date", pairs["created_ms"] >= ballot.until_ms))
     for reason, mask in reasons:
         dropped = int(np.count_nonzero(keep & mask))
         if dropped:
             left_out[reason] = left_out.get(reason, 0) + dropped
             keep &= ~mask
-    return left_out
+    return None if keep.all() else keep, left_out
 
 
 def _features(db: Database, keep: npt.NDArray[np.bool_]) -> Floats:
@@ -113,14 +116,19 @@ def _features(db: Database, keep: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _tallied(
-    rows: Rows,
+    pairs: Pairs,
+    keep: npt.NDArray[np.bool_] | None,
     names: Mapping[int, str],
     ballot: Ballot,
     features: Floats | None,
     left_out: dict[str, int],
 ) -> Tallied:
+    def column(name: str) -> Column:
+        return pairs[name] if keep is None else pairs[name][keep]
+
     size = max(names, default=0) + 1
-    seen = np.bincount(rows["left"], minlength=size) + np.bincount(rows["right"], minlength=size)
+    left, right = column("left"), column("right")
+    seen = np.bincount(left, minlength=size) + np.bincount(right, minlength=size)
     models = sorted({label for row_id, label in names.items() if seen[row_id]})
     position = {label: i for i, label in enumerate(models)}
     place = np.zeros(size, dtype=np.int64)
@@ -128,29 +136,30 @@ def _tallied(
         place[row_id] = position.get(label, -1)
     table = VoteTable(
         models=tuple(models),
-        left=place[rows["left"]],
-        right=place[rows["right"]],
-        outcome=rows["outcome"].astype(np.int64),
-        weight=_weights(rows, ballot),
-        cluster=rows["voter"].astype(np.int64),
+        left=place[left],
+        right=place[right],
+        outcome=column("outcome").astype(np.int64),
+        weight=_weights(
+            column("weight"), column("propensity") if ballot.propensity else None, ballot
+        ),
+        cluster=column("voter").astype(np.int64),
         features=features,
         feature_names=FEATURES if features is not None else (),
     )
-    return Tallied(table, rows["created_ms"].astype(np.int64), left_out)
+    return Tallied(table, column("created_ms"), left_out)
 
 
-def _weights(rows: Rows, ballot: Ballot) -> Any:
-    weight = rows["weight"].copy()
-    if not ballot.propensity or not len(rows):
+def _weights(weight: Floats, propensity: Floats | None, ballot: Ballot) -> Floats:
+    if propensity is None or not len(weight):
         return weight
-    known = rows["propensity"] > 0
+    known = propensity > 0
     if not known.all():
         raise TableError(
             f"{int((~known).sum())} votes have no propensity (pair not drawn by a sampler);"
             " rate them without --propensity"
         )
-    inverse = 1 / rows["propensity"]
-    return weight * np.minimum(inverse / inverse.mean(), ballot.max_weight)
+    inverse = 1 / propensity
+    return np.asarray(weight * np.minimum(inverse / inverse.mean(), ballot.max_weight))
 
 
 def model_labels(db: Database) -> dict[int, str]:
