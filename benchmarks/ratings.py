@@ -6,16 +6,19 @@
 this program is timed. Each program runs in a process of its own, one after the other, some
 rounds over: `cold` is its first fit after the import, `warm` the better of two more. Seconds
 are of the processor, all threads together, so that a busy machine changes them little; medians
-over the rounds. `from the store` reads a SQLite file with the same votes and their 5,000 voters,
-from the copy of the pairs that the first reader left (`first reading` is that reader); it gives
-intervals clustered by voter. Prints a table, how many times faster this program is first;
-writes JSON.
+over the rounds. Linear algebra has one thread (OMP_NUM_THREADS=1, for all programs): idle
+threads of a pool spin, which counts as time of the processor and makes nothing faster.
+
+`from the store` reads a SQLite file with the same votes and their 5,000 voters, from the copy of
+the pairs that the first reader left (`first reading` is that reader); it gives intervals clustered
+by voter. Prints a table, how many times faster this program is first; writes JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -114,7 +117,12 @@ def work():
 def run(python: str, code: str) -> dict[str, float] | str:
     """Seconds of one program, or the last line of its error."""
     done = subprocess.run(
-        [python, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+        [python, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     if done.returncode:
         return done.stderr.strip().splitlines()[-1]

@@ -24,8 +24,8 @@ from arena.statistics.bradley_terry import (
 from arena.statistics.connectivity import connectivity
 from arena.statistics.votetable import TIE, Cells, Floats, VoteTable, summed
 
-BATCH_CELLS = 2_000_000
-"""Cells times rounds held at once."""
+BATCH_CELLS = 200_000
+"""Cells times rounds held at once: what fits into the processor's cache."""
 
 CHORD_STEPS = 30
 TOLERANCE = 1e-6
@@ -118,7 +118,8 @@ def _gradients(cells: Cells, result: Fit, weights: Floats, params: Floats) -> Fl
     """Gradients of R losses at R parameter vectors: R x size."""
     layout = result.layout
     rounds, count = len(weights), layout.num_models
-    eta = params[:, cells.left] - params[:, cells.right]
+    eta = params.take(cells.left, axis=1)  # faster than params[:, cells.left]
+    eta -= params.take(cells.right, axis=1)
     if layout.position:
         eta += params[:, [count]]
     first = layout.first_feature
