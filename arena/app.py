@@ -25,11 +25,14 @@ from arena.asking.playbook import FILE, read_playbook
 from arena.asking.roster import Roster
 from arena.battles.stage import Stage
 from arena.errors import ArenaError
+from arena.page.acts import Acts
 from arena.page.board import Board
 from arena.page.handlers import Handlers
 from arena.page.layout import Page
+from arena.page.live import live_router
 from arena.page.quick import quicken
 from arena.page.remote import add_remote
+from arena.page.telling import Places
 from arena.page.theme import head, theme
 from arena.page.wiring import wire
 from arena.settings import PageConfig
@@ -84,7 +87,9 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
             }
         )
 
-    return _mount(app, build_blocks(stage, config), config)
+    demo, page = build_blocks(stage, config)
+    app.include_router(live_router(stage, Acts(stage, page), Places(page.live_outputs)))
+    return _mount(app, demo, config)
 
 
 def _lifespan(stage: Stage) -> Any:
@@ -109,8 +114,8 @@ def _middleware(config: PageConfig, doorman: Doorman) -> list[Middleware]:
     ]
 
 
-def build_blocks(stage: Stage, config: PageConfig) -> gr.Blocks:
-    """The Gradio page, wired; the queue reads `max_threads` when it is made."""
+def build_blocks(stage: Stage, config: PageConfig) -> tuple[gr.Blocks, Page]:
+    """The Gradio page, wired, and its elements; the queue reads `max_threads` when it is made."""
     say = words()
     with gr.Blocks(title=say("page.title"), analytics_enabled=False, fill_width=True) as demo:
         page = Page(say)
@@ -123,7 +128,7 @@ def build_blocks(stage: Stage, config: PageConfig) -> gr.Blocks:
     demo.queue(
         max_size=config.limits.waiting_battles, default_concurrency_limit=None, api_open=False
     )
-    return demo
+    return demo, page
 
 
 def _mount(app: FastAPI, demo: gr.Blocks, config: PageConfig) -> FastAPI:

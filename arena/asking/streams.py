@@ -99,9 +99,8 @@ class Side:
 class Race:
     """The running answers of one battle, by side.
 
-    `watch` yields all sides as they are now, a few times a second, also when nothing changes:
-    a page only learns at a yield that its reader has left. `tokens` holds each side's pieces
-    with their log-probabilities, where the server tells them.
+    `watch` yields all sides as they are now. `tokens` holds each side's pieces with their
+    log-probabilities, where the server tells them.
     """
 
     def __init__(
@@ -121,6 +120,8 @@ class Race:
         self._on_finish = on_finish
         self._tasks: list[asyncio.Task[None]] = []
         self._all_ended = asyncio.Event()
+        self._num_changes = 0
+        self._waiters: list[asyncio.Future[None]] = []
         self._started = 0.0
 
     @property
@@ -143,13 +144,42 @@ class Race:
             if index is None or i == index:
                 task.cancel()
 
-    async def watch(self, hz: Callable[[], float]) -> AsyncGenerator[tuple[Side, ...], None]:
-        """All sides, `hz()` times a second; the last yield comes at once and has all finished."""
-        while not self.is_finished:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._all_ended.wait(), 1 / hz())
-            yield tuple(self.sides)
+    async def watch(
+        self, hz: Callable[[], float], idle: float | None = None
+    ) -> AsyncGenerator[tuple[Side, ...], None]:
+        """All sides when they have changed, at most `hz()` times a second; the end at once.
+
+        Also yields after `idle` seconds without a change (None: as often as with one), for a
+        reader whose leaving is seen at a yield only. The last yield has all sides finished.
+        """
+        seen = -1
+        while True:
+            if idle is not None and self._num_changes == seen:
+                await self._change(idle)
+            seen, sides = self._num_changes, tuple(self.sides)
+            yield sides
+            if all(side.is_finished for side in sides):
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1 / hz()):
+                    await self._all_ended.wait()
         await self.close()
+
+    async def _change(self, seconds: float) -> None:
+        """Until some side has changed, or the time is over."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await waiter
+
+    def _set(self, index: int, side: Side) -> None:
+        self.sides[index] = side
+        self._num_changes += 1
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     async def close(self) -> None:
         """Stop what still runs and wait until every stream is closed and recorded."""
@@ -184,7 +214,7 @@ class Race:
                 log.error("side %d was not recorded", index, exc_info=fault)
                 lost = AnswerError("not-saved", "The answer could not be saved.", repr(fault))
                 side = replace(side, **_failure(lost))
-        self.sides[index] = side
+        self._set(index, side)
         if self.is_finished:
             self._all_ended.set()
             if self._on_finish is not None:
@@ -230,13 +260,14 @@ class Race:
             raise AnswerError("too-long", f"Wrote more than {self._max_chars} characters.")
         if piece.logprob is not None:
             self.tokens[index].append((piece.text, piece.logprob))
-        self.sides[index] = replace(
+        written = replace(
             side,
             state="streaming",
             text=side.text + piece.text,
             num_pieces=side.num_pieces + 1,
             first_piece_at=time.monotonic() - self._started if first is None else first,
         )
+        self._set(index, written)
 
 
 def _failure(error: AnswerError) -> dict[str, Any]:

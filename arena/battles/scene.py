@@ -25,11 +25,17 @@ class Access:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a page may know of a battle now. `live` replaces the last turn's stored answers."""
+    """All that a page may know of a battle now. `live` replaces the last turn's stored answers.
+
+    `run` names the run of answers, so that a page does not mix up two of them; empty while
+    nothing is written.
+    """
 
     battle: Battle
     votes: tuple[Vote, ...]
     live: tuple[Side, ...] | None = None
+    run: str = ""
+    is_skipped: bool = False
 
     @property
     def is_revealed(self) -> bool:

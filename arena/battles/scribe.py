@@ -6,6 +6,7 @@ Knows the store and the client; knows no page.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from arena.asking.client import Entrant, prompt_sent
@@ -14,6 +15,7 @@ from arena.battles.leaks import names_itself
 from arena.storage.store import Store
 from arena.values.battle import Answer, AnswerStatus, Battle, Outcome
 
+LATER_SECONDS = 1.0
 STATUS: dict[State, AnswerStatus] = {
     "done": AnswerStatus.COMPLETE,
     "stopped": AnswerStatus.STOPPED,
@@ -28,33 +30,26 @@ class Scribe:
         self,
         store: Store,
         battle: Battle,
-        turn: int,
-        side: int,
+        answer_id: int,
         entrant: Entrant,
         messages: list[dict[str, str]],
     ) -> None:
         self.entrant = entrant
         self.messages = messages
-        self._store, self._battle, self._turn, self._side = store, battle, turn, side
-        self._answer_id = 0
-        self._prompt: asyncio.Task[str] | None = None
+        self._store, self._battle, self._answer_id = store, battle, answer_id
+        self._has_ended = asyncio.Event()
+        self._prompt = asyncio.create_task(self._prompt_sent())
 
-    async def open(self) -> None:
-        """Note that the side is asked, with the prompt as far as it is known by now."""
-        self._answer_id = await asyncio.to_thread(
-            self._store.start_answer,
-            self._battle.id,
-            self._turn,
-            self._side,
-            prompt_sent="",
-            sampling=self.entrant.sampling(),
-            model=self.entrant.participant.model,
-        )
-        self._prompt = asyncio.create_task(prompt_sent(self.entrant, self.messages))
+    async def _prompt_sent(self) -> str:
+        """Asked for after the answer, whose first word somebody waits for, or at its end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LATER_SECONDS):
+                await self._has_ended.wait()
+        return await prompt_sent(self.entrant, self.messages)
 
     async def close(self, side: Side, tokens: Sequence[tuple[str, float]] = ()) -> None:
         """Store how the answer ended, with the log-probability of each token if they are told."""
-        assert self._prompt is not None
+        self._has_ended.set()
         sent = await self._prompt
         participant = self.entrant.participant
         names = (participant.name, participant.model, participant.base or "")

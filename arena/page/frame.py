@@ -26,7 +26,8 @@ def header_html(say: Words) -> str:
     """Name and purpose, and the way to the list of keys."""
     return (
         f'<a class="skip-link" href="#panes">{html.escape(say("page.skip_link"))}</a>'
-        f'<div class="masthead" lang="{say.language}" data-language="{say.language}">'
+        f'<div class="masthead" lang="{say.language}" data-language="{say.language}" '
+        f'data-lost="{html.escape(say("status.lost"))}">'
         '<span class="mark" aria-hidden="true"><i></i><i></i></span>'
         f"<div><h1>{html.escape(say('page.title'))}</h1>"
         f"<p>{html.escape(say('page.tagline'))}</p></div>"

@@ -1,12 +1,13 @@
-"""What happens when somebody acts on a battle: each handler turns an act into element changes.
+"""What happens when somebody opens the page or judges a battle, as changes of elements.
 
-Knows the stage and the page's elements; every right is checked in the stage, by the store.
+Answers are asked for elsewhere (see `acts`). Knows the stage and the page's elements; every right
+is checked in the stage, by the store.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import gradio as gr
@@ -14,18 +15,18 @@ import gradio as gr
 from arena.battles.scene import Access
 from arena.battles.stage import Stage
 from arena.errors import ArenaError
+from arena.page.acts import is_open
 from arena.page.frame import account_html
 from arena.page.layout import Page, mode_choices
 from arena.page.likelihood import tokens_html
 from arena.page.painting import Changes, Painter
-from arena.page.panes import scene_status, servers_text
+from arena.page.panes import servers_text, skipped_text
 from arena.values.battle import SIDES
 from arena.values.judgement import Judgement, Strength, Winner
 from arena.values.refusals import RefusedError
 from arena.web.visitors import Visitor, visitor_of
 from arena.wording import Words, negotiate, told, words
 
-Stream = AsyncGenerator[Changes, None]
 WINNERS = {
     "a": Winner.MODEL_A,
     "b": Winner.MODEL_B,
@@ -42,7 +43,7 @@ class Handlers:
         self.page = page
         self.painter = Painter(page)
 
-    async def on_load(self, request: gr.Request) -> Stream:
+    async def on_load(self, request: gr.Request) -> Changes:
         """Restore the battle of the page's link, or say what can be asked."""
         say = say_for(request)
         query = request.query_params
@@ -54,14 +55,13 @@ class Handlers:
             self.page.export: gr.update(value=say("export.button"), visible=visitor.may_export),
         }
         if not battle:
-            yield texts | await self._welcome(say) | self._preset(query, say)
-            return
+            return texts | await self._welcome(say) | self._preset(query, say)
         access = await self._access(request, battle, str(query.get("t") or ""))
         try:
-            async for changes in self.follow(access, say, texts):
-                yield changes
+            scene = await self.stage.scene(access)
         except RefusedError as error:
-            yield texts | self.painter.blank() | self.painter.status(told(error, say), say, "bad")
+            return texts | self.painter.blank() | self.painter.status(told(error, say), say, "bad")
+        return texts | self.painter.scene(scene, say) | self.painter.link(access)
 
     def _preset(self, query: Any, say: Words) -> Changes:
         """What a link asks for: `prompt`, `models` (by name, commas between) or `set`."""
@@ -85,73 +85,6 @@ class Handlers:
             changes[page.mode] = gr.update(value="named", **ways)
         return changes
 
-    async def on_send(
-        self,
-        prompt: str,
-        mode: str,
-        models: list[str] | None,
-        following: str,
-        battle: str,
-        token: str,
-        request: gr.Request,
-    ) -> Stream:
-        """Open a battle with this prompt, or go on with the one shown; show the answers."""
-        say = say_for(request)
-        note, shown = "", None if battle else self.painter.blank()
-        try:
-            access = await self._access(request, battle, token)
-            if battle and following == "new" and await self.is_open(access):
-                note = say("status.kept")
-            if battle and following != "new":
-                shared = None if following == "own" else SIDES.index(following)
-                await self.stage.next_turn(access, prompt, shared)
-            elif mode == "named":
-                names = list(dict.fromkeys(models or []))
-                if len(names) < 2:
-                    raise ArenaError(say("status.choose_two"))
-                access = await self.stage.open_named(access.voter, names, prompt)
-            else:
-                access = await self.stage.open_blind(access.voter, prompt)
-        except ArenaError as error:
-            yield self.painter.status(told(error, say), say, "bad")
-            return
-        cleared = {self.page.prompt: "", self.page.next: gr.update(value="new")}
-        async for changes in self.follow(access, say, cleared, note=note, shown=shown):
-            yield changes
-
-    async def on_press(
-        self,
-        index: int | None,
-        act: str,
-        battle: str,
-        token: str,
-        marked: bool,
-        request: gr.Request,
-    ) -> Stream:
-        """Stop an answer, or ask it again; all of them without an index."""
-        say = say_for(request)
-        access = await self._access(request, battle, token)
-        try:
-            if act == "stop":
-                await self.stage.stop(access, index)
-                yield {self.page.status: gr.skip()}
-                return
-            await self.stage.regenerate(access, index)
-            async for changes in self.follow(access, say, marked=marked):
-                yield changes
-        except ArenaError as error:
-            yield self.painter.status(told(error, say), say, "bad")
-
-    async def on_stop(self, battle: str, token: str, request: gr.Request) -> Changes:
-        """End all sides where they are."""
-
-        async def stop(access: Access) -> None:
-            await self.stage.stop(access)
-
-        access = await self._access(request, battle, token)
-        failed = await self._attempt(stop, access, say_for(request))
-        return failed or {self.page.stop: gr.update(interactive=False)}
-
     async def on_vote(
         self, choice: str, battle: str, token: str, marked: bool, request: gr.Request
     ) -> Changes:
@@ -167,8 +100,7 @@ class Handlers:
 
         changes = await self._act(judge, request, battle, token, marked)
         if choice == "skip" and self.page.reveal in changes:
-            text = f"{say('status.skipped')} {say('status.names_shown')}"
-            changes |= self.painter.status(text, say)
+            changes |= self.painter.status(skipped_text(say), say)
         return changes
 
     async def on_rank(
@@ -247,16 +179,9 @@ class Handlers:
         """Clear the page; a battle that was not judged is kept, and the voter is told so."""
         say = say_for(request)
         changes = self.painter.blank() | await self._welcome(say)
-        if battle and await self.is_open(await self._access(request, battle, token)):
+        if await is_open(self.stage, await self._access(request, battle, token)):
             changes |= self.painter.status(say("status.kept"), say)
         return changes | {self.page.prompt: gr.update(value="")}
-
-    async def is_open(self, access: Access) -> bool:
-        """Whether the battle waits for a judgement, so that leaving it is told."""
-        try:
-            return (await self.stage.scene(access)).vote is None
-        except RefusedError:
-            return False  # not this voter's battle, so not theirs to come back to
 
     async def on_view(self, marked: bool, battle: str, token: str, request: gr.Request) -> Changes:
         """Show the answers again, with or without marked differences."""
@@ -295,39 +220,6 @@ class Handlers:
             text = say("status.not_saved", reason=told(error, say))
             return self.painter.status(text, say, "bad")
         return None
-
-    async def follow(
-        self,
-        access: Access,
-        say: Words,
-        first: Changes | None = None,
-        *,
-        marked: bool = False,
-        note: str = "",
-        shown: Changes | None = None,
-    ) -> Stream:
-        """Paint the whole scene once, then what changes, then the whole again at the end.
-
-        `note` stands before the status for as long as the answers are being written. `shown` is
-        what the page shows already, if that is known: nothing is sent twice.
-        """
-        shown = dict(shown or {})
-        is_first = True
-        async for scene in self.stage.follow(access):
-            if is_first or not scene.is_running:
-                changes = self.painter.scene(scene, say, marked=marked)
-                changes |= {self.page.battle: access.battle_id, self.page.token: access.token or ""}
-                changes |= (first or {}) if is_first else {}
-            else:
-                changes = self.painter.live(scene, say)
-            if note and scene.is_running:
-                text, tone = scene_status(scene, say)
-                changes |= self.painter.status(f"{note} {text}", say, tone)
-            is_first = False
-            fresh = {k: v for k, v in changes.items() if k not in shown or shown[k] != v}
-            shown |= fresh
-            # An empty change is sent too: Gradio learns at a yield only that the reader left.
-            yield fresh or {self.page.status: gr.skip()}
 
     async def _welcome(self, say: Words) -> Changes:
         text, tone = servers_text(await self.stage.roster.backends(), say)

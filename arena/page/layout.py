@@ -25,7 +25,7 @@ EXAMPLES = (
     "Is a hammer a tool or a fruit?",
 )
 VOTES = ("a", "tie", "both_bad", "b", "skip")
-# A press of a button inside an answer's head becomes an event of the whole answer.
+# A press of a button inside becomes an event of the whole element.
 FORWARD_PRESS = """element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-act]');
   if (button) trigger('click', {act: button.dataset.act, side: button.dataset.side});
@@ -84,7 +84,13 @@ class Page:
             self.stop,
             self.battle,
             self.token,
+            self.run,
         ]
+
+    @property
+    def live_outputs(self) -> list[Any]:
+        """What the page's own script may change, in the order in which it knows the elements."""
+        return [*self.battle_outputs, self.set_progress]
 
     def _battle(self, say: Words) -> None:
         with gr.Row(elem_id="mode-row"):
@@ -122,7 +128,6 @@ class Page:
                     elem_id=f"answer-{letter}",
                     visible=i < 2,
                     elem_classes="pane-holder",
-                    js_on_load=FORWARD_PRESS,
                 )
                 for i, letter in enumerate(SIDES)
             ]
@@ -241,6 +246,9 @@ class Page:
         # Which battle this browser shows; the address bar follows them (arena.js).
         self.battle = gr.Textbox(visible="hidden", elem_id="battle-id", label="battle")
         self.token = gr.Textbox(visible="hidden", elem_id="battle-token", label="token")
+        # The run of answers that is being written, and what applies its news (live.js).
+        self.run = gr.Textbox(visible="hidden", elem_id="battle-run", label="run")
+        self.apply = gr.Button(visible="hidden", elem_id="apply-news")
 
     def _board(self, say: Words) -> None:
         with gr.Row(elem_id="board-filters"):

@@ -24,6 +24,7 @@ from pygments.util import ClassNotFound
 from arena.page.formulas import add_formulas
 
 MOST_PAIRS = 4_000_000  # of words compared: two answers of 2,000 words, about a second
+CLOSED_BY_BLANK_LINE = ("paragraph_open", "heading_open", "hr", "fence", "table_open")
 SAFE_SCHEMES = ("http://", "https://", "mailto:")
 Env = MutableMapping[str, Any]
 
@@ -100,6 +101,27 @@ def answer_html(text: str, *, final: bool = True) -> str:
         final: False while it streams; code is coloured only once the answer is whole.
     """
     return str(_markdown().render(text, {"final": final}))
+
+
+def settled_html(text: str) -> tuple[str, int]:
+    """The blocks that no further line can change: their HTML, and how long their text is.
+
+    Args:
+        text: whole lines, from the beginning of a block on. Its last block may still grow.
+    """
+    markdown, env = _markdown(), {"final": True}
+    tokens = markdown.parse(text, env)
+    starts = [i for i, token in enumerate(tokens) if token.map and not token.level]
+    starts = [i for i in starts if tokens[i].nesting >= 0]
+    if not starts:
+        return "", 0
+    last, lines = tokens[starts[-1]], [found.end() for found in re.finditer(r"\r\n?|\n", text)]
+    assert last.map is not None
+    first_line, end_line = last.map
+    is_closed = last.type in CLOSED_BY_BLANK_LINE and end_line < len(lines)
+    whole = tokens if is_closed else tokens[: starts[-1]]
+    length = len(text) if is_closed else [0, *lines][first_line]
+    return str(markdown.renderer.render(whole, markdown.options, env)), length
 
 
 def marked_html(text: str, other: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from arena.battles.scene import Scene
+from arena.battles.scene import Access, Scene
 from arena.page.frame import empty_html, header_html, help_html, note_html, views_html
 from arena.page.layout import VOTES, Page, mode_choices, reason_choices
 from arena.page.panes import asked_html, pane_html, scene_status, status_html
@@ -27,8 +27,10 @@ class Painter:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    def scene(self, scene: Scene, say: Words, *, marked: bool = False) -> Changes:
-        """Every element of a battle as the scene has it."""
+    def scene(
+        self, scene: Scene, say: Words, *, marked: bool = False, fresh: bool = False
+    ) -> Changes:
+        """Every element of a battle as the scene has it; `marked`, `fresh` as of `pane_html`."""
         page = self.page
         text, tone = scene_status(scene, say)
         is_over = not scene.is_running
@@ -44,28 +46,29 @@ class Painter:
             page.undo: gr.update(visible=scene.vote is not None),
             page.next: gr.update(visible=is_over, choices=self._next_choices(scene, say)),
         }
-        changes |= self.panes(scene, say, marked=marked)
+        changes[page.run] = scene.run if scene.is_running else ""
+        changes |= self.panes(scene, say, marked=marked, fresh=fresh)
         changes |= self._details(scene) | self.status(text, say, tone)
         changes |= self.buttons(can_vote=_can_vote(scene), running=not is_over)
         return changes | self._ranking(scene)
 
-    def panes(self, scene: Scene, say: Words, *, marked: bool = False) -> Changes:
+    def panes(
+        self, scene: Scene, say: Words, *, marked: bool = False, fresh: bool = False
+    ) -> Changes:
         """All answers; the panes that this battle does not need are put away."""
         changes: Changes = {}
         for i, pane in enumerate(self.page.panes):
             if i < scene.battle.num_sides:
-                value = pane_html(scene, i, say, mark=marked)
+                value = pane_html(scene, i, say, mark=marked, fresh=fresh)
                 changes[pane] = gr.update(value=value, visible=True)
             elif i >= 2:
                 changes[pane] = gr.update(value="", visible=False)
         return changes
 
     def live(self, scene: Scene, say: Words) -> Changes:
-        """The answers and the status line while they are written."""
+        """What changes around the answers while they are written."""
         text, tone = scene_status(scene, say)
-        panes = self.page.panes[: scene.battle.num_sides]
-        changes: Changes = {pane: pane_html(scene, i, say) for i, pane in enumerate(panes)}
-        changes |= self.buttons(can_vote=_can_vote(scene), running=True) | self._ranking(scene)
+        changes = self.buttons(can_vote=_can_vote(scene), running=True) | self._ranking(scene)
         return changes | self.status(text, say, tone)
 
     def buttons(self, *, can_vote: bool, running: bool) -> Changes:
@@ -93,11 +96,16 @@ class Painter:
             page.tokens: "",
             page.battle: "",
             page.token: "",
+            page.run: "",
             page.undo: gr.update(visible=False),
             **self.buttons(can_vote=False, running=False),
             **self._ranks(2),
             **self._told(None),
         }
+
+    def link(self, access: Access) -> Changes:
+        """Which battle the page shows, and its secret."""
+        return {self.page.battle: access.battle_id, self.page.token: access.token or ""}
 
     def status(self, text: str, say: Words, tone: str = "") -> Changes:
         """The status line."""
@@ -123,7 +131,8 @@ class Painter:
         for i, rank in enumerate(page.ranks):
             if many and i < num_sides:
                 changed: dict[str, Any] = {"value": ranking[i]} if ranking else {}
-                changed |= {"choices": list(range(1, num_sides + 1)), "interactive": can_vote}
+                choices = [(str(n), n) for n in range(1, num_sides + 1)]
+                changed |= {"choices": choices, "interactive": can_vote}
                 changes[rank] = gr.update(visible=True, **changed)
             else:
                 changes[rank] = gr.update(visible=False, value=None)

@@ -26,8 +26,20 @@ WINNER_KEYS = {
 }
 
 
-def pane_html(scene: Scene, index: int, say: Words, *, mark: bool = False) -> str:
-    """One answer with what was said before it; `mark` shows which words the other lacks."""
+def pane_html(
+    scene: Scene,
+    index: int,
+    say: Words,
+    *,
+    mark: bool = False,
+    hollow: bool = False,
+    fresh: bool = False,
+) -> str:
+    """One answer with what was said before it.
+
+    `mark` shows which words the other lacks; `hollow` leaves the text out, for a page that is
+    told it piece by piece; `fresh`: the answers have ended this moment (see `_controls`).
+    """
     side = scene.sides[index]
     letter = SIDES[index].upper()
     label = say("side.answer", side=letter)
@@ -38,31 +50,36 @@ def pane_html(scene: Scene, index: int, say: Words, *, mark: bool = False) -> st
         name += _kind_chip(participant, say)
     chosen = " is-chosen" if _is_chosen(scene.vote, index) else ""
     busy = "false" if side.is_finished else "true"
-    body = _body(side, say)
+    body = '<div class="answer" dir="auto"></div>' if hollow else _body(side, say)
     if mark and len(scene.sides) == 2 and side.is_finished and side.state != "failed":
         body = marked_html(side.text, scene.sides[1 - index].text)
     return (
-        f'<article class="pane side-{SIDES[index]} is-{side.state}{chosen}">'
+        f'<article class="pane side-{SIDES[index]} is-{side.state}{chosen}" '
+        f'data-run="{scene.run}">'
         f'<header class="pane-head"><span class="letter" aria-hidden="true">{letter}</span>'
         f'<h2 class="pane-title">{html.escape(label)}</h2>{name}'
         f'<span class="pane-state">{html.escape(say(f"side.{side.state}"))}</span>'
-        f"{_controls(scene, side, label, say)}</header>"
+        f"{_controls(scene, index, label, say, fresh=fresh)}</header>"
         f'<div class="pane-body" tabindex="0" role="region" aria-label="{html.escape(label)}" '
         f'aria-busy="{busy}">{_earlier(scene.battle, index)}{body}</div></article>'
     )
 
 
-def _controls(scene: Scene, side: Side, label: str, say: Words) -> str:
-    """Stop while it writes; ask again until it is judged; enlarge."""
+def _controls(scene: Scene, index: int, label: str, say: Words, *, fresh: bool) -> str:
+    """Stop while it writes; ask again until it is judged; enlarge.
+
+    Asking again stands where stopping stood: for a moment it takes no press, so that one meant
+    to stop an answer that has just ended does not throw it away (`live.js` lifts that).
+    """
     acts = []
-    if not side.is_finished:
-        acts.append(("stop", say("side.stop")))
+    if not scene.sides[index].is_finished:
+        acts.append(("stop", say("side.stop"), ""))
     elif not scene.is_running and scene.vote is None:
-        acts.append(("again", say("side.again")))
+        acts.append(("again", say("side.again"), " disabled data-fresh" if fresh else ""))
     buttons = [
-        f'<button type="button" class="act" data-act="{act}" '
+        f'<button type="button" class="act" data-act="{act}" data-side="{index}"{more} '
         f'aria-label="{html.escape(f"{text}: {label}")}">{html.escape(text)}</button>'
-        for act, text in acts
+        for act, text, more in acts
     ]
     focus = html.escape(say("view.focus"))
     buttons.append(
@@ -169,6 +186,8 @@ def scene_status(scene: Scene, say: Words) -> tuple[str, str]:
         )
         early = f"{say('status.voted_early')} " if scene.vote.partial else ""
         return f"{say(f'status.voted_{key}')} {early}{say('status.names_shown')}", "good"
+    if scene.is_skipped:
+        return skipped_text(say), ""
     if scene.is_running:
         ended = [SIDES[i].upper() for i, side in enumerate(scene.sides) if side.is_finished]
         texts = [say("status.side_finished", side=letter) for letter in ended]
@@ -176,3 +195,8 @@ def scene_status(scene: Scene, say: Words) -> tuple[str, str]:
     if failed:
         return say("status.judge_failed", side=", ".join(failed)), "bad"
     return say("status.vote_now"), ""
+
+
+def skipped_text(say: Words) -> str:
+    """What the page says once somebody would not judge."""
+    return f"{say('status.skipped')} {say('status.names_shown')}"

@@ -1,6 +1,6 @@
-"""What happens when somebody judges a prompt set on the page: the next prompt, and how far one is.
+"""What happens when somebody chooses how to compare, or a prompt set: and how far they are in it.
 
-Knows the page's elements and the desk that hands out prompts; a battle itself is shown and
+Knows the page's elements and the desk that hands out prompts; a battle itself is asked, shown and
 judged as any other.
 """
 
@@ -13,10 +13,10 @@ import gradio as gr
 
 from arena.battles.setdesk import SetDesk
 from arena.errors import ArenaError
-from arena.page.handlers import Handlers, Stream, say_for, secret_of
+from arena.page.handlers import Handlers, say_for, secret_of
 from arena.page.painting import Changes
-from arena.storage.setbook import Progress
-from arena.wording import Words, told
+from arena.page.sethtml import none_html, progress_html
+from arena.wording import told
 
 
 class SetActs:
@@ -75,42 +75,3 @@ class SetActs:
         except ArenaError as error:
             shown = f'<p class="problem">{html.escape(told(error, say))}</p>'
         return {self.page.set_progress: shown}
-
-    async def on_next(
-        self, chosen: str | None, battle: str, token: str, request: gr.Request
-    ) -> Stream:
-        """The next prompt of the set: its answers given in advance, or the models live."""
-        say, painter = say_for(request), self.handlers.painter
-        if not chosen:
-            yield {self.page.set_progress: none_html(say)}
-            return
-        try:
-            await self.handlers.on_leave(battle, token, request)
-            voter = await self.handlers.stage.voter(secret_of(request))
-            task = await self.desk.next(voter, chosen)
-        except ArenaError as error:
-            yield painter.status(told(error, say), say, "bad")
-            return
-        progress = {self.page.set_progress: progress_html(task.progress, say)}
-        if task.access is None:
-            text = say("set.finished", total=task.progress.total)
-            yield painter.blank() | progress | painter.status(text, say, "good")
-            return
-        async for changes in self.handlers.follow(task.access, say, progress):
-            yield changes
-
-
-def progress_html(progress: Progress, say: Words) -> str:
-    """A bar and its words; skipped prompts count as done."""
-    text = say("set.progress", done=progress.num_done, total=progress.total)
-    if progress.skipped:
-        text += " " + say("set.skipped", count=len(progress.skipped))
-    return (
-        f'<div class="set-progress"><progress max="{progress.total}" value="{progress.num_done}" '
-        f'aria-label="{html.escape(text)}"></progress><span>{html.escape(text)}</span></div>'
-    )
-
-
-def none_html(say: Words) -> str:
-    """What to do where there is no set yet."""
-    return f'<p class="muted">{html.escape(say("set.none"))}</p>'

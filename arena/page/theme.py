@@ -73,8 +73,9 @@ def css() -> str:
 
 
 def head() -> str:
-    """Our script, and what a phone and a search engine should know of the page."""
-    script = (STATIC / "arena.js").read_text(encoding="utf-8")
+    """Our scripts, and what a phone and a search engine should know of the page."""
+    scripts = ("live.js", "arena.js")
+    script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in scripts)
     return (
         '<meta name="robots" content="noindex">'
         '<meta name="referrer" content="no-referrer">'

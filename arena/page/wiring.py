@@ -5,6 +5,7 @@ Event payloads come from the browser: each handler checks them against the store
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import gradio as gr
 
 from arena.page.adminacts import AdminActs
 from arena.page.board import Board
-from arena.page.handlers import Handlers, Stream
+from arena.page.handlers import Handlers
 from arena.page.layout import EXAMPLES, Page
 from arena.page.painting import Changes
 from arena.page.setacts import SetActs
@@ -21,7 +22,16 @@ from arena.values.battle import SIDES
 # `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 ONCE: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
-LINK_JS = "(battle, token) => window.arenaLink(battle, token)"
+# Functions of `live.js`: each posts its act and returns what changes, by place of the element.
+LINK_JS = "(battle, token, run) => window.arena.show(battle, token, run)"
+SEND_JS = """(prompt, mode, models, following, battle, token) =>
+  window.arena.act('send', {prompt, mode, models, following, battle, token})"""
+EXAMPLE_JS = """(mode, models) =>
+  window.arena.act('send', {prompt: PROMPT, mode, models, following: 'new'})"""
+AGAIN_JS = "(battle, token) => window.arena.act('again', {battle, token})"
+STOP_JS = "(battle, token) => window.arena.act('stop', {battle, token})"
+NEXT_JS = "(set, battle, token) => window.arena.act('next', {set, battle, token})"
+APPLY_JS = "() => window.arena.news()"
 
 
 def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
@@ -29,15 +39,9 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     link = [page.battle, page.token]
     view = [*link, page.differences]
     everything = page.battle_outputs
-    loaded = demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
-    writing = [loaded, *_asking(page, handlers)]
-    writing += [
-        pane.click(_press(handlers, i), view, everything, **QUIET)
-        for i, pane in enumerate(page.panes)
-    ]
-    writing.append(page.again.click(_again(handlers), view, everything, **ONCE))
+    demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    _asking(page)
     page.reveal.click(_tokens(handlers), link, [page.tokens, page.status], **QUIET)
-    page.stop.click(handlers.on_stop, link, everything, **QUIET)
     judged = [
         button.click(_choice(handlers, choice), view, everything, **ONCE)
         for choice, button in page.votes.items()
@@ -46,32 +50,30 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     page.undo.click(handlers.on_undo, view, everything, **ONCE)
     told = [page.strength, page.reasons, page.comment, page.edited]
     page.save_details.click(handlers.on_details, [*told, *link], everything, **ONCE)
-    # First the answers are taken care of, then the page stops showing them, then it is cleared.
+    # First the answers are taken care of, then the page is cleared and stops reading them.
     left = page.new.click(handlers.on_leave, link, None, **QUIET)
-    left.then(handlers.on_new, link, everything, cancels=writing, **QUIET)
+    left.then(handlers.on_new, link, everything, **QUIET)
     _sets(page, SetActs(handlers), judged)
     shown = [page.differences, *link]
     page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
-    for part in link:
-        part.change(None, link, None, js=LINK_JS, **QUIET)
     _tabs(page, board)
     _admin(page, AdminActs(handlers.stage, page.admin))
 
 
-def _asking(page: Page, handlers: Handlers) -> list[Any]:
-    following = [page.mode, page.models, page.next, page.battle, page.token]
-    everything = page.battle_outputs
-    sent = gr.on(
-        [page.send.click, page.prompt.submit],
-        handlers.on_send,
-        [page.prompt, *following],
-        everything,
-        **ONCE,
-    )
-    return [sent] + [
-        button.click(_example(handlers, text), following[:2], everything, **ONCE)
-        for button, text in zip(page.examples, EXAMPLES, strict=True)
-    ]
+def _asking(page: Page) -> None:
+    """What starts and ends answers: plain requests of the page's script, no events of Gradio."""
+    link, outputs = [page.battle, page.token], page.live_outputs
+    composed = [page.prompt, page.mode, page.models, page.next, *link]
+    gr.on([page.send.click, page.prompt.submit], None, composed, outputs, js=SEND_JS, **QUIET)
+    for button, text in zip(page.examples, EXAMPLES, strict=True):
+        js = EXAMPLE_JS.replace("PROMPT", json.dumps(text))
+        button.click(None, [page.mode, page.models], outputs, js=js, **QUIET)
+    page.again.click(None, link, outputs, js=AGAIN_JS, **QUIET)
+    page.stop.click(None, link, outputs, js=STOP_JS, **QUIET)
+    page.next_in_set.click(None, [page.sets, *link], outputs, js=NEXT_JS, **QUIET)
+    page.apply.click(None, None, outputs, js=APPLY_JS, **QUIET)
+    for part in (*link, page.run):
+        part.change(None, [*link, page.run], None, js=LINK_JS, **QUIET)
 
 
 def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
@@ -81,8 +83,6 @@ def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
     page.sets.change(acts.on_progress, where, page.set_progress, **QUIET)
     for event in judged:
         event.then(acts.on_progress, where, page.set_progress, **QUIET)
-    outputs = [*page.battle_outputs, page.set_progress]
-    page.next_in_set.click(acts.on_next, [page.sets, page.battle, page.token], outputs, **ONCE)
 
 
 def _tabs(page: Page, board: Board) -> None:
@@ -109,36 +109,6 @@ def _admin(page: Page, acts: AdminActs) -> None:
     tab.save.click(acts.on_switch, tab.switches, tab.outcome, **ONCE)
     tab.flagged.click(acts.on_clear, None, [tab.outcome, tab.flagged], **QUIET)
     tab.make.click(acts.on_export, [tab.format, tab.redact], tab.outcome, **ONCE)
-
-
-def _example(handlers: Handlers, prompt: str) -> Callable[..., Stream]:
-    async def ask(mode: str, models: list[str] | None, request: gr.Request) -> Stream:
-        async for changes in handlers.on_send(prompt, mode, models, "new", "", "", request):
-            yield changes
-
-    return ask
-
-
-def _press(handlers: Handlers, index: int) -> Callable[..., Stream]:
-    async def press(
-        battle: str, token: str, marked: bool, request: gr.Request, event: gr.EventData
-    ) -> Stream:
-        act = str((event._data or {}).get("act"))
-        if act not in ("stop", "again") or not battle:
-            yield {handlers.page.status: gr.skip()}
-            return
-        async for changes in handlers.on_press(index, act, battle, token, marked, request):
-            yield changes
-
-    return press
-
-
-def _again(handlers: Handlers) -> Callable[..., Stream]:
-    async def again(battle: str, token: str, marked: bool, request: gr.Request) -> Stream:
-        async for changes in handlers.on_press(None, "again", battle, token, marked, request):
-            yield changes
-
-    return again
 
 
 def _tokens(handlers: Handlers) -> Callable[..., Any]:

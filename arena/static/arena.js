@@ -1,4 +1,4 @@
-// Keyboard, help, and the battle's link in the address bar. All state is the server's.
+// Keyboard, help, and ways to look at the answers. All state is the server's.
 (() => {
   "use strict";
   const keys = {
@@ -92,14 +92,4 @@
     }
   }).observe(document.documentElement, {childList: true, subtree: true, attributes: true,
     attributeFilter: ["data-language"]});
-
-  // The server says which battle is shown; the address bar follows, so that a reload finds it.
-  window.arenaLink = (battle, token) => {
-    const url = new URL(window.location.href);
-    for (const [key, value] of [["battle", battle], ["t", token]]) {
-      if (value) url.searchParams.set(key, value);
-      else url.searchParams.delete(key);
-    }
-    if (url.href !== window.location.href) window.history.replaceState(null, "", url);
-  };
 })();

@@ -12,9 +12,18 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from arena.storage.database import insert
 from arena.storage.records import answer_from, answer_row, battle_from, sampling_json
 from arena.storage.searching import index_turn
-from arena.values.battle import SIDES, Answer, AnswerStatus, BattleError, History, Outcome
+from arena.values.battle import (
+    SIDES,
+    Answer,
+    AnswerStatus,
+    Battle,
+    BattleError,
+    History,
+    Outcome,
+)
 from arena.values.refusals import AlreadyVotedError, UnfinishedError, UnknownBattleError
 from arena.values.texts import check_text, clean_text
 
@@ -34,29 +43,27 @@ def add_turn(db: Database, row: Row, prompt: str, shared_side: int | None, now: 
         check_side(shared_side, battle.num_sides)
     if position and any(not a.is_finished for a in battle.turns[-1].attempts):
         raise UnfinishedError("an answer is still being written; wait or stop it first")
-    db["turns"].insert(
-        {
-            "battle_id": row["id"],
-            "position": position,
-            "prompt": prompt,
-            "history": History.OWN if shared_side is None else History.SHARED,
-            "shared_side": shared_side,
-            "created_ms": now,
-        }
-    )
+    turn = {
+        "battle_id": row["id"],
+        "position": position,
+        "prompt": prompt,
+        "history": History.OWN if shared_side is None else History.SHARED,
+        "shared_side": shared_side,
+        "created_ms": now,
+    }
+    insert(db, "turns", turn)
     return position
 
 
 def start(
-    db: Database, row: Row, turn: int, side: int, columns: Mapping[str, Any], now: int
+    db: Database, battle: Battle, turn: int, side: int, columns: Mapping[str, Any], now: int
 ) -> int:
     """Open an attempt of a side and supersede the earlier ones; see `Store.start_answer`."""
-    battle = battle_from(db, row)
     check_side(side, battle.num_sides)
     if not 0 <= turn < len(battle.turns):
         raise UnknownBattleError(f"battle {battle.id} has no turn {turn + 1}")
     asked = battle.turns[turn]
-    if db["votes"].count_where("turn_id = ?", [asked.id]):
+    if db.execute("SELECT 1 FROM votes WHERE turn_id = ? LIMIT 1", [asked.id]).fetchone():
         raise AlreadyVotedError(f"turn {turn + 1} is judged; undo the vote to ask again")
     db.execute(
         "UPDATE answers SET superseded = 1, status = CASE status WHEN 'streaming'"
@@ -73,7 +80,7 @@ def start(
         "text": "",
         "started_ms": now,
     }
-    return int(db["answers"].insert(answer, pk="id").last_pk)
+    return insert(db, "answers", answer)
 
 
 def finish(

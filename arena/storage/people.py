@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from arena.storage.database import insert
 from arena.storage.records import battle_row, sampling_json
 from arena.values.battle import Participant
 from arena.values.refusals import WrongTokenError
@@ -27,7 +28,7 @@ def ensure_voter(db: Database, secret: str, now: int) -> str:
     for row in db.query("SELECT pseudonym FROM voters WHERE secret_sha256 = ?", [digest]):
         return str(row["pseudonym"])
     pseudonym = secrets.token_hex(8)
-    db["voters"].insert({"pseudonym": pseudonym, "secret_sha256": digest, "created_ms": now})
+    insert(db, "voters", {"pseudonym": pseudonym, "secret_sha256": digest, "created_ms": now})
     return pseudonym
 
 
@@ -42,7 +43,7 @@ def participant_row(db: Database, participant: Participant, now: int) -> int:
         "fingerprint": fingerprint,
         "created_ms": now,
     }
-    return int(db["participants"].insert(row, pk="id").last_pk)
+    return insert(db, "participants", row)
 
 
 def sha256(secret: str) -> str:

@@ -7,7 +7,6 @@ When a method returns, what it wrote is on disk. Knows no page, no client and no
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,25 +14,24 @@ from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
-from arena.storage import answering, database, people, searching, voting
+from arena.storage import answering, database, opening, people, searching, voting
 from arena.storage.database import DatabaseConfig
 from arena.storage.grouping import WriteGroup
 from arena.storage.migrations import migrate
+from arena.storage.opening import Asked, NewBattle, Opened
 from arena.storage.quarantine import QuarantineRules
 from arena.storage.records import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
 from arena.storage.searching import Past
 from arena.values.battle import (
-    SIDES,
     Answer,
     Battle,
-    BattleError,
     Mode,
     Outcome,
     Participant,
     SamplingParams,
 )
 from arena.values.judgement import FlaggedVote, Judgement, Vote
-from arena.values.texts import canonical_json, clean_text
+from arena.values.texts import clean_text
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -95,37 +93,31 @@ class Store:
         which `sampler` draws this pair, whatever the sides (0 < p <= 1). Battles without a
         voter belong to nobody and are open to every voter (a prompt set answered in advance).
         """
-        if not 2 <= len(participants) <= len(SIDES):
-            raise BattleError(f"a battle has 2 to {len(SIDES)} sides, not {len(participants)}")
-        if propensity is not None and not 0 < propensity <= 1:
-            raise BattleError(f"propensity {propensity} is no probability; give 0 < p <= 1")
-        battle_id, token = secrets.token_hex(8), secrets.token_urlsafe(24)
+        new = NewBattle(
+            participants,
+            voter,
+            mode,
+            sampler,
+            propensity,
+            tags,
+            language,
+            set_name,
+            set_index,
+            source,
+        )
+        self.write(lambda db: opening.create(db, new, now_ms()))
+        return new.battle_id, new.token
 
-        def body(db: Database) -> tuple[str, str]:
-            row = {
-                "public_id": battle_id,
-                "token_sha256": people.sha256(token),
-                "owner_id": None if voter is None else people.voter_row(db, voter),
-                "mode": mode,
-                "sampler": sampler,
-                "propensity": propensity,
-                "tags": canonical_json(list(tags)),
-                "language": language,
-                "set_name": set_name,
-                "set_index": set_index,
-                "source": source,
-                "created_ms": now_ms(),
-            }
-            pk = db["battles"].insert(row, pk="id").last_pk
-            db["sides"].insert_all(
-                {
-                    "battle_id": pk,
-                    "position": i,
-                    "participant_id": people.participant_row(db, p, now_ms()),
-                }
-                for i, p in enumerate(participants)
-            )
-            return battle_id, token
+    def open_battle(self, new: NewBattle, prompt: str, asked: Sequence[Asked]) -> Opened:
+        """Make a battle and ask its first turn of all sides, as one transaction.
+
+        Raises TextError, BattleError, WrongTokenError (a voter this store never met).
+        """
+
+        def body(db: Database) -> Opened:
+            now = now_ms()
+            opening.create(db, new, now)
+            return opening.ask(db, new.battle_id, prompt, None, asked, now)
 
         return self.write(body)
 
@@ -182,6 +174,18 @@ class Store:
             )
         )
 
+    def ask(
+        self, battle_id: str, prompt: str, asked: Sequence[Asked], *, shared_side: int | None = None
+    ) -> Opened:
+        """`add_turn` and `start_answer` of every side, as one transaction."""
+        return self.write(
+            lambda db: opening.ask(db, battle_id, prompt, shared_side, asked, now_ms())
+        )
+
+    def ask_again(self, battle_id: str, asked: Mapping[int, Asked]) -> Opened:
+        """`start_answer` of these sides at the last turn, as one transaction."""
+        return self.write(lambda db: opening.ask_again(db, battle_id, asked, now_ms()))
+
     def start_answer(
         self,
         battle_id: str,
@@ -198,7 +202,7 @@ class Store:
         return self.write(
             lambda db: answering.start(
                 db,
-                battle_row(db, battle_id),
+                battle_from(db, battle_row(db, battle_id)),
                 turn,
                 side,
                 {

@@ -58,7 +58,7 @@ OPEN_PATHS = re.compile(
     r"/(?:"
     r"|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|pwa_icon|healthz"
     r"|(?:assets|static|svelte)/[^?]*"
-    r"|api/.*|signin|signout|enter"
+    r"|api/.*|live/\w+|signin|signout|enter"
     r"|gradio_api/(?:info|startup-events|app_id|queue/join|queue/data|queue/status|cancel|reset"
     r"|heartbeat/\w+|call/[\w-]+(?:/\w+)?)"
     r")"

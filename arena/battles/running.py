@@ -1,0 +1,110 @@
+"""The battles that are being written now, and who watches them; the last to leave ends them.
+
+A race is owned by its battle, not by a request: it goes on while somebody watches, while it is
+kept, and for a moment after a page has left, so that a reload finds it still being written. Knows
+races and scenes; knows no store, no server and no page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from arena.asking.streams import Race
+from arena.battles.scene import Access, Scene, overlaid, stored_sides
+from arena.values.battle import Battle
+from arena.values.judgement import Vote
+
+GRACE_SECONDS = 0.4
+"""How long a page that left may take to come back. Half a second after the last one has closed
+its tab nothing may be written any more."""
+ARRIVAL_SECONDS = 10.0
+"""How long a page may take from its question to its first look at the answers."""
+
+
+@dataclass
+class Running:
+    """A race over some sides of a battle, with those who watch it."""
+
+    race: Race
+    battle: Battle
+    access: Access  # of who asked
+    indices: tuple[int, ...]  # which sides of the battle it writes
+    votes: tuple[Vote, ...] = ()  # on earlier turns
+    key: str = field(default_factory=lambda: secrets.token_hex(4))  # tells pages run from run
+    num_followers: int = 0
+    is_skipped: bool = False  # the voter would not judge it
+    is_kept: bool = False  # goes on to its end without anybody
+    judging: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by who votes early
+
+    def is_known(self, access: Access) -> bool:
+        """Whether this is who asked; anybody else's right is in the store."""
+        if access.voter == self.access.voter:
+            return True
+        token, own = access.token or "", self.access.token or ""
+        return bool(own) and hmac.compare_digest(token.encode(), own.encode())
+
+    def scene(self) -> Scene:
+        """The battle as it is now; all of it is in memory."""
+        live = overlaid(stored_sides(self.battle), self.race.sides, self.indices)
+        return Scene(self.battle, self.votes, live, self.key)
+
+
+class Runs:
+    """The running battles of one page by id."""
+
+    def __init__(self) -> None:
+        self._by_battle: dict[str, Running] = {}
+        self._ends: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._by_battle)
+
+    def get(self, battle_id: str) -> Running | None:
+        """The race of a battle; None while nothing of it is being written."""
+        return self._by_battle.get(battle_id)
+
+    def add(self, running: Running) -> None:
+        """Take up a race before it starts."""
+        self._by_battle[running.battle.id] = running
+
+    def remove(self, running: Running) -> None:
+        """Forget a race that has ended."""
+        if self._by_battle.get(running.battle.id) is running:
+            del self._by_battle[running.battle.id]
+
+    @asynccontextmanager
+    async def watched(self, running: Running, grace: float = 0.0) -> AsyncIterator[None]:
+        """While somebody watches; with a `grace` the race outlives its last watcher by that."""
+        running.num_followers += 1
+        try:
+            yield
+        finally:
+            running.num_followers -= 1
+            if grace:
+                self.let_go_after(running, grace)
+            else:
+                await _let_go(running)
+
+    def let_go_after(self, running: Running, seconds: float) -> None:
+        """End the race then, if nobody watches it by that time."""
+
+        def end() -> None:
+            task = asyncio.create_task(_let_go(running))
+            self._ends.add(task)
+            task.add_done_callback(self._ends.discard)
+
+        asyncio.get_running_loop().call_later(seconds, end)
+
+    async def close(self) -> None:
+        """End every race; what was written so far is kept."""
+        await asyncio.gather(*(one.race.close() for one in list(self._by_battle.values())))
+
+
+async def _let_go(running: Running) -> None:
+    if not (running.num_followers or running.is_kept or running.race.is_finished):
+        await running.race.close()

@@ -1,0 +1,220 @@
+// Asks for answers and writes them into their panes as they come. All state is the server's: an act
+// is posted and tells what changes; then one stream of events tells each step of the answers.
+(() => {
+  "use strict";
+  const LETTERS = "abcdefgh";
+  const SETTLE_MS = 700; // how long "ask again" takes no press after an answer has ended
+  let shown = {battle: "", token: "", run: ""};
+  let source = null; // the stream of the battle that is being written
+  let followed = ""; // its battle
+  let run = ""; // its run of answers: only panes of this run are written into
+  let sides = []; // what each pane has been told
+  let waiting = []; // changes that Gradio's page has not taken up yet, by place of the element
+  let isBusy = false;
+  let repaint = 0;
+
+  const byId = (id) => document.getElementById(id);
+  const parsed = (html) => {
+    const made = document.createElement("template");
+    made.innerHTML = html;
+    return made.content;
+  };
+
+  // -- acts ---------------------------------------------------------------------------------
+
+  const tell = (text) => {
+    const line = document.querySelector("#status .status-line");
+    if (line) { line.textContent = text; line.classList.add("bad"); }
+  };
+
+  const post = async (name, body) => {
+    try {
+      const reply = await fetch(`live/${name}`, {
+        method: "POST",
+        headers: {"content-type": "application/json"},
+        body: JSON.stringify(body),
+      });
+      const told = await reply.json();
+      if (reply.ok) return told.changes;
+      tell(told.detail || told.error);
+    } catch {
+      const words = document.querySelector("[data-lost]");
+      tell(words ? words.dataset.lost : "");
+    }
+    return {};
+  };
+
+  // What an event of Gradio returns: a list with a value for each place that changes.
+  const asList = (changes) => {
+    const list = [];
+    for (const [place, change] of Object.entries(changes)) list[Number(place)] = change;
+    return list;
+  };
+
+  const act = async (name, body) => {
+    if (isBusy || (name !== "stop" && shown.run)) return [];
+    isBusy = true;
+    try { return asList(await post(name, body)); } finally { isBusy = false; }
+  };
+
+  // Changes that no event of Gradio asked for: a hidden button's event takes them up.
+  const apply = () => {
+    const button = byId("apply-news");
+    const found = button && (button.matches("button") ? button : button.querySelector("button"));
+    if (found) found.click();
+    else waiting = []; // the page does not stand yet; when it does, it asks for all of this
+  };
+
+  const news = async () => {
+    const list = waiting;
+    waiting = [];
+    setTimeout(() => {
+      document.querySelectorAll("[data-fresh]").forEach((node) => {
+        node.disabled = false;
+        node.removeAttribute("data-fresh");
+      });
+    }, SETTLE_MS);
+    return list;
+  };
+
+  // A press counts for what the button was when it began: it may change under the finger.
+  let pressed = null;
+  document.addEventListener("pointerdown", (event) => {
+    const button = event.target instanceof Element && event.target.closest("[data-act]");
+    pressed = button ? {button, act: button.dataset.act} : null;
+  }, true);
+  document.addEventListener("click", async (event) => {
+    const button = event.target instanceof Element && event.target.closest("#panes [data-act]");
+    if (!button) return;
+    const meant = event.detail && pressed && pressed.button === button ? pressed.act : null;
+    if (meant && meant !== button.dataset.act) return;
+    const {battle, token} = shown;
+    const body = {battle, token, side: Number(button.dataset.side)};
+    waiting = Object.assign(waiting, await act(button.dataset.act, body));
+    apply();
+  });
+
+  // -- answers ------------------------------------------------------------------------------
+
+  // The pane's frame, patched so that focus, scrolling and enlarging stay as they are.
+  const paintFrame = (article, frame) => {
+    const made = parsed(frame).firstElementChild;
+    const body = article.querySelector(".pane-body");
+    const head = article.querySelector(".pane-head");
+    const newBody = made.querySelector(".pane-body");
+    const hadFocus = head.contains(document.activeElement);
+    const scrolled = body.scrollTop;
+    const enlarged = head.querySelector("[data-focus]").getAttribute("aria-pressed");
+    article.className = made.className;
+    head.replaceChildren(...made.querySelector(".pane-head").childNodes);
+    head.querySelector("[data-focus]").setAttribute("aria-pressed", enlarged);
+    body.setAttribute("aria-busy", newBody.getAttribute("aria-busy"));
+    body.replaceChildren(...newBody.childNodes);
+    body.scrollTop = scrolled;
+    if (hadFocus) body.focus({preventScroll: true});
+    return body.querySelector(":scope > .answer:not(.earlier)");
+  };
+
+  const paint = (index) => {
+    const side = sides[index];
+    const article = document.querySelector(`#answer-${LETTERS[index]} article.pane`);
+    if (!article || article.dataset.run !== run) return false; // Gradio's page is not there yet
+    if (side.frame !== null || !side.mark || !article.contains(side.mark)) {
+      const answer = paintFrame(article, side.frame ?? side.drawn);
+      side.drawn = side.frame ?? side.drawn;
+      side.frame = null;
+      side.mark = document.createComment("");
+      if (answer && side.isGrowing) answer.append(parsed(side.settled), side.mark);
+      else article.append(side.mark);
+      side.added = "";
+    }
+    if (!side.isGrowing) return true;
+    if (side.added) { side.mark.before(parsed(side.added)); side.added = ""; }
+    while (side.mark.nextSibling) side.mark.nextSibling.remove();
+    side.mark.after(parsed(side.tail));
+    return true;
+  };
+
+  const paintAll = () => {
+    clearTimeout(repaint);
+    const done = sides.map((side, index) => !side || !side.isDirty || paint(index));
+    done.forEach((isDone, index) => { if (isDone && sides[index]) sides[index].isDirty = false; });
+    if (source && !done.every(Boolean)) repaint = setTimeout(paintAll, 50);
+  };
+
+  const hear = (message) => {
+    if (message.run) run = message.run;
+    for (const [index, told] of Object.entries(message.sides || {})) {
+      const side = sides[index] ||= {drawn: "", mark: null};
+      if (told.frame !== undefined) {
+        Object.assign(side, {frame: told.frame, settled: "", added: "", tail: "", isGrowing: false});
+      }
+      if (told.add !== undefined) {
+        side.settled += told.add;
+        side.added += told.add;
+        side.tail = "";
+      }
+      if (told.tail !== undefined) side.tail = side.tail.slice(0, told.at) + told.tail;
+      side.isGrowing ||= told.tail !== undefined || told.add !== undefined;
+      side.isDirty = true;
+    }
+    paintAll();
+    if (message.changes) waiting = Object.assign(waiting, asList(message.changes));
+    if (message.end) finish();
+    else if (message.changes) apply();
+  };
+
+  const finish = async () => {
+    const {battle, token} = shown;
+    close();
+    const marks = document.querySelector("#differences input");
+    if (marks && marks.checked && battle) {
+      waiting = Object.assign(waiting, asList(await post("marked", {battle, token})));
+    }
+    apply();
+  };
+
+  const close = () => {
+    if (source) source.close();
+    source = null;
+    followed = run = "";
+    sides = [];
+    clearTimeout(repaint);
+  };
+
+  const follow = (battle, token) => {
+    close();
+    followed = battle;
+    source = new EventSource(`live/${battle}?t=${encodeURIComponent(token)}`);
+    source.onmessage = (event) => hear(JSON.parse(event.data));
+    source.onerror = () => { // after a lost connection a browser tries again by itself
+      if (!source || source.readyState !== EventSource.CLOSED) return;
+      close();
+      shown.run = "";
+    };
+  };
+
+  // The server says which battle is shown; the address bar follows, so that a reload finds it.
+  const show = (battle, token, shownRun) => {
+    shown = {battle, token, run: shownRun};
+    const url = new URL(window.location.href);
+    for (const [key, value] of [["battle", battle], ["t", token]]) {
+      if (value) url.searchParams.set(key, value);
+      else url.searchParams.delete(key);
+    }
+    if (url.href !== window.location.href) window.history.replaceState(null, "", url);
+    setTimeout(() => { // battle, token and run come one by one
+      if (!shown.run) { if (source) close(); }
+      else if (followed !== shown.battle || (run && run !== shown.run)) {
+        follow(shown.battle, shown.token);
+      }
+    });
+  };
+
+  window.arena = {act, news, show};
+
+  // A reload takes the stream up at once, long before the page stands: who waits for more than
+  // half a second is taken to have left, and the answers end.
+  const link = new URLSearchParams(window.location.search);
+  if (link.get("battle")) follow(link.get("battle"), link.get("t") || "");
+})();
