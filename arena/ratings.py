@@ -21,6 +21,7 @@ from arena.statistics.standings import (
     POINTS,
     Effect,
     Leaderboard,
+    Note,
     Pair,
     Rating,
     effect,
@@ -183,10 +184,12 @@ def _resampled_bounds(
     return (lower, upper), lost
 
 
-def _lost_note(lost: float) -> list[str]:
+def _lost_note(lost: float) -> list[Note]:
     if not lost:
         return []
-    return [f"In {lost:.1%} of the resamples the votes no longer fix every gap between models."]
+    return [
+        Note(f"In {lost:.1%} of the resamples the votes no longer fix every gap between models.")
+    ]
 
 
 def _ratings(
@@ -295,34 +298,64 @@ def _notes(
     few: list[str],
     *,
     clustered: bool,
-) -> list[str]:
+) -> list[Note]:
     """What these votes do not support, one sentence each."""
     if not len(table):
-        return ["No vote to rate: give blind votes on the page."]
+        return [Note("No vote to rate: give blind votes on the page.", "none")]
     notes = []
     if links.num_components > 1:
         notes.append(
-            f"The models form {links.num_components} groups that were never compared with each"
-            " other: gaps between groups mean nothing."
+            Note(
+                f"The models form {links.num_components} groups that were never compared with each"
+                " other: gaps between groups mean nothing.",
+                "groups",
+                count=links.num_components,
+            )
         )
     loose = [m for i, m in enumerate(table.models) if not links.is_determined(i)]
     if loose:
         notes.append(
-            f"The votes alone do not fix the rating of {', '.join(loose[:5])}"
-            f"{' and others' if len(loose) > 5 else ''} (never lost or never won against the"
-            f" rest): the penalty of {config.fit.ridge:g} decides there."
+            Note(
+                f"The votes alone do not fix the rating of {_listed(loose)} (never lost or never"
+                f" won against the rest): the penalty of {config.fit.ridge:g} decides there.",
+                "loose",
+                models=_listed(loose),
+            )
         )
     thin = [m for m in few if m not in loose]
     if thin:
-        notes.append(f"Fewer than {MIN_DECIDED} decided votes: {', '.join(thin[:5])}.")
+        notes.append(
+            Note(
+                f"Fewer than {MIN_DECIDED} decided votes: {_listed(thin)}.",
+                "few",
+                count=MIN_DECIDED,
+                models=_listed(thin),
+            )
+        )
     if config.fit.position and result.position is None:
-        notes.append("Left and right have not both won yet: the effect of the side cannot be told.")
+        notes.append(
+            Note(
+                "Left and right have not both won yet: the effect of the side cannot be told.",
+                "one_side",
+            )
+        )
     if not clustered and table.cluster is not None:
         notes.append(
-            f"Fewer than {MIN_VOTERS} voters: intervals take votes as independent of each other."
+            Note(
+                f"Fewer than {MIN_VOTERS} voters: intervals take votes as independent of each"
+                " other.",
+                "few_voters",
+                count=MIN_VOTERS,
+            )
         )
     if config.fit.ties is Ties.DAVIDSON and result.nu is None:
-        notes.append("Davidson's tie parameter needs ties and decided votes: it was left out.")
+        notes.append(
+            Note("Davidson's tie parameter needs ties and decided votes: it was left out.")
+        )
     if not result.converged:
-        notes.append("The fit did not converge: do not use these numbers.")
+        notes.append(Note("The fit did not converge: do not use these numbers.", "not_converged"))
     return notes
+
+
+def _listed(models: list[str], most: int = 5) -> str:
+    return ", ".join(models[:most]) + (" …" if len(models) > most else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from arena.cli import app
 from arena.errors import ArenaError
+from arena.page.board import ballot_of
 from arena.page.standings_html import board_html, over_time_html
 from arena.ratings import RatingConfig, rate
 from arena.statistics.progress import rate_over_time
@@ -22,6 +24,7 @@ from arena.storage.store import Store
 from arena.storage.tally import Ballot, tally
 from arena.values.battle import Mode
 from arena.values.judgement import Judgement, Winner
+from arena.values.times import TimeError
 from arena.wording import languages, words
 
 
@@ -144,6 +147,41 @@ def test_the_tab_shows_pairs_and_who_beats_whom(home: Path) -> None:
         rate(found.table), words("en"), {"flagged": 2}
     )
     assert "<table" not in board_html(rate(table_from_columns([], [], [])), words())
+
+
+@pytest.mark.parametrize("language", ["de", "es", "fr", "zh"])
+def test_what_the_votes_do_not_support_is_said_in_the_voters_language(
+    hand: Hand, language: str
+) -> None:
+    """Two groups, an undefeated model, few votes and voters: no English sentence is left."""
+    hand.vote(participants=[BASE, LORA])
+    hand.vote(participants=[replace(BASE, name="third"), replace(LORA, name="fourth")])
+    board = rate(tally(hand.store).table)
+    assert {note.code for note in board.notes} == {"groups", "loose", "one_side", "few_voters"}
+    page = board_html(board, words(language))
+    for note in board.notes:
+        told = words(language)(f"leaderboard.note_{note.code}", **note.values)
+        assert html.escape(told) in page
+        assert html.escape(str(note)) not in page
+    assert "starter" in page
+
+
+def test_the_tab_filters_by_time_and_takes_style_out(home: Path) -> None:
+    """The ballot of the tab's fields; beside each rating without style stands the one with it."""
+    ballot = ballot_of("", " sums ", "2026-01-31", " 2026-02-01T12:00:00+00:00 ")
+    assert ballot == Ballot(tag="sums", since_ms=1769817600000, until_ms=1769947200000)
+    with pytest.raises(TimeError, match="'soon' is no ISO 8601 date"):
+        ballot_of("", "", "soon", "")
+    store = Store.at_home(home)
+    plain, styled = tally(store), tally(store, Ballot(style=True))
+    page = board_html(rate(styled.table), words("fr"), {}, rate(plain.table))
+    assert words("fr")("leaderboard.plain") in page
+    lengths = [line.split(" : ")[0] for line in re.findall(r"<li>([^<]* points [^<]*)</li>", page)]
+    assert lengths == ["Longueur", "Titres", "Éléments de liste", "Texte en gras"]
+    for line in rate(plain.table).ratings:
+        assert f"<td>{line.rating:.0f}</td></tr>" in page
+    before = board_html(rate(plain.table), words(), tally(store, Ballot(until_ms=1)).left_out)
+    assert words()("leaderboard.left_out_other_date", count=13) in before
 
 
 def test_a_name_is_text_on_the_tab(hand: Hand) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from arena.exchange.importing import import_file
 from arena.exchange.pushing import check_push, push
 from arena.storage.selection import INCLUDABLE, LeftOut, Selection
 from arena.storage.store import Store
+from arena.values.times import parse_time
 
 
 class OptionError(ArenaError):
@@ -81,17 +81,6 @@ def options_of(request: ExportRequest) -> ExportOptions:
         redact=request.redact,
         license=request.license,
     )
-
-
-def parse_time(option: str, text: str) -> int:
-    """ISO 8601 date or time to milliseconds since 1970; UTC unless it says otherwise."""
-    try:
-        time = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise OptionError(f"{option} {text!r} is no ISO 8601 date; write 2026-01-31") from error
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=datetime.UTC)
-    return round(time.timestamp() * 1000)
 
 
 def parse_include(word: str) -> LeftOut:

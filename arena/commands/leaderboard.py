@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arena.commands.exporting import existing_store, parse_time
+from arena.commands.exporting import existing_store
 from arena.errors import ArenaError
 from arena.ratings import BothBad, RatingConfig, rate
 from arena.statistics.bradley_terry import FitConfig, Ties
@@ -15,6 +15,7 @@ from arena.statistics.progress import rate_over_time
 from arena.statistics.standings import POINTS, Effect, Leaderboard
 from arena.statistics.votetable import Tallied
 from arena.storage.tally import Ballot, tally
+from arena.values.times import parse_time
 
 MIN_ROUNDS = 100
 """Fewer resamples say too little about the ends of an interval."""

@@ -10,6 +10,7 @@ import asyncio
 import html
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import gradio as gr
 
@@ -24,10 +25,17 @@ from arena.ratings import RatingConfig, rate
 from arena.statistics.progress import rate_over_time
 from arena.storage.searching import Past
 from arena.storage.tally import Ballot, tally
+from arena.values.times import parse_time
 from arena.wording import Words, told
 
 MOST_SHOWN = 200
 PROMPT_SHOWN = 160
+MOST_STYLED = 100_000
+"""Votes whose answers are read again to measure their style while somebody waits for the page."""
+
+
+class TooManyVotesError(ArenaError):
+    """What would take too long while a person waits."""
 
 
 class Board:
@@ -36,17 +44,41 @@ class Board:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
 
-    async def on_open(self, reason: str | None, tag: str, request: gr.Request) -> str:
-        """Rate the votes as they are now: all, or those with a reason or on battles with a tag."""
-        ballot = Ballot(reason=reason or None, tag=tag.strip() or None)
-        found = await asyncio.to_thread(tally, self.stage.ledger, ballot)
-        board = await asyncio.to_thread(rate, found.table)
-        return board_html(board, say_for(request), found.left_out)
+    async def on_open(
+        self, reason: str | None, tag: str, since: str, until: str, style: bool, request: gr.Request
+    ) -> str:
+        """Rate the votes as they are now: all, or those with a reason, on battles with a tag, or of
+        a time; with `style` as if all answers were of the same length and layout.
+        """
+        say = say_for(request)
+        try:
+            ballot = ballot_of(reason, tag, since, until)
+            return await asyncio.to_thread(self._rated, ballot, style, say)
+        except ArenaError as error:
+            return status_html(told(error, say), say, tone="bad")
 
-    async def on_over_time(self, reason: str | None, tag: str, request: gr.Request) -> str:
-        """Draw how the same ratings came about."""
-        ballot = Ballot(reason=reason or None, tag=tag.strip() or None)
-        return await asyncio.to_thread(self._over_time, ballot, say_for(request))
+    def _rated(self, ballot: Ballot, style: bool, say: Words) -> str:
+        found = tally(self.stage.ledger, ballot)
+        board = rate(found.table)
+        if not style or not len(found.table):
+            return board_html(board, say, found.left_out)
+        if len(found.table) > MOST_STYLED:
+            raise TooManyVotesError(
+                f"style is taken out of at most {MOST_STYLED} votes here: use arena leaderboard"
+            ).coded("style_too_many", count=MOST_STYLED)
+        styled = tally(self.stage.ledger, replace(ballot, style=True))
+        return board_html(rate(styled.table), say, styled.left_out, board)
+
+    async def on_over_time(
+        self, reason: str | None, tag: str, since: str, until: str, style: bool, request: gr.Request
+    ) -> str:
+        """Draw how the same ratings came about, with whatever style there was."""
+        say = say_for(request)
+        try:
+            ballot = ballot_of(reason, tag, since, until)
+            return await asyncio.to_thread(self._over_time, ballot, say)
+        except ArenaError as error:
+            return status_html(told(error, say), say, tone="bad")
 
     def _over_time(self, ballot: Ballot, say: Words) -> str:
         times, boards = rate_over_time(tally(self.stage.ledger, ballot), RatingConfig())
@@ -72,6 +104,16 @@ class Board:
             self.stage.store.history, voter, wanted or "", limit=MOST_SHOWN
         )
         return history_html(found, say_for(request))
+
+
+def ballot_of(reason: str | None, tag: str, since: str, until: str) -> Ballot:
+    """The votes that the filters ask for; an empty filter lets all in. Raises TimeError."""
+    return Ballot(
+        reason=reason or None,
+        tag=tag.strip() or None,
+        since_ms=parse_time("since", since.strip()) if since.strip() else None,
+        until_ms=parse_time("until", until.strip()) if until.strip() else None,
+    )
 
 
 def history_html(battles: Sequence[Past], say: Words) -> str:

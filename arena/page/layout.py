@@ -262,6 +262,19 @@ class Page:
             self.board_tag = gr.Textbox(
                 label=say("leaderboard.tag"), elem_id="board-tag", max_lines=1, min_width=200
             )
+            self.board_since, self.board_until = (
+                gr.Textbox(
+                    label=say(f"leaderboard.{end}"),
+                    placeholder="2026-01-31",
+                    elem_id=f"board-{end}",
+                    max_lines=1,
+                    min_width=120,
+                )
+                for end in ("since", "until")
+            )
+            self.board_style = gr.Checkbox(
+                label=say("leaderboard.style"), elem_id="board-style", min_width=200
+            )
         self.board = markup("", elem_id="leaderboard")
         self.over_time = markup("", elem_id="over-time")
         with gr.Row(elem_id="board-buttons"):

@@ -211,6 +211,9 @@ class Painter:
             page.search: "history.search",
             page.sets: "set.label",
             page.board_tag: "leaderboard.tag",
+            page.board_since: "leaderboard.since",
+            page.board_until: "leaderboard.until",
+            page.board_style: "leaderboard.style",
             page.admin.format: "admin.format",
             page.admin.redact: "admin.redact",
         }

@@ -9,37 +9,68 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 
-from arena.statistics.standings import Leaderboard, Pair, Rating
+from arena.statistics.standings import POINTS, Effect, Leaderboard, Pair, Rating
 from arena.wording import Words
 
 MOST_PAIRS = 12
 MOST_IN_MATRIX = 20
 
 
-def board_html(board: Leaderboard, say: Words, left_out: Mapping[str, int] | None = None) -> str:
+def board_html(
+    board: Leaderboard,
+    say: Words,
+    left_out: Mapping[str, int] | None = None,
+    plain: Leaderboard | None = None,
+) -> str:
     """The ratings with their intervals drawn to one scale, and all that goes with them.
 
-    `left_out`: judged pairs that are not in the ratings, by reason.
+    `left_out`: judged pairs that are not in the ratings, by reason. `plain`: the ratings of the
+    same votes with the effect of style left in, to stand beside those without it.
     """
     if not board.ratings:
-        return f'<p class="nothing">{html.escape(say("leaderboard.empty"))}</p>'
+        gone = "".join(f"<li>{html.escape(note)}</li>" for note in _left_out(left_out, say))
+        nothing = f'<p class="nothing">{html.escape(say("leaderboard.empty"))}</p>'
+        return nothing + (f'<ul class="notes">{gone}</ul>' if gone else "")
+    before = None if plain is None else {line.model: line.rating for line in plain.ratings}
     low = min(rating.lower for rating in board.ratings)
     high = max(rating.upper for rating in board.ratings)
-    heads = ("rank", "model", "rating", "interval", "battles", "record")
-    rows = "".join(_board_row(rating, low, high) for rating in board.ratings)
+    heads: tuple[str, ...] = ("rank", "model", "rating", "interval", "battles", "record")
+    heads += ("plain",) if before is not None else ()
+    rows = "".join(_board_row(rating, low, high, before) for rating in board.ratings)
     notes = [say("leaderboard.votes", votes=board.num_votes)]
     if board.position is not None:
         share = f"{100 * board.position.win_share:.0f}"
         notes.append(say("leaderboard.position", share=share))
+    notes += [_style_note(effect, say) for effect in board.style]
+    notes += _left_out(left_out, say)
     notes += [
-        say(f"leaderboard.left_out_{reason}", count=count)
-        for reason, count in (left_out or {}).items()
+        say(f"leaderboard.note_{note.code}", **note.values) if note.code else str(note)
+        for note in board.notes
     ]
-    told = "".join(f"<li>{html.escape(note)}</li>" for note in (*notes, *board.notes))
+    told = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return (
         f"<h2>{html.escape(say('leaderboard.title'))}</h2>"
         f"{_table(_heads(heads, say), rows)}"
         f'<ul class="notes">{told}</ul>{_pairs(board, say)}{_matrix(board, say)}'
+    )
+
+
+def _left_out(left_out: Mapping[str, int] | None, say: Words) -> list[str]:
+    return [
+        say(f"leaderboard.left_out_{reason}", count=count)
+        for reason, count in (left_out or {}).items()
+    ]
+
+
+def _style_note(effect: Effect, say: Words) -> str:
+    """What one standard deviation more of a mark of style adds, in rating points."""
+    low, high = POINTS * effect.lower, POINTS * effect.upper
+    return say(
+        "leaderboard.style_effect",
+        feature=say(f"leaderboard.style_{effect.name}"),
+        points=f"{effect.points:+.0f}",
+        lower=f"{low:+.0f}",
+        upper=f"{high:+.0f}",
     )
 
 
@@ -68,7 +99,7 @@ def _table(head: str, rows: str) -> str:
     )
 
 
-def _board_row(rating: Rating, low: float, high: float) -> str:
+def _board_row(rating: Rating, low: float, high: float, before: Mapping[str, float] | None) -> str:
     span = max(high - low, 1e-9)
     left, width = 100 * (rating.lower - low) / span, 100 * (rating.upper - rating.lower) / span
     middle = 100 * (rating.rating - low) / span
@@ -82,12 +113,13 @@ def _board_row(rating: Rating, low: float, high: float) -> str:
         f'<span class="{kind}" aria-hidden="true"><i style="left:{left:.1f}%;width:{width:.1f}%">'
         f'</i><b style="left:{middle:.1f}%"></b></span>'
     )
+    plain = "" if before is None else f"<td>{before[rating.model]:.0f}</td>"
     won = f"{rating.num_wins} / {rating.num_losses} / {rating.num_ties} / {rating.num_both_bad}"
     return (
         f'<tr><td>{ranks}</td><th scope="row">{html.escape(rating.model)}</th>'
         f"<td>{rating.rating:.0f}</td>"
         f"<td>{rating.lower:.0f} … {rating.upper:.0f}{bar}</td>"
-        f"<td>{rating.num_battles}</td><td>{won}</td></tr>"
+        f"<td>{rating.num_battles}</td><td>{won}</td>{plain}</tr>"
     )
 
 

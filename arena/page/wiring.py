@@ -87,10 +87,14 @@ def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
 
 def _tabs(page: Page, board: Board) -> None:
     """Filled when they are opened: a page that stays blind receives no name from them."""
-    chosen = [page.board_reason, page.board_tag]
+    chosen = [
+        *(page.board_reason, page.board_tag, page.board_since, page.board_until),
+        page.board_style,
+    ]
     for event in (
         *(page.tab_board.select, page.refresh.click),
-        *(page.board_reason.change, page.board_tag.submit),
+        *(page.board_reason.change, page.board_tag.submit, page.board_style.change),
+        *(page.board_since.submit, page.board_until.submit),
     ):
         event(board.on_open, chosen, page.board, **QUIET)
     page.draw_over_time.click(board.on_over_time, chosen, page.over_time, **ONCE)
@@ -159,6 +163,9 @@ def fixed_texts(page: Page) -> list[Any]:
         page.save_details,
         page.board_reason,
         page.board_tag,
+        page.board_since,
+        page.board_until,
+        page.board_style,
         page.draw_over_time,
         page.refresh,
         page.export,

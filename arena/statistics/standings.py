@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from arena.statistics.intervals import Z95
 
@@ -72,6 +74,19 @@ class Pair:
     more_votes: int | None
 
 
+class Note(str):
+    """A sentence for commands; `code` and `values` name the same in the page's catalogues."""
+
+    code: str
+    values: Mapping[str, Any]
+
+    def __new__(cls, text: str, code: str = "", **values: object) -> Note:
+        """`code` is empty for what the page never shows."""
+        note = super().__new__(cls, text)
+        note.code, note.values = code, values
+        return note
+
+
 @dataclass(frozen=True)
 class Leaderboard:
     """All that one fit says; `win_matrix[i][j]` counts wins of models[i] over models[j]."""
@@ -89,11 +104,12 @@ class Leaderboard:
     tie_parameter: float | None
     nll: float
     converged: bool
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 EMPTY = Leaderboard(
-    (), None, (), (), (), (), (), 0, None, False, None, 0.0, True, ("There is no vote to rate.",)
+    *((), None, (), (), (), (), (), 0, None, False, None, 0.0, True),
+    notes=(Note("There is no vote to rate.", "none"),),
 )
 
 
