@@ -18,8 +18,8 @@ pytestmark = [
 ]
 VOCABULARY = 120
 CHANGED = {
-    "llama": {"Linear", "LlamaAttention", "LlamaRMSNorm", "LlamaMLP"},
-    "qwen2": {"Linear", "Qwen2Attention", "Qwen2RMSNorm", "Qwen2MLP"},
+    "llama": {"Linear", "LlamaDecoderLayer", "LlamaAttention", "LlamaRMSNorm", "LlamaMLP"},
+    "qwen2": {"Linear", "Qwen2DecoderLayer", "Qwen2Attention", "Qwen2RMSNorm", "Qwen2MLP"},
     "gpt2": {"Linear", "GPT2MLP"},
 }
 
@@ -96,6 +96,18 @@ def test_loss_and_gradients_are_the_same(kind: str, method: str, packed: bool) -
         assert float((found[name] - grad).abs().max()) <= 1e-4 * largest + 1e-8, name
     lean.undo()
     assert gradients(model, batch, None)[0] == loss
+
+
+def test_weights_too_large_to_be_copied_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = make_tuned("llama", "lora").eval(), make_batch(False)
+    loss, wanted = gradients(model, batch, None)
+    monkeypatch.setattr("tuning.lean_layers.TURNED_BYTES", 0)
+    lean = make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0])
+    found_loss, found = gradients(model, batch, lean)
+    assert not any("frozen_turned" in vars(module) for module in model.modules())
+    assert found_loss == pytest.approx(loss, rel=1e-5)
+    for name, grad in wanted.items():
+        assert torch.allclose(found[name], grad, rtol=1e-3, atol=1e-4 * float(grad.abs().max()))
 
 
 def test_bf16_is_as_near_to_fp32_as_the_usual_layers_are() -> None:

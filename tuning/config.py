@@ -79,7 +79,7 @@ class TrainingOptions:
     clip: float = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
     precision: str = "auto"
-    """bf16 autocast or fp32; auto takes bf16 where the processor computes it itself."""
+    """bf16 autocast or fp32; auto takes bf16 where that is faster: on GPUs, and CPUs with AMX."""
     lean: bool = True
     """Train in layers that compute the same in fewer passes over memory (CPU, unsharded)."""
     neftune: float | None = None

@@ -1,13 +1,14 @@
 """Makes a loaded model train in fewer passes over memory, with the same loss and gradients.
 
-LoRA layers, RMS norms, attention, the last MLP and the output head get a forward of their own,
-each only where it is known to compute the same; a model that gives another loss with them goes
-on without. Knows modules by their shape; knows neither data nor runs.
+LoRA layers, decoder layers, norms, attention, MLPs and the output head get a forward of their
+own, each only where it is known to compute the same; a model that gives another loss with them
+goes on without. Knows modules by their shape; knows neither data nor runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,10 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuning.lean_functions import CausalAttention, LabelLoss, LoraLinear, RmsNorm, apply
+from tuning.lean_attention import CausalAttention
+from tuning.lean_functions import LabelLoss, RmsNorm, SwiGlu, apply, apply_all
+from tuning.lean_layers import (
+    adapted,
+    allow_copies,
+    computing_dtype,
+    frozen_as,
+    is_plain_lora,
+    together,
+)
+from tuning.lean_lora import gated_mlp
 
 # Attention whose forward is: project, rotate, attend, project; nothing in between.
 PLAIN_ATTENTION = frozenset({"LlamaAttention", "MistralAttention", "Qwen2Attention"})
+# Decoder layers whose forward is: norm, attention, sum, norm, MLP, sum.
+PLAIN_BLOCK = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
+# MLPs whose forward is: down(act(gate(x)) * up(x)).
+GATED_MLP = frozenset({"LlamaMLP", "MistralMLP", "Qwen2MLP"})
 TOLERANCE = 1e-5
 
 
@@ -27,31 +42,45 @@ class Lean:
 
     def __init__(self) -> None:
         self.changed: list[Any] = []
+        self.last_attention: Any = None
+        """That of the last decoder layer, of whose output only scored positions matter."""
         self.targets: Tensor | None = None
         self.index: Tensor | None = None
+        self.lengths: Sequence[int] = ()
 
     def change(self, module: Any, forward: Callable[..., Any]) -> None:
-        """Give `module` another forward, which is called with the module and its own forward."""
+        """Give `module` another forward, called with the module and the forward it had."""
         module.forward = partial(forward, module, module.forward)
         self.changed.append(module)
 
     def undo(self) -> None:
         """Give every module its own forward back."""
         for module in self.changed:
-            del module.forward
+            vars(module).pop("forward", None)
         self.changed.clear()
 
     @contextmanager
-    def scoring(self, keep: Tensor, targets: Tensor) -> Iterator[None]:
+    def scoring(
+        self, keep: Tensor, targets: Tensor, positions: Tensor | None = None
+    ) -> Iterator[None]:
         """Within, the model's `logits` are the sum of cross entropies of `targets`.
 
         `keep` of shape (batch, length) marks the scored positions, `targets` of shape (marked,).
+        Attention is causal; `positions` of shape (batch, length) start again at 0 where a row
+        begins, and keep packed rows apart.
         """
         self.index, self.targets = keep.flatten().nonzero()[:, 0], targets
+        self.lengths = [keep.shape[1]] * len(keep) if positions is None else _lengths(positions)
         try:
             yield
         finally:
             self.index = self.targets = None
+
+
+def _lengths(positions: Tensor) -> list[int]:
+    """Lengths of the rows whose positions these are, one after the other."""
+    starts = (positions.flatten() == 0).nonzero()[:, 0].tolist()
+    return [end - start for start, end in itertools.pairwise([*starts, positions.numel()])]
 
 
 def make_lean(model: Any, loss: Callable[[Lean | None], Tensor]) -> Lean | None:
@@ -65,6 +94,7 @@ def make_lean(model: Any, loss: Callable[[Lean | None], Tensor]) -> Lean | None:
         for module in list(model.modules()):
             _change_layer(lean, module)
         _change_ends(lean, model)
+        allow_copies(lean.changed)
         if abs(float(loss(lean)) - before) <= TOLERANCE * abs(before):
             return lean
     lean.undo()
@@ -73,71 +103,83 @@ def make_lean(model: Any, loss: Callable[[Lean | None], Tensor]) -> Lean | None:
 
 def _change_layer(lean: Lean, module: Any) -> None:
     name = type(module).__name__
-    if name == "Linear" and type(module).__module__ == "peft.tuners.lora.layer":
-        if _is_plain_lora(module):
-            lean.change(module, _lora_forward)
+    if is_plain_lora(module):
+        lean.change(module, _lora_forward)
     elif name in PLAIN_ATTENTION and not module.config.attention_dropout:
         if getattr(module, "sliding_window", None) is None:
-            lean.change(module, _attention_forward)
+            lean.change(module, partial(_attention_forward, lean))
+    elif name in PLAIN_BLOCK:
+        lean.change(module, partial(_block_forward, lean))
+    elif name in GATED_MLP and module.config.hidden_act == "silu":
+        lean.change(module, _mlp_forward)
     elif name.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
         probe = torch.linspace(-2, 3, 2 * module.weight.numel()).view(2, -1)
-        ours = apply(RmsNorm, probe, module.weight, module.variance_epsilon)
+        ours = _normed(module, probe)[1]
         if ours.dtype == torch.float32 and torch.allclose(module(probe), ours, 1e-5, 1e-5):
             lean.change(module, _norm_forward)
 
 
-def _is_plain_lora(layer: Any) -> bool:
-    """One adapter without dropout or variant, on a linear layer that is frozen."""
-    (name, *others) = layer.lora_A
-    return (
-        not others
-        and type(layer.base_layer) is nn.Linear
-        and not layer.base_layer.weight.requires_grad
-        and isinstance(layer.lora_dropout[name], nn.Identity)
-        and not layer.lora_variant
-        and not layer.lora_bias[name]
-    )
-
-
 def _change_ends(lean: Lean, model: Any) -> None:
-    """The output head, and the MLP of the last decoder layer."""
+    """The output head, and the last decoder layer."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = base.get_output_embeddings()
     if type(head) is nn.Linear and head.bias is None:
         lean.change(head, partial(_head_forward, lean))
     stacks = [part for part in base.modules() if isinstance(part, nn.ModuleList) and len(part)]
-    last = getattr(stacks[0][-1], "mlp", None) if stacks else None
-    if last is not None:
-        lean.change(last, partial(_last_mlp_forward, lean))
+    last = stacks[0][-1] if stacks else None
+    mlp = getattr(last, "mlp", None)
+    if mlp is not None:
+        lean.change(mlp, partial(_last_mlp_forward, lean))
+        lean.last_attention = getattr(last, "self_attn", None)
 
 
 def _lora_forward(layer: Any, usual: Callable[..., Tensor], x: Tensor, **extra: Any) -> Tensor:
     """A LoRA layer in one product, in autocast's dtype where that is on."""
-    if extra or layer.merged or layer.disable_adapters:
+    if extra or not is_plain_lora(layer):
         return usual(x, **extra)
-    (name,) = layer.lora_A
-    dtype = _computing_dtype(x)
-    base, bias = layer.base_layer, layer.base_layer.bias
-    with torch.autocast(x.device.type, enabled=False):
-        return apply(
-            LoraLinear,
-            x.to(dtype),
-            _frozen_as(base, dtype),
-            None if bias is None else bias.to(dtype),
-            layer.lora_A[name].weight.to(dtype),
-            layer.lora_B[name].weight.to(dtype),
-            layer.scaling[name],
-        )
+    return together([layer], x)[0]
+
+
+def _mlp_forward(mlp: Any, usual: Callable[..., Tensor], x: Tensor) -> Tensor:
+    layers = (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    if all(is_plain_lora(layer) and layer.base_layer.bias is None for layer in layers):
+        dtype = computing_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return gated_mlp(x.to(dtype), *(adapted(layer, dtype) for layer in layers))
+    gate, up = together(layers[:2], x)
+    if gate.dtype != up.dtype:
+        return usual(x)
+    made: Tensor = mlp.down_proj(apply(SwiGlu, gate, up))
+    return made
 
 
 def _norm_forward(norm: Any, usual: Callable[..., Tensor], x: Tensor) -> Tensor:
-    if x.dtype != torch.float32:
-        return usual(x)
+    return _normed(norm, x)[1] if x.dtype == torch.float32 else usual(x)
+
+
+def _normed(norm: Any, x: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The residual stream, and the norm of it."""
     with torch.autocast(x.device.type, enabled=False):
-        return apply(RmsNorm, x, norm.weight, norm.variance_epsilon)
+        stream, normed = apply_all(RmsNorm, x, added, norm.weight, norm.variance_epsilon)
+    return stream, normed
+
+
+def _block_forward(
+    lean: Lean, block: Any, usual: Callable[..., Any], hidden_states: Tensor, **extra: Any
+) -> Any:
+    """A decoder layer whose sums and norms are made in one pass."""
+    norms = (block.input_layernorm, block.post_attention_layernorm)
+    known = all("forward" in vars(norm) for norm in norms)
+    if lean.index is None or hidden_states.dtype != torch.float32 or not known:
+        return usual(hidden_states, **extra)
+    stream, normed = _normed(norms[0], hidden_states)
+    attended, _ = block.self_attn(hidden_states=normed, **extra)
+    stream, normed = _normed(norms[1], stream, attended)
+    return stream + block.mlp(normed)
 
 
 def _attention_forward(
+    lean: Lean,
     layer: Any,
     usual: Callable[..., Any],
     hidden_states: Tensor,
@@ -146,9 +188,8 @@ def _attention_forward(
     past_key_values: Any = None,
     **extra: Any,
 ) -> Any:
-    """Attention without a cache and with a mask to add; all else is left to transformers."""
-    added = attention_mask is not None and attention_mask.is_floating_point()
-    if not added or past_key_values is not None:
+    """Causal attention of whole rows within `Lean.scoring`; all else is left to transformers."""
+    if lean.index is None or past_key_values is not None:
         return usual(
             hidden_states,
             position_embeddings=position_embeddings,
@@ -157,52 +198,46 @@ def _attention_forward(
             **extra,
         )
     assert position_embeddings is not None
-    shape = (*hidden_states.shape[:-1], -1, layer.head_dim)
     parts = (layer.q_proj, layer.k_proj, layer.v_proj)
-    q, k, v = (part(hidden_states).view(shape) for part in parts)
+    is_last = layer is lean.last_attention
+    if is_last:
+        k, v = together(parts[1:], hidden_states)
+        q = _at_scored(lean.index, layer.q_proj, hidden_states)
+    else:
+        q, k, v = together(parts, hidden_states)
+    positions = hidden_states.shape[0] * hidden_states.shape[1]
+    q, k, v = (part.view(positions, -1, layer.head_dim) for part in (q, k, v))
+    cos, sin = (
+        part.expand(len(hidden_states), -1, -1).reshape(positions, -1)
+        for part in position_embeddings
+    )
     with torch.autocast(hidden_states.device.type, enabled=False):
-        out = apply(CausalAttention, q, k, v, *position_embeddings, attention_mask, layer.scaling)
-    return layer.o_proj(out), None
+        out = apply(CausalAttention, q, k, v, cos, sin, lean.lengths, layer.scaling)
+    out = out.view(*hidden_states.shape[:-1], -1)
+    return (_at_scored(lean.index, layer.o_proj, out) if is_last else layer.o_proj(out)), None
 
 
 def _last_mlp_forward(lean: Lean, mlp: Any, usual: Callable[..., Any], x: Tensor) -> Any:
-    """Only scored positions: what the last MLP makes of the others reaches no loss."""
-    if lean.index is None:
-        return usual(x)
+    return usual(x) if lean.index is None else _at_scored(lean.index, usual, x)
+
+
+def _at_scored(index: Tensor, made_by: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """What is made of scored positions, zeros elsewhere: what the others become reaches no loss."""
     flat = x.reshape(-1, x.shape[-1])
-    made = usual(flat.index_select(0, lean.index)[None])
-    return (
-        flat.new_zeros(flat.shape, dtype=made.dtype)
-        .index_copy(0, lean.index, made[0])
-        .view(x.shape)
-    )
+    made = made_by(flat.index_select(0, index)[None])[0]
+    whole = made.new_zeros(len(flat), made.shape[-1]).index_copy(0, index, made)
+    return whole.view(*x.shape[:-1], -1)
 
 
 def _head_forward(lean: Lean, head: Any, usual: Callable[..., Tensor], hidden: Tensor) -> Tensor:
     """Within `Lean.scoring` the loss itself, else logits."""
     if lean.targets is None:
         return usual(hidden)
-    dtype = _computing_dtype(hidden)
+    dtype = computing_dtype(hidden)
     if head.weight.requires_grad:
         weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
         weight = weight.to(dtype)
     else:
-        weight = _frozen_as(head, dtype)
+        weight = frozen_as(head, dtype)
     with torch.autocast(hidden.device.type, enabled=False):
         return apply(LabelLoss, hidden.to(dtype), weight, lean.targets)
-
-
-def _computing_dtype(x: Tensor) -> torch.dtype:
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-def _frozen_as(layer: Any, dtype: torch.dtype) -> Tensor:
-    """The frozen weight in `dtype`, cast once: autocast would cast it in every step."""
-    if layer.weight.dtype == dtype:
-        same: Tensor = layer.weight
-        return same
-    cast: Tensor | None = layer.__dict__.get("frozen_cast")
-    if cast is None or cast.dtype != dtype:
-        cast = layer.__dict__["frozen_cast"] = layer.weight.detach().to(dtype)
-    return cast

@@ -52,7 +52,7 @@ def label_loss(
         inputs["position_ids"] = batch["position_ids"]
     inputs |= {"logits_to_keep": keep, "use_cache": False}
     if lean is not None:
-        with lean.scoring(keep, targets[scored]):
+        with lean.scoring(keep, targets[scored], batch.get("position_ids")):
             return model(**inputs).logits, scored.sum()
     logits = model(**inputs).logits
     logits = logits.view(-1, logits.shape[-1]).float()
