@@ -11,7 +11,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from serving.primitives import OPTIONS, at, count_up, exp, look, narrow, prefetch, widen
+from serving.primitives import (
+    OPTIONS,
+    at,
+    count_up,
+    exp,
+    look,
+    narrow,
+    prefetch,
+    use_wide_vectors,
+    widen,
+)
 from serving.tables import ATTEND, BACK, DOWN, EMBED, GATED, HEAD, JOINT, ORDER
 
 # Rows of a weight that are multiplied together, and how far ahead of them memory is asked for:
@@ -44,6 +54,7 @@ def _normalize(source, places, weight, epsilon, target):
 @njit(**OPTIONS)
 def _four(x, w, out, t, n):
     """Four tokens times four rows of the weight."""
+    use_wide_vectors()
     a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
     a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = np.float32(0)
     for k in range(w.shape[1]):
@@ -75,6 +86,7 @@ def _four(x, w, out, t, n):
 @njit(**OPTIONS)
 def _two(x, w, out, t, n):
     """Two tokens times four rows of the weight."""
+    use_wide_vectors()
     a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
     for k in range(w.shape[1]):
         w0, w1 = widen(w[n, k]), widen(w[n + 1, k])
@@ -95,6 +107,7 @@ def _two(x, w, out, t, n):
 @njit(**OPTIONS)
 def _one(x, w, out, t, n):
     """One token times four rows of the weight."""
+    use_wide_vectors()
     a0 = a1 = a2 = a3 = np.float32(0)
     for k in range(w.shape[1]):
         x0 = x[t, k]
@@ -144,72 +157,94 @@ def _adapt(x, size, site, width, total, low, high, out, tokens, ranks, like):
     count = tokens.ids.shape[0]
     if site[2] != 0:
         for t in range(count):
-            row = tokens.owners[t]
-            gain = at(site[2], row + 1, total, like)
-            for n in range(low, high):
-                out[t, n] *= widen(gain[row, n])
+            row, owner = out[t, low:high], tokens.owners[t]
+            _gain(row, site[2], owner, total, low, like)
             if site[3] != 0:
-                shift = at(site[3], row + 1, total, like)
-                for n in range(low, high):
-                    out[t, n] += widen(shift[row, n])
+                shift = at(site[3], owner + 1, total, like)[owner, low:high]
+                for n in range(len(row)):
+                    row[n] += widen(shift[n])
     if site[0] != 0:
         down, up = at(site[0], width * ranks, size, like), at(site[1], width * ranks, total, like)
         for t in range(count):
-            for c in range(tokens.low[t] * width, tokens.high[t] * width, 2):
-                _adapt_two(x, down, up, out, t, c, c + 1 < tokens.high[t] * width, low, high)
+            end = tokens.high[t] * width
+            for c in range(tokens.low[t] * width, end, 2):
+                d = min(c + 1, end - 1)
+                pair = up[c, low:high], up[d, low:high]
+                _adapt_two(x[t], down[c], down[d], pair, d > c, out[t, low:high])
 
 
 @njit(**OPTIONS)
-def _adapt_two(x, down, up, out, t, c, is_pair, low, high):
-    """Add rank columns c and, if `is_pair`, c + 1 of an adapter to a token's outputs."""
+def _adapt_two(x, first, second, up, is_pair, row):
+    """Add one rank column of an adapter and, if `is_pair`, another to a token's outputs."""
     a = b = np.float32(0)
-    d = c + 1 if is_pair else c
-    for k in range(down.shape[1]):
-        a += widen(down[c, k]) * x[t, k]
-        b += widen(down[d, k]) * x[t, k]
+    for k in range(len(first)):
+        a += widen(first[k]) * x[k]
+        b += widen(second[k]) * x[k]
     if not is_pair:
         b = np.float32(0)
-    for n in range(low, high):
-        out[t, n] += a * widen(up[c, n]) + b * widen(up[d, n])
+    for n in range(len(row)):
+        row[n] += a * widen(up[0][n]) + b * widen(up[1][n])
 
 
 @njit(**OPTIONS)
-def _turn(row, low, weight, cos, sin, epsilon):
+def _turn(row, weight, cos, sin, epsilon):
     """Normalise (if there is a weight) and rotate one head of a token, in place."""
     half = cos.shape[0]
     if weight.shape[0]:
         total = np.float32(0)
-        for d in range(2 * half):
-            total += row[low + d] * row[low + d]
-        factor = np.float32(1) / np.sqrt(total / np.float32(2 * half) + epsilon)
-        for d in range(2 * half):
-            row[low + d] *= factor * weight[d]
+        for d in range(len(row)):
+            total += row[d] * row[d]
+        factor = np.float32(1) / np.sqrt(total / np.float32(len(row)) + epsilon)
+        for d in range(len(row)):
+            row[d] *= factor * weight[d]
     for d in range(half):
-        a, b = row[low + d], row[low + half + d]
-        row[low + d] = a * cos[d] - b * sin[d]
-        row[low + half + d] = b * cos[d] + a * sin[d]
+        a, b = row[d], row[half + d]
+        row[d] = a * cos[d] - b * sin[d]
+        row[half + d] = b * cos[d] + a * sin[d]
 
 
 @njit(**OPTIONS)
-def _weigh(query, keys, values, first, begin, end, low, scale, scores, out):
-    """One head of one token over the lines first + [begin, end) of its slot, into out."""
-    size = query.shape[0]
-    most = np.float32(-3e38)
-    for j in range(begin, end):
-        score = np.float32(0)
+def _score(query, keys, low, scale, scores):
+    """Scaled scores of a head over lines of keys; four keys share a reading of the query."""
+    count, size = len(scores), len(query)
+    for j in range(0, count, 4):
+        last = count - 1  # Beyond it, it is read again.
+        k0, k1 = keys[j, low : low + size], keys[min(j + 1, last), low : low + size]
+        k2, k3 = keys[min(j + 2, last), low : low + size], keys[min(j + 3, last), low : low + size]
+        a0 = a1 = a2 = a3 = np.float32(0)
         for d in range(size):
-            score += query[d] * widen(keys[first + j, low + d])
-        scores[j] = score * scale
-        most = max(most, scores[j])
-    total = np.float32(0)
-    for j in range(begin, end):
+            a0 += query[d] * widen(k0[d])
+            a1 += query[d] * widen(k1[d])
+            a2 += query[d] * widen(k2[d])
+            a3 += query[d] * widen(k3[d])
+        scores[min(j + 3, last)] = a3 * scale
+        scores[min(j + 2, last)] = a2 * scale
+        scores[min(j + 1, last)] = a1 * scale
+        scores[j] = a0 * scale
+
+
+@njit(**OPTIONS)
+def _weigh(query, keys, values, low, scale, scores, out):
+    """One head of one token over the lines of its slot that it sees, into out."""
+    count, size = len(scores), len(query)
+    _score(query, keys, low, scale, scores)
+    most, total = scores.max(), np.float32(0)
+    for j in range(count):
         scores[j] = exp(scores[j] - most)
         total += scores[j]
     out[:] = np.float32(0)
-    for j in range(begin, end):
-        share = scores[j] / total
+    for j in range(0, count, 4):
+        last, zero = count - 1, np.float32(0)
+        v0, v1 = values[j, low : low + size], values[min(j + 1, last), low : low + size]
+        v2 = values[min(j + 2, last), low : low + size]
+        v3 = values[min(j + 3, last), low : low + size]
+        s0, s1 = scores[j] / total, scores[j + 1] / total if j + 1 < count else zero
+        s2 = scores[j + 2] / total if j + 2 < count else zero
+        s3 = scores[j + 3] / total if j + 3 < count else zero
         for d in range(size):
-            out[d] += share * widen(values[first + j, low + d])
+            out[d] += (
+                s0 * widen(v0[d]) + s1 * widen(v1[d]) + s2 * widen(v2[d]) + s3 * widen(v3[d])
+            )  # fmt: skip
 
 
 @njit(**OPTIONS)
@@ -224,18 +259,21 @@ def _attend(layer, part, parts, thread, m, tokens, s):
         run, low = unit // kv_heads, unit % kv_heads * head
         for t in range(tokens.runs[run], tokens.runs[run + 1]):
             place, first, row = tokens.positions[t], tokens.firsts[t], s.joint[t]
+            cos, sin, epsilon = m.cos[place], m.sin[place], m.reals[0]
             own = heads * head + low
-            _turn(row, own, m.head_norms[layer, 1], m.cos[place], m.sin[place], m.reals[0])
+            key, value = row[own : own + head], row[own + kv_heads * head :]
+            _turn(key, m.head_norms[layer, 1], cos, sin, epsilon)
             for d in range(head):
-                keys[first + place, low + d] = narrow(row[own + d], m.like)
-                value = row[own + kv_heads * head + d]
-                values[first + place, low + d] = narrow(value, m.like)
+                keys[first + place, low + d] = narrow(key[d], m.like)
+                values[first + place, low + d] = narrow(value[d], m.like)
             begin = max(0, place + 1 - window) if window else 0
+            seen = keys[first + begin : first + place + 1]
+            told = values[first + begin : first + place + 1]
+            scores = s.scores[thread, : len(seen)]
             for q in range(low * group, (low + head) * group, head):
-                _turn(row, q, m.head_norms[layer, 0], m.cos[place], m.sin[place], m.reals[0])
-                out = s.mixed[t, q : q + head]
-                _weigh(row[q : q + head], keys, values, first, begin, place + 1, low,
-                       m.reals[1], s.scores[thread], out)  # fmt: skip
+                query, out = row[q : q + head], s.mixed[t, q : q + head]
+                _turn(query, m.head_norms[layer, 0], cos, sin, epsilon)
+                _weigh(query, seen, told, low, m.reals[1], scores, out)
                 _gain(out, in_gain, tokens.owners[t], heads * head, q, m.like)
 
 
@@ -243,9 +281,9 @@ def _attend(layer, part, parts, thread, m, tokens, s):
 def _gain(row, address, owner, total, low, like):
     """Scale a row, which is [low, ...) of `total` inputs, by its adapter's input gain."""
     if address != 0:
-        gain = at(address, owner + 1, total, like)
-        for i in range(row.shape[0]):
-            row[i] *= widen(gain[owner, low + i])
+        gain = at(address, owner + 1, total, like)[owner, low : low + len(row)]
+        for i in range(len(row)):
+            row[i] *= widen(gain[i])
 
 
 @njit(**OPTIONS)
@@ -261,24 +299,27 @@ def _linear(kind, layer, part, parts, x, m, tokens, s, out):
         a, b = span * (total // 2) + low, span * (total // 2) + high
         _product(x, count, address, w, a, b, out)
         if kind == JOINT and m.biases[layer] != 0:
-            bias = at(m.biases[layer], 1, total, m.like)
+            bias = at(m.biases[layer], 1, total, m.like)[0, a:b]
             for t in range(count):
-                for n in range(a, b):
-                    out[t, n] += widen(bias[0, n])
+                row = out[t, a:b]
+                for n in range(len(row)):
+                    row[n] += widen(bias[n])
         if kind != HEAD:
             site = m.sites[layer, kind]
             _adapt(x, size, site, width, total, a, b, out, tokens, m.sizes[3], m.like)
     if kind in (BACK, DOWN):
         for t in range(count):
-            for n in range(low, high):
-                s.stream[t, n] += out[t, n]
+            old, new = s.stream[t, low:high], out[t, low:high]
+            for n in range(len(old)):
+                old[n] += new[n]
     if kind == GATED:
         for t in range(count):
-            for i in range(low, high):
-                gate = out[t, i]
-                s.inner[t, i] = gate / (np.float32(1) + exp(-gate)) * out[t, total // 2 + i]
+            gates, row = out[t, low:high], s.inner[t, low:high]
+            rest = out[t, total // 2 + low : total // 2 + high]
+            for i in range(len(row)):
+                row[i] = gates[i] / (np.float32(1) + exp(-gates[i])) * rest[i]
             gain = m.sites[layer, DOWN, 4]
-            _gain(s.inner[t, low:high], gain, tokens.owners[t], total // 2, low, m.like)
+            _gain(row, gain, tokens.owners[t], total // 2, low, m.like)
 
 
 @njit(**OPTIONS)
