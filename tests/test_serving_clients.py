@@ -183,6 +183,11 @@ def test_legacy_client_async(tiny_server: ServerThread, tiny_home: Path) -> None
         assert events[-1].details.finish_reason.value in ("length", "eos_token")
         chat = await api.chat(messages=MESSAGES, max_tokens=COUNT)
         assert chat.choices[0].message.role == "assistant"
+        # Its chunks need a `tool_calls`, which TGI leaves out of a text's delta: it takes the
+        # first chunk for an error, and finds no `error` in it.
+        with pytest.raises(KeyError, match="error"):
+            async for _ in await api.chat(messages=MESSAGES, max_tokens=COUNT, stream=True):
+                pass
         with pytest.raises(errors.ValidationError, match="`inputs` tokens"):
             await api.generate(PROMPT, max_new_tokens=10_000)
         with pytest.raises(errors.ValidationError, match="`inputs` tokens"):
