@@ -396,6 +396,29 @@ import_file(Store(Path({str(store.path)!r})), Path({str(large)!r}), "lmsys")
         assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
+def test_an_import_that_finds_no_room_changes_nothing(tmp_path: Path) -> None:
+    """Writes fail for real, once a file has grown to four megabytes."""
+    large = write_lines(tmp_path / "large.jsonl", lmsys_rows(9_000, 500))
+    store = empty_store(tmp_path)
+    script = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+from arena.cli import main
+sys.argv = ["arena", "import", {str(large)!r}, "--format", "lmsys",
+            "--home", {str(store.path.parent)!r}]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "the disk failed" in done.stderr or "no space left" in done.stderr
+    assert store.counts()["battles"] == 0
+    assert import_file(store, large, "lmsys").num_new == 9_000
+
+
 def test_files_that_are_no_rows(tmp_path: Path) -> None:
     store = empty_store(tmp_path)
     (tmp_path / "x.jsonl").write_text("{}\nnot json\n")

@@ -408,6 +408,15 @@ def test_columns_may_come_from_arrow() -> None:
     assert len(table_from_columns(*([pa.array([], pa.string())] * 3))) == 0
 
 
+def test_many_models_keep_their_names() -> None:
+    """More names than a byte can number."""
+    names = [f"model {i}" for i in range(300)]
+    table = table_from_columns(names[:-1] * 2, names[1:] * 2, ["model_a"] * 598)
+    assert table.models == tuple(sorted(names))
+    assert [table.models[i] for i in table.left] == names[:-1] * 2
+    assert [table.models[i] for i in table.right] == names[1:] * 2
+
+
 def test_connectivity_of_a_chain_of_wins() -> None:
     links = connectivity(to_cells(table_of([("A", "B", 1, 0, 0), ("B", "C", 1, 1, 0)])))
     assert links.component.tolist() == [0, 0, 0]
