@@ -40,12 +40,19 @@ def step_rows(shape: dict[str, int]) -> list[Row]:
     return [(row, MASKED) for row in ids.tolist()]
 
 
-def run_rows(shape: dict[str, int]) -> list[Row]:
-    """Rows of a whole run: 30 to 190 tokens, 63 % of them masked."""
+def run_rows(shape: dict[str, int], wide: bool) -> list[Row]:
+    """Rows of a whole run, 63 % of their tokens masked: 30 to 190 tokens each, all lengths alike.
+
+    `wide`: 16 to 512, short ones more often (the logarithms of the lengths are spread evenly).
+    """
     import torch
 
     generator = torch.Generator().manual_seed(2)
-    lengths = torch.randint(30, LENGTH + 1, (RUN_ROWS,), generator=generator).tolist()
+    if wide:
+        spread = torch.rand(RUN_ROWS, generator=generator)
+        lengths = (16 * (PACK_LENGTH / 16) ** spread).int().tolist()
+    else:
+        lengths = torch.randint(30, LENGTH + 1, (RUN_ROWS,), generator=generator).tolist()
     rows = []
     for length in lengths:
         ids = torch.randint(3, shape["vocab"], (length,), generator=generator).tolist()
@@ -188,7 +195,7 @@ def make_trl(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any]) 
             **arguments,
             gradient_checkpointing=False,
             completion_only_loss=True,
-            max_length=PACK_LENGTH if pack else LENGTH,
+            max_length=PACK_LENGTH,
             packing=pack,
         ),
         train_dataset=Dataset.from_list(data),
@@ -274,12 +281,14 @@ def litgpt_steps(shape: dict[str, int], weights: Path) -> Callable[[], float]:
     return step
 
 
-def whole_run(name: str, shape: dict[str, int], half: bool, pack: bool) -> dict[str, float]:
+def whole_run(
+    name: str, shape: dict[str, int], half: bool, pack: bool, wide: bool
+) -> dict[str, float]:
     """CPU seconds of a run from rows to saved adapter, and the real tokens it trained on."""
     import torch
 
     with tempfile.TemporaryDirectory() as scratch:
-        rows = run_rows(shape)
+        rows = run_rows(shape, wide)
         began = time.process_time()
         steps = RUN_STEPS if not pack else -(-sum(len(ids) for ids, _ in rows) // PACK_LENGTH)
         trainer = MAKERS[name](shape, rows, common_arguments(Path(scratch), steps, half, pack))
@@ -334,7 +343,8 @@ def main() -> None:
             loss = step()
             found: dict[str, float] = {"seconds": time.process_time() - began, "loss": loss}
         else:
-            found = whole_run(name, shape, bool(half), line.strip() == "packed")
+            part = line.strip()
+            found = whole_run(name, shape, bool(half), "packed" in part, "wide" in part)
         found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found), file=answers, flush=True)
 

@@ -149,7 +149,9 @@ def report(arguments: argparse.Namespace, runs: dict[str, list[dict[str, float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="small-wide")
-    parser.add_argument("--part", choices=("step", "run", "packed"), default="step")
+    parser.add_argument(
+        "--part", choices=("step", "run", "packed", "wide-run", "wide-packed"), default="step"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS[:3])
     parser.add_argument("--litgpt", default=sys.executable, help="Python that has litgpt")

@@ -76,13 +76,16 @@ class RunFolder:
 
     def commit(self, written: Path, step: int, seconds: float) -> Checkpoint:
         """Give the files in `written` a manifest, flush them, rename; drop checkpoints before."""
-        files = {path.name: file_sha256(path) for path in sorted(written.iterdir())}
+        # A model that is spread over the processes is written into folders of its own.
+        paths = sorted(path for path in written.rglob("*") if path.is_file())
+        files = {path.relative_to(written).as_posix(): file_sha256(path) for path in paths}
         manifest = {"step": step, "seconds": seconds, "files": files}
         write_atomically(written / MANIFEST, dump_json(manifest))
-        for path in written.iterdir():
+        for path in (*paths, written / MANIFEST):
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-        flush_directory(written)
+        for folder in {path.parent for path in paths} | {written}:
+            flush_directory(folder)
         final = self.folder / f"step-{step:09d}"
         shutil.rmtree(final, ignore_errors=True)
         written.rename(final)
