@@ -1,8 +1,10 @@
 """How many people can battle at once: first-token latency, stalls and memory of the page.
 
 Starts a synthetic server (20 tokens/s a side) and the page, each as a process of its own, then
-lets N visitors send one blind prompt at the same moment through Gradio's queue and event stream.
-Prints a table and writes JSON. The load generator shares the machine: figures are an upper bound.
+lets N visitors send one blind prompt at the same moment and read the answers to their end, by the
+requests that the page's script makes in a browser: one act, then one stream of events. Prints a
+table and writes JSON. Load generator and synthetic server share the machine, so both are plain
+sockets that take as little of it as they can.
 
     python benchmarks/arena_load.py --visitors 25 50 100 200 --out load.json
 """
@@ -13,49 +15,68 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import psutil
 
 TOKENS = 160
 TOKEN_SECONDS = 0.05
+WHOLE = f"word{TOKENS - 1}".encode()
 
-SERVER = """
+SERVER = r"""
 import asyncio, json, sys
-from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
-import uvicorn
-app = FastAPI()
-count, pause = int(sys.argv[2]), float(sys.argv[3])
+port, count, pause = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 
-@app.get("/v1/models")
-async def models():
-    known = [{"id": n, "kind": "lora", "chat_template": True} for n in ("x", "y")]
-    return {"object": "list", "data": known}
+def chunk(data):
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
-def chunk(text, reason=None):
+def event(text, reason=None):
     choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": reason}
     body = {"object": "chat.completion.chunk", "id": "", "created": 0, "model": "x",
             "system_fingerprint": "", "choices": [choice], "usage": None}
-    return "data: " + json.dumps(body) + "\\n\\n"
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
 
-@app.post("/v1/chat/completions")
-async def chat(request: Request):
-    async def write():
-        for i in range(count):
-            yield chunk(f"word{i} ")
-            await asyncio.sleep(pause)
-        yield chunk("", "stop") + "data: [DONE]\\n\\n"
-    return StreamingResponse(write(), media_type="text/event-stream")
+words = [chunk(event(f"word{i} ")) for i in range(count)]
+last = chunk(event("", "stop") + b"data: [DONE]\n\n") + b"0\r\n\r\n"
+head = b"HTTP/1.1 %b\r\ncontent-type: %b\r\nconnection: close\r\n"
+stream = head % (b"200 OK", b"text/event-stream") + b"transfer-encoding: chunked\r\n\r\n"
+known = [{"id": n, "kind": "lora", "chat_template": True} for n in ("x", "y")]
+models = json.dumps({"object": "list", "data": known}).encode()
 
-uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
+async def serve(reader, writer):
+    asked = await reader.readuntil(b"\r\n\r\n")
+    try:
+        if asked.startswith(b"POST /v1/chat/completions "):
+            writer.write(stream)
+            for word in words:
+                writer.write(word)
+                await asyncio.sleep(pause)
+            writer.write(last)
+        elif asked.startswith(b"GET /v1/models "):
+            reply = head % (b"200 OK", b"application/json")
+            writer.write(reply + b"content-length: %d\r\n\r\n" % len(models) + models)
+        else:
+            writer.write(head % (b"404 Not Found", b"text/plain") + b"content-length: 0\r\n\r\n")
+        await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+asyncio.run(main())
 """
 
 
@@ -65,6 +86,7 @@ class Outcome:
 
     visitors: int
     finished: int
+    asked_p95: float
     first_p50: float
     first_p95: float
     total_p95: float
@@ -72,63 +94,70 @@ class Outcome:
     page_cpu_ms: float  # of one battle
     battle_memory_kb: float  # growth of the page at its peak, by battle
     page_memory_mb: float
+    battle_kb: float  # sent to one visitor
 
 
 @dataclass
 class Visit:
     """One visitor's battle."""
 
-    first: float | None = None
-    total: float | None = None
+    asked: float | None = None  # the act was answered
+    first: float | None = None  # the first word was told
+    total: float | None = None  # both whole answers were
+    num_bytes: int = 0
     silence: float = 0.0
 
 
-async def visit(url: str, act: dict[str, Any], number: int) -> Visit:
-    """Send one prompt and read the events to the end, as the page in a browser does."""
+@asynccontextmanager
+async def request(port: int, head: str, body: bytes = b"") -> AsyncIterator[asyncio.StreamReader]:
+    """Send one request on a connection of its own; what comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    writer.write(f"{head}\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n".encode())
+    if body:
+        writer.write(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
+    writer.write(b"\r\n" + body)
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+async def visit(port: int, number: int) -> Visit:
+    """Send one prompt and read the events to the end, as the page's script does in a browser."""
     seen = Visit()
-    session = f"load{number:06d}{os.getpid()}"
-    async with httpx2.AsyncClient(base_url=url, timeout=180, trust_env=False) as client:
-        client.cookies.set("arena_voter", f"loadtest-visitor-{number:06d}")
-        started = last = time.monotonic()
-        body = {**act, "session_hash": session}
-        reply = await client.post("/gradio_api/queue/join", json=body)
-        if reply.status_code != 200:
-            return seen
-        events = f"/gradio_api/queue/data?session_hash={session}"
-        async with client.stream("GET", events) as stream:
-            async for line in stream.aiter_lines():
-                if not line.startswith("data:"):
-                    continue
-                now = time.monotonic()
-                if seen.first is None and "word0" in line:
-                    seen.first = now - started
-                if seen.first is not None:
-                    seen.silence = max(seen.silence, now - last)
-                last = now
-                if '"process_completed"' in line:
-                    seen.total = now - started
-                    break
+    cookie = f"cookie: arena_voter=loadtest-visitor-{os.getpid()}-{number:06d}"
+    started = last = time.monotonic()
+    body = {"prompt": "Tell me something.", "mode": "blind", "models": [], "following": "new"}
+    act = f"POST /live/send HTTP/1.1\r\n{cookie}\r\nsec-fetch-site: same-origin"
+    async with request(port, act, json.dumps(body).encode()) as answer:
+        found = re.search(rb'"([0-9a-f]{16})","\d+":"([\w-]{32})"', await answer.read())
+    if found is None:
+        return seen
+    battle, token = found[1].decode(), found[2].decode()
+    seen.asked = time.monotonic() - started
+    look = f"GET /live/{battle}?t={token} HTTP/1.1\r\n{cookie}"
+    async with request(port, look) as stream:
+        async for line in stream:
+            if not line.startswith(b"data:"):
+                continue
+            now = time.monotonic()
+            if seen.first is None and b"word0" in line:
+                seen.first = now - started
+            elif seen.first is not None:
+                seen.silence = max(seen.silence, now - last)
+            last = now
+            seen.num_bytes += len(line)
+            if line.startswith(b'data: {"end"') and line.count(WHOLE) >= 2:
+                seen.total = now - started
     return seen
 
 
-def send_act(config: dict[str, Any]) -> dict[str, Any]:
-    """The page's own send act: its number and inputs, found in the page's configuration."""
-    ids = {c["props"].get("elem_id"): c["id"] for c in config["components"]}
-    for act in config["dependencies"]:
-        if [ids["send"], "click"] in act["targets"]:
-            data = ["Tell me something.", "blind", [], "new", "", ""]
-            return {"data": data, "fn_index": act["id"], "trigger_id": ids["send"]}
-    raise SystemExit("the page has no send act")
-
-
-async def measure(url: str, process: psutil.Process, visitors: int) -> Outcome:
+async def measure(port: int, process: psutil.Process, visitors: int) -> Outcome:
     """All visitors at once."""
-    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
-        act = send_act((await client.get("/config")).json())
     before, cpu_before = process.memory_info().rss, cpu_seconds(process)
     peaks = [before]
     looking = asyncio.create_task(watch_memory(process, peaks))
-    seen = await asyncio.gather(*(visit(url, act, i) for i in range(visitors)))
+    seen = await asyncio.gather(*(visit(port, i) for i in range(visitors)))
     looking.cancel()
     cpu = cpu_seconds(process) - cpu_before
     grown = max(*peaks, process.memory_info().rss) - before
@@ -137,6 +166,7 @@ async def measure(url: str, process: psutil.Process, visitors: int) -> Outcome:
     return Outcome(
         visitors,
         len(total),
+        quantile(sorted(v.asked for v in seen if v.asked is not None), 0.95),
         quantile(first, 0.5),
         quantile(first, 0.95),
         quantile(total, 0.95),
@@ -144,13 +174,14 @@ async def measure(url: str, process: psutil.Process, visitors: int) -> Outcome:
         1000 * cpu / visitors,
         grown / 1e3 / visitors,
         process.memory_info().rss / 1e6,
+        sum(v.num_bytes for v in seen) / 1e3 / visitors,
     )
 
 
 def cpu_seconds(process: psutil.Process) -> float:
     """CPU time the page has taken so far."""
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 async def watch_memory(process: psutil.Process, seen: list[int]) -> None:
@@ -197,22 +228,23 @@ def main() -> None:
             wait_for(f"{server_url}/v1/models")
             wait_for(f"{url}/healthz")
             process = psutil.Process(page.pid)
-            rounds = [asyncio.run(measure(url, process, n)) for n in options.visitors]
+            rounds = [asyncio.run(measure(options.port, process, n)) for n in options.visitors]
         finally:
             page.terminate()
             server.terminate()
             page.wait()
             server.wait()
     print(
-        "| battles | finished | first p50 | first p95 | total p95 | longest silence "
-        "| page CPU a battle | memory a battle | page |"
+        "| battles | finished | act p95 | first p50 | first p95 | total p95 | longest silence "
+        "| page CPU a battle | memory a battle | page | sent a battle |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for r in rounds:
         print(
-            f"| {r.visitors} | {r.finished} | {r.first_p50:.2f} s | {r.first_p95:.2f} s "
-            f"| {r.total_p95:.1f} s | {r.longest_silence:.1f} s | {r.page_cpu_ms:.0f} ms "
-            f"| {r.battle_memory_kb:.0f} kB | {r.page_memory_mb:.0f} MB |"
+            f"| {r.visitors} | {r.finished} | {r.asked_p95:.2f} s | {r.first_p50:.2f} s "
+            f"| {r.first_p95:.2f} s | {r.total_p95:.1f} s | {r.longest_silence:.1f} s "
+            f"| {r.page_cpu_ms:.0f} ms | {r.battle_memory_kb:.0f} kB | {r.page_memory_mb:.0f} MB "
+            f"| {r.battle_kb:.0f} kB |"
         )
     load = os.getloadavg()[0]
     print(f"\nalone: {TOKENS * TOKEN_SECONDS:.0f} s; {os.cpu_count()} cores, load {load:.1f} after")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
+import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -82,13 +83,20 @@ def _ssl_context() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
+@lru_cache(maxsize=1)
+def _has_proxies() -> bool:
+    """Whether the environment names proxies; a client that looks itself does so each time."""
+    return bool(urllib.request.getproxies())
+
+
 def http_client(timeout: float | None = None) -> httpx2.AsyncClient:
     """A client that follows no redirect and takes no proxy on the way to this machine."""
     return httpx2.AsyncClient(
         follow_redirects=False,
         timeout=timeout,
         verify=_ssl_context(),
-        mounts={f"all://{host}": None for host in LOOPBACK},
+        trust_env=_has_proxies(),
+        mounts={f"all://{host}": None for host in LOOPBACK} if _has_proxies() else None,
         event_hooks={"response": [_read_refusal]},
     )
 

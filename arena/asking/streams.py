@@ -19,6 +19,8 @@ from arena.settings import Deadlines
 log = logging.getLogger(__name__)
 
 State = Literal["waiting", "streaming", "done", "stopped", "failed"]
+WAITED_SECONDS = 0.002
+"""An item that took longer had not been there yet: all that the server had sent is read."""
 FINISHED: frozenset[State] = frozenset({"done", "stopped", "failed"})
 
 
@@ -99,8 +101,10 @@ class Side:
 class Race:
     """The running answers of one battle, by side.
 
-    `watch` yields all sides as they are now. `tokens` holds each side's pieces with their
-    log-probabilities, where the server tells them.
+    `watch` yields all sides as they are now. `calm()` seconds pass between two looks at what a
+    server has sent, the first word apart: many races together are cheaper in larger bites, and
+    a beginning one does not wait for the many words of the others. `tokens` holds each side's
+    pieces with their log-probabilities, where the server tells them.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class Race:
         max_chars: int,
         on_end: Callable[[int, Side], Awaitable[None]] | None = None,
         on_finish: Callable[[], object] | None = None,
+        calm: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.sides: list[Side] = [Side() for _ in streams]
         self.tokens: list[list[tuple[str, float]]] = [[] for _ in streams]
@@ -118,6 +123,7 @@ class Race:
         self._max_chars = max_chars
         self._on_end = on_end
         self._on_finish = on_finish
+        self._calm = calm
         self._tasks: list[asyncio.Task[None]] = []
         self._all_ended = asyncio.Event()
         self._num_changes = 0
@@ -160,6 +166,8 @@ class Race:
             yield sides
             if all(side.is_finished for side in sides):
                 break
+            if idle is not None and all(side.state == "waiting" for side in sides):
+                continue  # the first word is told at once
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1 / hz()):
                     await self._all_ended.wait()
@@ -239,6 +247,7 @@ class Race:
             started = self.sides[index].num_pieces > 0
             wait = self._deadlines.idle if started else self._deadlines.first_token
             step = asyncio.timeout(wait)
+            asked = time.monotonic()
             try:
                 async with step:
                     item = await anext(stream, None)
@@ -252,6 +261,9 @@ class Race:
             if isinstance(item, End):
                 return item
             self._add(index, item)
+            has_waited = time.monotonic() - asked > WAITED_SECONDS
+            if has_waited and (pause := self._calm()):
+                await asyncio.sleep(pause)
 
     def _add(self, index: int, piece: Piece) -> None:
         side = self.sides[index]

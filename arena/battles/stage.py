@@ -6,6 +6,7 @@ Joins the store, the roster of servers and the running streams. Knows no Gradio 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,10 @@ from arena.storage.store import Store
 from arena.values.battle import Mode
 from arena.values.judgement import Vote
 from arena.values.texts import check_text
+
+MANY = 20
+"""Battles at once from which on streams are read as seldom as pages are told."""
+RUSH_SECONDS = 0.5
 
 
 class PromptError(ArenaError):
@@ -75,6 +80,7 @@ class Stage(Judging):
         self.sampler = Sampler(self.ledger, drawing or Drawing())
         self.roster.off = overseeing.switched_off(store)
         self._voters: dict[str, str] = {}
+        self._asked_at = 0.0
         self._rates = Rates(config.limits.battles_per_minute, 60.0)
 
     @property
@@ -90,6 +96,16 @@ class Stage(Judging):
     def updates_per_second(self) -> float:
         """How often each page is told: less when many battles run, so that all stay prompt."""
         return max(1.0, min(self.config.limits.updates_per_second, 250 / max(1, self.num_running)))
+
+    def _calm(self) -> float:
+        """Seconds between two looks at a stream: none while few battles run, then as the pages.
+
+        While many begin, their first words go before the further words of the others.
+        """
+        if self.num_running < MANY:
+            return 0.0
+        is_rush = time.monotonic() - self._asked_at < RUSH_SECONDS
+        return 2 * RUSH_SECONDS if is_rush else 1 / self.updates_per_second()
 
     async def voter(self, secret: str) -> str:
         """The pseudonym of a browser, by its secret cookie."""
@@ -220,9 +236,11 @@ class Stage(Judging):
             self.config.limits.answer_chars,
             on_end=record,
             on_finish=lambda: self.runs.remove(running),
+            calm=self._calm,
         )
         running = Running(race, battle, access, tuple(entrants), tuple(votes))
         self.runs.add(running)
+        self._asked_at = time.monotonic()
         await race.start()
 
     # -- watching -------------------------------------------------------------------------

@@ -49,10 +49,11 @@ class Telling:
         if sides:
             told["sides"] = sides
         mood = tuple((side.state, bool(side.text.strip())) for side in scene.sides)
-        if mood != self._mood:
+        has_begun = any(side.state != "waiting" for side in scene.sides)
+        if has_begun and mood != self._mood:
             now = self._painter.live(scene, self._say)
             fresh = {k: v for k, v in now.items() if self._shown.get(k) != v}
-            if not self._mood and not any(side.is_finished for side in scene.sides):
+            if not self._shown and not any(side.is_finished for side in scene.sides):
                 del fresh[self._painter.page.status]  # it was told with more when it was asked
             self._mood, self._shown = mood, now
             if fresh:
@@ -66,6 +67,8 @@ class Telling:
         is_growing = side.state == "streaming" and bool(side.text.strip())
         state = f"{side.state} {is_growing}"
         news: dict[str, Any] = {}
+        if side.state == "waiting":
+            return news  # as the page was told when it asked
         if state != self._states.get(index):
             self._states[index] = state
             self._texts[index] = Growing()

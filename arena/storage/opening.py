@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Opened:
-    """A battle right after it was asked, and the row of each asked side's new answer."""
+    """A battle as it was asked, without its new answers, and the row of each of these."""
 
     battle: Battle
     answer_ids: Mapping[int, int]
@@ -119,4 +119,4 @@ def _started(
         )
         for side, how in asked.items()
     }
-    return Opened(battle_from(db, row), ids)
+    return Opened(battle, ids)

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from arena.errors import ArenaError
 from arena.values.texts import canonical_json
@@ -88,7 +89,12 @@ class Participant:
 
     def fingerprint(self) -> str:
         """Hex sha256 over all fields: equal participants share one row of the store."""
-        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()
+        return _fingerprint(self)
+
+
+@lru_cache(maxsize=1024)
+def _fingerprint(participant: Participant) -> str:
+    return hashlib.sha256(canonical_json(asdict(participant)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
