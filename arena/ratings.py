@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from arena.statistics.bradley_terry import Fit, FitConfig, Ties, covariance_root, fit
 from arena.statistics.connectivity import Connectivity, connectivity
@@ -68,10 +69,17 @@ class RatingConfig:
 
 
 def rate(table: VoteTable, config: RatingConfig | None = None) -> Leaderboard:
-    """Fit the votes and say what they support. An empty table gives an empty leaderboard."""
-    config = config or RatingConfig()
+    """Fit the votes and say what they support. An empty table gives an empty leaderboard.
+
+    The matrices are small: a second thread for them costs more than it does.
+    """
     if not table.models:
         return EMPTY
+    with threadpool_limits(1, user_api="blas"):
+        return _rate(table, config or RatingConfig())
+
+
+def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
     kept = _kept(table, config)
     cells = to_cells(kept)
     links = connectivity(cells)
