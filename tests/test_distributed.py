@@ -23,6 +23,27 @@ from tuning import tune
 from tuning.settings import load_config
 tune(load_config(None, json.loads(sys.argv[1])))
 """
+# accelerate 1.15 shards on accelerators alone, by one condition on the kind of device. Lifted, all
+# that follows is real: FSDP2 of torch over gloo, its gathering, its sharded checkpoints.
+SHARDED = """
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+usual = AcceleratorState.__init__
+def on_processors_too(self, *args, fsdp_plugin=None, **kwargs):
+    usual(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+    if self.distributed_type == DistributedType.MULTI_CPU and fsdp_plugin is not None:
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+AcceleratorState.__init__ = on_processors_too
+"""
+# What `accelerate launch` sets for a config file with FSDP.
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+}
 STEPS = 6
 
 
@@ -33,7 +54,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run(settings: dict[str, Any], processes: int) -> None:
+def run(settings: dict[str, Any], processes: int, *, sharded: bool = False) -> None:
     """Run `tune` under the variables that torchrun sets, one child for each rank."""
     port = free_port()
     children = []
@@ -48,7 +69,10 @@ def run(settings: dict[str, Any], processes: int) -> None:
                 "MASTER_PORT": str(port),
                 "ACCELERATE_USE_CPU": "true",
             }
-        command = [sys.executable, "-c", SCRIPT, json.dumps(settings)]
+        if sharded:
+            environment |= FSDP
+        script = SHARDED + SCRIPT if sharded else SCRIPT
+        command = [sys.executable, "-c", script, json.dumps(settings)]
         children.append(
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         )
@@ -88,3 +112,31 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     left, right = read_tensors(one.folder), read_tensors(two.folder)
     assert all((left[name] - right[name]).abs().max() < 1e-4 for name in left)
     assert list((tmp_path / "models").glob(".*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "rate"), [("lora", 1e-2), ("full", 1e-3)])
+def test_sharded_processes_train_as_one(method: str, rate: float, tmp_path: Path) -> None:
+    """FSDP: each of two processes holds half of every layer, and the variant is whole."""
+    make_base(tmp_path / "base")
+    write_rows(tmp_path / "rows.jsonl", rows())
+    common: dict[str, Any] = {
+        "base": str(tmp_path / "base"),
+        "data": [str(tmp_path / "rows.jsonl")],
+        "method": method,
+        "home": str(tmp_path),
+        "training.max_steps": STEPS,
+        "training.epochs": 100,
+        "training.learning_rate": rate,
+        "training.precision": "fp32",
+        "data_options.heldout": 0.1,
+        "checks.save_steps": 3,
+    }
+    run({**common, "name": "one", "training.batch_size": 8}, 1)
+    run({**common, "name": "two", "training.batch_size": 4}, 2, sharded=True)
+    one, two = (read_variant(tmp_path / "models" / name) for name in ("one", "two"))
+    assert two.run["processes"] == 2
+    assert two.metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-4)
+    left, right = read_tensors(one.folder), read_tensors(two.folder)
+    assert left.keys() == right.keys()
+    assert all((left[name] - right[name]).abs().max() < 1e-4 for name in left)

@@ -132,6 +132,15 @@ def whole_weights(trainer: SftTrainer) -> dict[str, torch.Tensor] | None:
     return state
 
 
+def tied_names(model: torch.nn.Module) -> set[str]:
+    """Further names of parameters that the model has under another name already.
+
+    Gathered weights are copies: what is tied lies there twice, and a checkpoint holds it once.
+    """
+    once = {name for name, _ in model.named_parameters()}
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
+
+
 def heldout_batches(prepared: Prepared) -> list[dict[str, torch.Tensor]]:
     """Held-out rows, those of like length together."""
     collate = Collator(prepared.tokenizer.pad_token_id)

@@ -23,6 +23,7 @@ from tuning.assembly import (
     load_base,
     plan_of,
     remove_printers,
+    tied_names,
     whole_weights,
 )
 from tuning.checkpoint import Checkpoint, RunFolder, identity_of
@@ -170,7 +171,12 @@ class _Run:
         weights = whole_weights(trainer)
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         if self.config.method == "full" and weights is not None:
-            weights = {name: part.to(self.saved_dtype) for name, part in weights.items()}
+            tied = tied_names(model)
+            weights = {
+                name: part.to(self.saved_dtype)
+                for name, part in weights.items()
+                if name not in tied
+            }
         elif self.config.method == "full":
             model.to(self.saved_dtype)
         run = describe_run(self.config, self.prepared, self.precision, self.rate)
