@@ -90,7 +90,7 @@ def test_battle_vote_names_and_reload(page: Page, arena: PageServer) -> None:
     assert re.search(r"\?battle=[0-9a-f]{16}&t=[\w-]{32}$", address)
     page.click("#vote-a")
     page.wait_for_selector("#reveal .reveal-card")
-    shown = page.inner_text("#reveal")
+    shown = page.inner_text("#reveal .reveal")
     (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", address)[1])
     assert vote.judgement.winner is Winner.MODEL_A
     assert vote.blind
@@ -100,7 +100,7 @@ def test_battle_vote_names_and_reload(page: Page, arena: PageServer) -> None:
     assert page.is_disabled("#vote-a")
     page.reload()
     page.wait_for_selector("#reveal .reveal-card")
-    assert page.inner_text("#reveal") == shown
+    assert page.inner_text("#reveal .reveal") == shown
     assert [page.inner_text(f"#answer-{side} .answer").strip() for side in "ab"] == answers
 
 
