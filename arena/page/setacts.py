@@ -6,6 +6,7 @@ judged as any other.
 
 from __future__ import annotations
 
+import asyncio
 import html
 from typing import Any
 
@@ -17,6 +18,9 @@ from arena.page.handlers import Handlers, say_for, secret_of
 from arena.page.painting import Changes
 from arena.page.sethtml import none_html, progress_html
 from arena.wording import told
+
+LOOKS = 10
+BETWEEN_LOOKS_S = 0.6
 
 
 class SetActs:
@@ -50,7 +54,7 @@ class SetActs:
             **{element: gr.update(visible=not is_set) for element in self._composing},
         }
         if mode == "named":
-            names = list(await self.handlers.stage.roster.entrants())
+            names = await self._names()
             kept = [name for name in models or [] if name in names] or names[:2]
             changes[page.models] = gr.update(visible=True, choices=names, value=kept)
         else:
@@ -61,6 +65,15 @@ class SetActs:
             changes[page.sets] = gr.update(choices=names, value=chosen)
             changes |= await self.on_progress(mode, chosen, request)
         return changes
+
+    async def _names(self) -> list[str]:
+        """Who can be asked; a server that is only just starting is waited for."""
+        for _ in range(LOOKS):
+            names = list(await self.handlers.stage.roster.entrants())
+            if len(names) >= 2:
+                break
+            await asyncio.sleep(BETWEEN_LOOKS_S)
+        return names
 
     async def on_progress(self, mode: str, chosen: str | None, request: gr.Request) -> Changes:
         """How far the voter is with the chosen set."""

@@ -162,3 +162,15 @@ def test_nothing_moves_for_who_wants_no_motion(
         assert (page.evaluate(running) > 0) is moves
         page.click("#stop")
         page.wait_for_selector("#answer-a :is(.is-stopped, .is-failed)")
+
+
+def test_models_of_a_link_are_shown_once_their_server_answers(page: Page, tmp_path: Path) -> None:
+    scripts = {"one": Script(), "two": Script()}
+    with (
+        FaultServer(scripts, listing=500) as server,
+        PageServer(tmp_path, server.url) as arena,
+    ):
+        page.goto(f"{arena.url}/?models=one,two")
+        page.wait_for_selector("#prompt textarea")
+        server.listing = 200
+        page.wait_for_selector("#models [class*=token]")
