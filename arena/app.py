@@ -40,6 +40,7 @@ from arena.storage.store import Store
 from arena.web.api import answer_error, api_router
 from arena.web.doorman import Doorman
 from arena.web.guard import Guard, trusted_hosts
+from arena.web.rejoining import Rejoining
 from arena.web.signin import signin_router
 from arena.wording import words
 
@@ -111,6 +112,7 @@ def _middleware(config: PageConfig, doorman: Doorman) -> list[Middleware]:
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
         Middleware(Guard, requests_per_minute=config.limits.requests_per_minute, doorman=doorman),
         Middleware(CORSMiddleware, allow_origins=[]),
+        Middleware(Rejoining),
     ]
 
 

@@ -20,7 +20,7 @@ from arena.asking.playbook import Guest, Playbook
 from arena.errors import ArenaError
 from arena.values.battle import AskAs, Participant, SamplingParams
 
-PROBE_SECONDS = 6.0  # a busy machine may take half of it for its own first steps
+PROBE_SECONDS = 3.0
 NO_ACCESS = (401, 403)  # of HTTP: the server is there, and not for us
 FRESH_SECONDS = 5.0
 FRESH_SECONDS_DOWN = 0.5  # a server that is starting should be seen as soon as it is up

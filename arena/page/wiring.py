@@ -39,7 +39,7 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     link = [page.battle, page.token]
     view = [*link, page.differences]
     everything = page.battle_outputs
-    loaded = demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
     _asking(page)
     page.reveal.click(_tokens(handlers), link, [page.tokens, page.status], **QUIET)
     judged = [
@@ -53,7 +53,7 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     # First the answers are taken care of, then the page is cleared and stops reading them.
     left = page.new.click(handlers.on_leave, link, None, **QUIET)
     left.then(handlers.on_new, link, everything, **QUIET)
-    _sets(page, SetActs(handlers), loaded, judged)
+    _sets(page, SetActs(handlers), judged)
     shown = [page.differences, *link]
     page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
     _tabs(page, board)
@@ -76,15 +76,9 @@ def _asking(page: Page) -> None:
         part.change(None, [*link, page.run], None, js=LINK_JS, **QUIET)
 
 
-def _sets(page: Page, acts: SetActs, loaded: Any, judged: Sequence[Any]) -> None:
-    """Judging a prompt set; its progress follows every vote.
-
-    A change of mode that comes before its element stands, by a link or a quick hand on a slow
-    machine, is an event that nobody hears: so the mode is looked at once more after loading.
-    """
-    modes = [page.mode, page.models, page.sets]
-    page.mode.change(acts.on_mode, modes, acts.outputs, **QUIET)
-    loaded.then(acts.on_mode, modes, acts.outputs, **QUIET)
+def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
+    """Judging a prompt set; its progress follows every vote."""
+    page.mode.change(acts.on_mode, [page.mode, page.models, page.sets], acts.outputs, **QUIET)
     where = [page.mode, page.sets]
     page.sets.change(acts.on_progress, where, page.set_progress, **QUIET)
     for event in judged:

@@ -1,0 +1,142 @@
+"""A page whose stream of events is closed and opened again receives every result."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gradio as gr
+import httpx2
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from arena.web.listening import bind
+from arena.web.rejoining import Rejoining
+
+
+@contextmanager
+def slow_page(*middleware: Middleware) -> Iterator[str]:
+    """A Gradio page of one event that takes half a second, behind this middleware."""
+
+    async def serve(listener: object) -> None:
+        with gr.Blocks(analytics_enabled=False) as demo:
+            text = gr.Textbox()
+
+            async def slowly(value: str) -> str:
+                await asyncio.sleep(0.5)
+                return value.upper()
+
+            text.submit(slowly, text, text)
+        demo.queue(default_concurrency_limit=None)
+        app = gr.mount_gradio_app(FastAPI(middleware=list(middleware)), demo, path="/")
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        servers.append(uvicorn.Server(config))
+        await servers[0].serve([listener])  # type: ignore[list-item]
+
+    servers: list[uvicorn.Server] = []
+    with bind("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=asyncio.run, args=(serve(listener),), daemon=True)
+        thread.start()
+        limit = time.monotonic() + 30
+        while not (servers and servers[0].started):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/gradio_api/queue"
+        finally:
+            servers[0].should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def join(client: httpx2.Client, url: str, text: str) -> str:
+    """Ask for the event; its id."""
+    body = {"data": [text], "fn_index": 0, "session_hash": "s", "event_data": None}
+    reply = client.post(f"{url}/join", json=body).raise_for_status()
+    event: str = reply.json()["event_id"]
+    return event
+
+
+def result(client: httpx2.Client, url: str, event: str, seconds: float) -> str | None:
+    """What the session's stream says that the event gave; None if it never says so."""
+    limit = time.monotonic() + seconds
+    try:
+        with client.stream("GET", f"{url}/data", params={"session_hash": "s"}) as reply:
+            for line in reply.iter_lines():
+                told = json.loads(line.removeprefix("data: ")) if line else {}
+                if told.get("event_id") == event and told["msg"] == "process_completed":
+                    return str(told["output"]["data"][0])
+                if time.monotonic() > limit:
+                    break
+    except httpx2.ReadTimeout:
+        return None
+    return None
+
+
+def come_and_go(client: httpx2.Client, url: str) -> None:
+    """Read the stream's first message and close the connection."""
+    with client.stream("GET", f"{url}/data", params={"session_hash": "s"}) as reply:
+        next(reply.iter_lines())
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1, 0.7])
+def test_result_reaches_the_connection_that_comes_back(pause: float) -> None:
+    """Closed while the event runs; opened again before (0.7: after) it ends."""
+    with (
+        slow_page(Middleware(Rejoining)) as url,
+        httpx2.Client(trust_env=False, timeout=5) as client,
+    ):
+        event = join(client, url, "one")
+        come_and_go(client, url)
+        time.sleep(pause)
+        assert result(client, url, event, 5) == "ONE"
+        event = join(client, url, "two")
+        assert result(client, url, event, 5) == "TWO", "the next stream is a new one"
+
+
+def test_newer_connection_takes_the_stream_over() -> None:
+    with (
+        slow_page(Middleware(Rejoining)) as url,
+        httpx2.Client(trust_env=False, timeout=5) as client,
+    ):
+        event = join(client, url, "one")
+        with client.stream("GET", f"{url}/data", params={"session_hash": "s"}) as older:
+            lines = older.iter_lines()
+            next(lines)
+            assert result(client, url, event, 5) == "ONE"
+            assert "process_completed" not in "".join(lines), "and the older one ends"
+
+
+def test_event_of_the_moment_of_closing_is_told_beside_the_one_before() -> None:
+    """The page has the first result and closes, while its second event is already there."""
+    with (
+        slow_page(Middleware(Rejoining)) as url,
+        httpx2.Client(trust_env=False, timeout=5) as client,
+    ):
+        first = join(client, url, "one")
+        second = ""
+        with client.stream("GET", f"{url}/data", params={"session_hash": "s"}) as reply:
+            for line in reply.iter_lines():
+                if not second:
+                    second = join(client, url, "two")
+                if first in line and "process_completed" in line:
+                    break
+        assert result(client, url, second, 5) == "TWO"
+
+
+def test_page_that_stays_away_is_forgotten() -> None:
+    with (
+        slow_page(Middleware(Rejoining, grace=0.1)) as url,
+        httpx2.Client(trust_env=False, timeout=5) as client,
+    ):
+        join(client, url, "one")
+        come_and_go(client, url)
+        time.sleep(0.3)
+        with client.stream("GET", f"{url}/data", params={"session_hash": "s"}) as reply:
+            assert '"session_not_found":true' in next(reply.iter_lines())
