@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -343,7 +344,16 @@ def test_a_full_server_says_429_and_recovers(tiny_home: Path) -> None:
         with httpx.stream("POST", f"{server.url}/generate_stream", json=body, timeout=30) as busy:
             lines = busy.iter_lines()
             next(lines)
+            held, let_go = threading.Event(), threading.Event()
+
+            def hold() -> None:  # between two steps: so fast a model might be done too soon
+                held.set()
+                assert let_go.wait(30)
+
+            server.registry.worker.call(hold)
+            assert held.wait(30)
             refused = httpx.post(f"{server.url}/generate", json=body)
+            let_go.set()
             assert refused.status_code == 429
             assert refused.json() == {"error": "Model is overloaded", "error_type": "overloaded"}
             assert refused.headers["retry-after"] == "1"

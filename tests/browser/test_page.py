@@ -246,6 +246,8 @@ def test_vote_before_the_end_stops_the_answers_and_is_marked(page: Page, tmp_pat
     ):
         page.goto(arena.url)
         send(page, PROMPT)
+        for side in "ab":
+            page.wait_for_selector(f"#answer-{side} .answer:has-text('w w')")
         page.click("#vote-b:not([disabled])")
         page.wait_for_selector(".status-line.good:has-text('before the end')")
         page.wait_for_selector("#reveal .reveal-card")
