@@ -99,7 +99,7 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
         ratings=_ratings(table.models, counts, result, bounds, links, wide),
         position=_position(result, v),
         style=_style(kept, result, v),
-        pairs=_pairs(kept, result, v, links, wide, numbers),
+        pairs=_pairs(kept, result, v, links, wide, thin, numbers),
         models=table.models,
         win_matrix=tuple(tuple(row) for row in wins.tolist()),
         count_matrix=tuple(tuple(row) for row in numbers.tolist()),
@@ -260,6 +260,7 @@ def _pairs(
     v: Floats,
     links: Connectivity,
     wide: list[bool],
+    thin: list[str],
     counts: Ints,
 ) -> tuple[Pair, ...]:
     """Pairs that the votes connect, better model first; none when there are too many."""
@@ -288,6 +289,7 @@ def _pairs(
                     win_rate=sigmoid(gap),
                     num_battles=int(counts[i, j]),
                     more_votes=votes_to_settle(gap, variance, tie_share),
+                    supported=table.models[i] not in thin and table.models[j] not in thin,
                 )
             )
     return tuple(sorted(pairs, key=lambda pair: -pair.gap))

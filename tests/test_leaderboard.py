@@ -80,6 +80,26 @@ def test_the_table_that_people_read(home: Path) -> None:
     assert "13 votes; ties: half; both bad: tie" in text
 
 
+def test_what_one_vote_cannot_tell_is_no_number(hand: Hand) -> None:
+    """Five decided votes make the pair a finding, even if one side won them all."""
+    home = hand.store.path.parent
+    hand.vote(Winner.MODEL_B)
+    pair = ">{} &gt; {}</th><td"
+    text = run("leaderboard", "--home", str(home))
+    assert "lora > starter: too few votes to tell" in text
+    assert "P(" not in text
+    assert text.count("(not fixed by the votes)") == 2
+    page = board_html(rate(tally(hand.store).table), words())
+    assert pair.format("lora", "starter") + ' colspan="3">too few votes to tell</td>' in page
+    assert page.count("(not fixed by the votes)") == 2
+    for _ in range(4):
+        hand.vote(Winner.MODEL_B)
+    assert "P(lora > starter) = 0.9" in run("leaderboard", "--home", str(home))
+    page = board_html(rate(tally(hand.store).table), words())
+    assert "too few votes to tell" not in page
+    assert re.search(pair.format("lora", "starter") + r">9\d\.\d %</td>", page)
+
+
 def test_options_choose_votes_and_rules(home: Path) -> None:
     assert board_of(home, "--tag", "swapped")["num_votes"] == 4
     assert board_of(home, "--both-bad", "drop", "--ties", "drop")["num_votes"] == 11

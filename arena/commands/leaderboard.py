@@ -170,6 +170,9 @@ def as_text(
             f"  {line.num_losses:>4}  {line.num_ties:>4}  {line.num_both_bad:>8}{mark}"
         )
     for pair in board.pairs[:10]:
+        if not pair.supported:
+            lines.append(f"{pair.model} > {pair.other}: too few votes to tell")
+            continue
         more = "too close to tell" if pair.more_votes is None else f"{pair.more_votes} more votes"
         more = "settled" if pair.more_votes == 0 else more
         lines.append(

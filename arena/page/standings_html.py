@@ -36,7 +36,7 @@ def board_html(
     high = max(rating.upper for rating in board.ratings)
     heads: tuple[str, ...] = ("rank", "model", "rating", "interval", "battles", "record")
     heads += ("plain",) if before is not None else ()
-    rows = "".join(_board_row(rating, low, high, before) for rating in board.ratings)
+    rows = "".join(_board_row(rating, low, high, before, say) for rating in board.ratings)
     notes = [say("leaderboard.votes", votes=board.num_votes)]
     if board.position is not None:
         share = f"{100 * board.position.win_share:.0f}"
@@ -99,7 +99,9 @@ def _table(head: str, rows: str) -> str:
     )
 
 
-def _board_row(rating: Rating, low: float, high: float, before: Mapping[str, float] | None) -> str:
+def _board_row(
+    rating: Rating, low: float, high: float, before: Mapping[str, float] | None, say: Words
+) -> str:
     span = max(high - low, 1e-9)
     left, width = 100 * (rating.lower - low) / span, 100 * (rating.upper - rating.lower) / span
     middle = 100 * (rating.rating - low) / span
@@ -115,9 +117,12 @@ def _board_row(rating: Rating, low: float, high: float, before: Mapping[str, flo
     )
     plain = "" if before is None else f"<td>{before[rating.model]:.0f}</td>"
     won = f"{rating.num_wins} / {rating.num_losses} / {rating.num_ties} / {rating.num_both_bad}"
+    mark = (
+        "" if rating.determined else f"<small>{html.escape(say('leaderboard.not_fixed'))}</small>"
+    )
     return (
         f'<tr><td>{ranks}</td><th scope="row">{html.escape(rating.model)}</th>'
-        f"<td>{rating.rating:.0f}</td>"
+        f"<td>{rating.rating:.0f} {mark}</td>"
         f"<td>{rating.lower:.0f} … {rating.upper:.0f}{bar}</td>"
         f"<td>{rating.num_battles}</td><td>{won}</td>{plain}</tr>"
     )
@@ -134,12 +139,14 @@ def _pairs(board: Leaderboard, say: Words) -> str:
 
 
 def _pair_row(pair: Pair, say: Words) -> str:
+    head = f'<tr><th scope="row">{html.escape(pair.model)} &gt; {html.escape(pair.other)}</th>'
+    if not pair.supported:  # the numbers would be the penalty's
+        return f'{head}<td colspan="3">{html.escape(say("leaderboard.unsupported"))}</td></tr>'
     more = say("leaderboard.settled") if pair.more_votes == 0 else f"{pair.more_votes}"
     if pair.more_votes is None:
         more = say("leaderboard.too_close")
     return (
-        f'<tr><th scope="row">{html.escape(pair.model)} &gt; {html.escape(pair.other)}</th>'
-        f"<td>{100 * pair.p_better:.1f} %</td><td>{100 * pair.win_rate:.0f} %</td>"
+        f"{head}<td>{100 * pair.p_better:.1f} %</td><td>{100 * pair.win_rate:.0f} %</td>"
         f"<td>{html.escape(more)}</td></tr>"
     )
 

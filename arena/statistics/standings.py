@@ -62,7 +62,8 @@ class Pair:
     """Two models: `p_better` is how sure the order is, `win_rate` how often the first wins.
 
     `more_votes`: further votes on this pair that would settle it, 0 if it is settled, None if
-    the two are too close to ever tell.
+    the two are too close to ever tell. `supported`: enough votes on both are decided; if not, these
+    numbers are the penalty's and no finding of the votes.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Pair:
     win_rate: float
     num_battles: int
     more_votes: int | None
+    supported: bool
 
 
 class Note(str):
