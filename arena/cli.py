@@ -159,7 +159,7 @@ def serve_models(
         bool, typer.Option("--openai", help="Answer /v1 in OpenAI's forms to every caller.")
     ] = False,
     log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="Write answers' texts into the log.")
+        bool, typer.Option("--log-prompts", help="Write prompts and answers into the log.")
     ] = False,
 ) -> None:
     """Host a base model and its variants behind the TGI and OpenAI APIs."""

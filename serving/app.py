@@ -54,12 +54,8 @@ def create_app(registry: Registry, config: ServeConfig) -> FastAPI:
     # The same routes below each model's own URL, for clients that know one model per server.
     for module in modules:
         app.include_router(module.router, prefix="/models/{model:path}", include_in_schema=False)
-    app.add_api_route(
-        "/models/{model:path}",
-        routes_generate.compatible,
-        methods=["POST"],
-        include_in_schema=False,
-    )
+    for route, method in ((routes_generate.compatible, "POST"), (routes_models.health, "GET")):
+        app.add_api_route("/models/{model:path}", route, methods=[method], include_in_schema=False)
     for kind in (Problem, UnknownModelError, EngineFailure):
         app.add_exception_handler(kind, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)

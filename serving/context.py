@@ -102,8 +102,13 @@ class Server:
             completion.finish_reason or "none",
             1000 * times.total,
             1000 * times.queue,
-            f" text={completion.text!r}" if self.config.log_prompts else "",
+            self._texts(completion) if self.config.log_prompts else "",
         )
+
+    def _texts(self, completion: Completion) -> str:
+        """What was asked and answered, for a log that was asked to tell it."""
+        prompt = completion.job.model.tokenizer.decode(list(completion.job.prompt))
+        return f" prompt={prompt!r} text={completion.text!r}"
 
 
 def server_of(request: Request) -> Server:

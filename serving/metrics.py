@@ -15,6 +15,15 @@ from serving.accounts import StepReport
 
 Labels = tuple[tuple[str, str], ...]
 BATCH_SIZES = tuple(float(2**k) for k in range(11))
+METHODS = ("prefill", "decode")
+FAILURES = ("validation", "overloaded", "generation", "template", "dropped")
+LABELS = (
+    ("tgi_request_failure", "err", FAILURES),
+    ("tgi_batch_inference_count", "method", METHODS),
+    ("tgi_batch_inference_success", "method", METHODS),
+    ("tgi_batch_inference_failure", "method", METHODS),
+    ("tgi_batch_concat", "reason", ("backpressure", "chunking")),
+)
 DURATIONS = tuple(0.0001 * 1.5**k for k in range(1, 36))
 
 
@@ -70,6 +79,9 @@ class Metrics:
         # Boards compute rates: a series has to be there before the first event.
         for name in ("tgi_request_count", "tgi_request_success"):
             self._counters[name][()] = 0.0
+        for name, label, values in LABELS:
+            for value in values:
+                self._counters[name][_key({label: value})] = 0.0
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
         """Add to a counter."""

@@ -109,8 +109,13 @@ def generate_response(
                 {"generated_text": before + other.text, **sequence_details(other)}
                 for other in ranked[1:]
             ]
-    content["weights_sha256"] = model.weights_sha256
+    content |= weights_json(model)
     return content, {**model_headers(model), **time_headers(best)}
+
+
+def weights_json(model: ServedModel) -> dict[str, str]:
+    """Our keys in TGI's JSON: which variant answered, and the hash of its weights."""
+    return {"adapter_id": model.name, "weights_sha256": model.weights_sha256}
 
 
 def sequence_details(completion: Completion) -> dict[str, Any]:
@@ -190,5 +195,5 @@ def stream_event(
                 "seed": completion.job.sampling.seed,
                 "input_length": len(completion.job.prompt),
             }
-        event["weights_sha256"] = completion.job.model.weights_sha256
+        event |= weights_json(completion.job.model)
     return event

@@ -189,6 +189,17 @@ def generate(
     return tuple(out[0, len(prompt) :].tolist())
 
 
+def penalised(model: Any, prompt: tuple[int, ...], count: int, **settings: Any) -> list[int]:
+    """Greedy tokens of generate with more of its settings."""
+    ids = torch.tensor([prompt])
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count,
+            do_sample=False, pad_token_id=1, **settings,
+        )  # fmt: skip
+    return list(out[0, len(prompt) :].tolist())
+
+
 def prompts(count: int, seed: int = 0, longest: int = 24) -> list[tuple[int, ...]]:
     """Random prompts of various lengths, without special tokens."""
     generator = torch.Generator().manual_seed(seed)

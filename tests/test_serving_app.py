@@ -163,10 +163,12 @@ def test_replies_name_the_weights(tiny_server: ServerThread, tiny_home: Path) ->
         assert reply.headers["x-adapter-id"] == name
         assert reply.headers["x-weights-sha256"] == listed[name]["weights_sha256"]
         assert reply.json()["weights_sha256"] == listed[name]["weights_sha256"]
+        assert reply.json()["adapter_id"] == name
         stream = httpx.post(f"{tiny_server.url}/generate_stream", json=body)
         assert stream.headers["x-adapter-id"] == name
         last = json.loads(stream.text.strip().split("\n\n")[-1].removeprefix("data: "))
         assert last["weights_sha256"] == listed[name]["weights_sha256"]
+        assert last["adapter_id"] == name
 
 
 def test_an_unknown_model_is_404_with_the_names_there_are(tiny_server: ServerThread) -> None:

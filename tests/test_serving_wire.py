@@ -253,9 +253,10 @@ def test_each_model_has_its_own_url(tiny_server: ServerThread, tiny_home: Path) 
     info = httpx.get(f"{tiny_server.url}/models/prefix/info").json()
     assert info["model_id"] == "prefix"
     assert info["max_total_tokens"] == 512 - 5
-    assert httpx.get(f"{tiny_server.url}/models/prefix/health").status_code == 200
-    for path in ("info", "health"):
-        assert httpx.get(f"{tiny_server.url}/models/nobody/{path}").status_code == 404
+    for path in ("/health", ""):
+        assert httpx.get(f"{tiny_server.url}/models/prefix{path}").status_code == 200
+    for path in ("/info", "/health", ""):
+        assert httpx.get(f"{tiny_server.url}/models/nobody{path}").status_code == 404
     assert post(tiny_server, "models/nobody", {"inputs": "a"}).status_code == 404
 
 
