@@ -40,6 +40,8 @@ from transformers.utils import logging as transformers_logging
 
 PROMPT = "abcdefghijklmnopqrst"
 NUM_MANY = 16
+NUM_LOADS = 3
+LONGEST = 900
 NUM_VIRTUAL = 20
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -197,6 +199,8 @@ def make_models(folder: Path, options: argparse.Namespace) -> None:
     base = shapes.save_base(options.shape, dtype, folder / "base")
     for number in range(NUM_MANY):
         shapes.save_lora(base, folder / f"lora{number}", number)
+    # The one that comes late is a whole variant, with a tokenizer and a template of its own.
+    shapes.save_tokenizer(options.shape, folder / f"lora{NUM_MANY - 1}")
     shapes.save_merged(base, folder / "lora0", folder / "merged")
     shutil.copytree(base, folder / "full")
     model = AutoModelForCausalLM.from_pretrained(base)
@@ -400,55 +404,58 @@ Disturbance = Callable[[httpx.AsyncClient, System], Coroutine[Any, Any, None]]
 def meanwhile(
     system: System, options: argparse.Namespace, disturb: Disturbance
 ) -> dict[str, float]:
-    """Gaps of four streams while something happens, beside their gaps when nothing does."""
+    """Gaps of four streams while something happens, beside the same streams' when nothing does."""
+    spans: list[float] = []
 
-    async def work(api: httpx.AsyncClient, system: System) -> list[Trace]:
-        traces = [Trace(0.0) for _ in range(4)]
-        count = max(2 * options.tokens, 128)
-        streams = [
-            asyncio.create_task(
-                ask(api, system.targets[name], chr(65 + i) + PROMPT, count, trace=traces[i])
-            )
-            for i, name in enumerate(("base", "lora0") * 2)
-        ]
-        while any(len(trace.times) < 3 for trace in traces):
-            await asyncio.sleep(0.002)
-        begin = time.perf_counter()
-        await disturb(api, system)
-        end = time.perf_counter()
-        await asyncio.gather(*streams)
-        return [Trace(begin, [end]), *traces]
+    def work(disturbance: Disturbance) -> Work:
+        async def streams(api: httpx.AsyncClient, system: System) -> list[Trace]:
+            traces = [Trace(0.0) for _ in range(4)]
+            tasks = [
+                asyncio.create_task(
+                    ask(api, system.targets[name], chr(65 + i) + PROMPT, LONGEST, trace=traces[i])
+                )
+                for i, name in enumerate(("base", "lora0") * 2)
+            ]
+            while any(len(trace.times) < 3 for trace in traces):
+                await asyncio.sleep(0.002)
+            begin = time.perf_counter()
+            await disturbance(api, system)
+            spans.append(time.perf_counter() - begin)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            return [Trace(begin, [t for t in trace.times if t >= begin]) for trace in traces]
 
-    quiet, during, lasted = [], [], []
+        return streams
+
+    async def nothing(api: httpx.AsyncClient, system: System) -> None:
+        await asyncio.sleep(spans[-1])
+
+    run(system, work(disturb))  # To warm up.
+    gaps: dict[str, list[float]] = {"quiet": [], "during": []}
+    lasted = []
     for _ in range(options.repeats):
-        span, *traces = run(system, work)["traces"]
-        begin, end = span.start, span.times[0]
-        lasted.append(end - begin)
-        for trace in traces:
-            for a, b in zip(trace.times, trace.times[1:], strict=False):
-                (during if b >= begin and a <= end else quiet).append(b - a)
-    return {
-        "gap_ms_p50_quiet": 1000 * percentile(quiet, 50),
-        "gap_ms_p99_quiet": 1000 * percentile(quiet, 99),
-        "gap_ms_p99": 1000 * percentile(during, 99),
-        "gap_ms_max": 1000 * max(during),
-        "lasted_ms": 1000 * statistics.median(lasted),
-        "ratio": percentile(during, 99) / percentile(quiet, 50),
-    }
+        for key, disturbance in (("during", disturb), ("quiet", nothing)):
+            gaps[key] += [g for t in run(system, work(disturbance))["traces"] for g in t.gaps]
+        lasted.append(spans[-2])
+    found = {"lasted_ms": 1000 * statistics.median(lasted), "gaps": len(gaps["during"])}
+    for key, values in gaps.items():
+        found |= {f"gap_ms_p{p}_{key}": 1000 * percentile(values, p) for p in (50, 99)}
+        found[f"gap_ms_max_{key}"] = 1000 * max(values)
+    more = found["gap_ms_p99_during"] - found["gap_ms_p99_quiet"]
+    return {**found, "p99_more_in_steps": more / found["gap_ms_p50_quiet"]}
 
 
 def loading(folder: Path) -> Disturbance:
-    """Load and unload an adapter."""
+    """Load and unload an adapter, some times over."""
+    body = {"lora_name": "late", "lora_path": str(folder / f"lora{NUM_MANY - 1}")}
 
     async def disturb(api: httpx.AsyncClient, system: System) -> None:
         url = system.targets["base"].url
-        path = str(folder / f"lora{NUM_MANY - 1}")
-        reply = await api.post(
-            f"{url}/v1/load_lora_adapter", json={"lora_name": "late", "lora_path": path}
-        )
-        reply.raise_for_status()
-        reply = await api.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": "late"})
-        reply.raise_for_status()
+        for _ in range(NUM_LOADS):
+            for verb in ("load", "unload"):
+                reply = await api.post(f"{url}/v1/{verb}_lora_adapter", json=body)
+                reply.raise_for_status()
 
     return disturb
 

@@ -9,11 +9,12 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 
 from serving.errors import ModelLoadError
 
@@ -53,16 +54,22 @@ class Adapter:
     prefix: torch.Tensor | None = None
     prompt: torch.Tensor | None = None
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """The widest rank over the adapter's layers; 0 without low-rank parts."""
         return max((d.down.shape[0] for d in self.deltas.values() if d.down is not None), default=0)
 
-    @property
+    @cached_property
     def num_values(self) -> int:
         """Numbers in the low-rank parts."""
         parts = [t for d in self.deltas.values() for t in (d.down, d.up) if t is not None]
         return sum(part.numel() for part in parts)
+
+    @cached_property
+    def has_gain(self) -> bool:
+        """Whether it scales any layer's inputs or outputs."""
+        gains = (t for d in self.deltas.values() for t in (d.out_gain, d.in_gain, d.magnitude))
+        return any(gain is not None for gain in gains)
 
 
 def read_adapter(folder: Path, name: str) -> Adapter:
@@ -71,13 +78,7 @@ def read_adapter(folder: Path, name: str) -> Adapter:
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise ModelLoadError(f"{path}: no such file; save the adapter as safetensors")
-    try:
-        tensors = load_file(path)
-    except Exception as error:
-        raise ModelLoadError(f"{path}: not readable as safetensors ({error})") from error
-    for key, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ModelLoadError(f"{path}: {key} holds values that are not finite; tune again")
+    tensors = _read_tensors(path)
     peft_type = config.get("peft_type")
     if peft_type == "LORA":
         return _read_lora(folder, name, config, tensors)
@@ -86,6 +87,21 @@ def read_adapter(folder: Path, name: str) -> Adapter:
     if peft_type in ("PREFIX_TUNING", "PROMPT_TUNING"):
         return _read_virtual(folder, name, str(peft_type), tensors)
     raise ModelLoadError(f"{folder}: peft_type {peft_type!r} is not supported")
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, one by one: reading all in one call would hold up other threads."""
+    tensors: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                tensors[key] = file.get_tensor(key)
+    except Exception as error:
+        raise ModelLoadError(f"{path}: not readable as safetensors ({error})") from error
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelLoadError(f"{path}: {key} holds values that are not finite; tune again")
+    return tensors
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -117,15 +133,18 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_lora(
-    folder: Path, name: str, config: dict[str, Any], tensors: dict[str, torch.Tensor]
+    folder: Path,
+    name: str,
+    config: dict[str, Any],
+    tensors: dict[str, torch.Tensor],
 ) -> Adapter:
     parts: dict[str, dict[str, torch.Tensor]] = {}
+    names = re.compile(
+        re.escape(PEFT_PREFIX)
+        + r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?"
+    )
     for key, tensor in tensors.items():
-        match = re.fullmatch(
-            re.escape(PEFT_PREFIX)
-            + r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?",
-            key,
-        )
+        match = names.fullmatch(key)
         if match is None:
             raise ModelLoadError(f"{folder}: tensor {key} is not applied; merge the adapter")
         parts.setdefault(match[1], {})[match[2]] = tensor.float()

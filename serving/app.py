@@ -25,6 +25,7 @@ from serving import routes_generate, routes_models, routes_openai, routes_text
 from serving.config import ServeConfig
 from serving.context import Server, server_of, speaks_openai
 from serving.errors import EngineFailure, PortInUseError, ServingError
+from serving.pausing import keep_what_is_loaded
 from serving.problems import Problem, from_exception
 from serving.registry import Registry, UnknownModelError
 from serving.watch import Watcher
@@ -119,6 +120,7 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) ->
     logging.getLogger("serving").setLevel(logging.INFO)
     listener = bind(config.host, config.port)  # First: a taken port should not cost a load.
     with listener, Registry(config) as registry, watching(registry):
+        keep_what_is_loaded()
         server = _Uvicorn(
             create_app(registry, config), on_ready and (lambda: on_ready(_url(listener)))
         )

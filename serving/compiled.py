@@ -21,6 +21,7 @@ from serving.attention import AttentionState
 from serving.batch import StepPlan
 from serving.kv import KVPool
 from serving.lora import LoraBank
+from serving.stacking import Stack
 from serving.tables import BACK, DOWN, GATED, HEAD, JOINT, Scratch, Tables, Tokens, num_phases
 
 FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -104,6 +105,7 @@ class CompiledStep:
         self._team: Team | None = None
         self._parts = 1
         self._layers: Any = model.model.layers
+        self._places = [_places(i, layer) for i, layer in enumerate(self._layers)]
         self._pool_shape: tuple[int, ...] = ()
         self._installed: object = None
         self._is_whole = True
@@ -257,22 +259,25 @@ class CompiledStep:
         self._is_whole = not self._bank.is_split
         if self._is_whole:
             self._tables.sizes[3] = max((s.high for s in self._bank.seats.values()), default=0)
-            for i, layer in enumerate(self._layers):
-                self._read_sites(i, layer)
+            for sites, places in zip(self._tables.sites, self._places, strict=True):
+                for row, place in zip(sites, places, strict=True):
+                    stack = self._bank.stack_at(place)
+                    if stack is not None:
+                        row[:] = _addresses(stack)
 
-    def _read_sites(self, number: int, layer: Any) -> None:
-        stem = f"model.layers.{number}"
-        places = (
-            tuple(layer.self_attn.q_proj.group.paths), (f"{stem}.self_attn.o_proj",),
-            tuple(layer.mlp.gate_proj.group.paths), (f"{stem}.mlp.down_proj",),
-        )  # fmt: skip
-        for row, place in zip(self._tables.sites[number], places, strict=True):
-            stack = self._bank.stack_at(place)
-            if stack is not None:
-                tensors = (
-                    stack.down, stack.up, stack.out_gain, stack.out_shift, stack.in_gain,
-                )  # fmt: skip
-                row[:] = [tensor.data_ptr() if tensor is not None else 0 for tensor in tensors]
+
+def _places(number: int, layer: Any) -> tuple[tuple[str, ...], ...]:
+    """Where adapters act in a layer, in the order of the tables."""
+    stem = f"model.layers.{number}"
+    return (
+        tuple(layer.self_attn.q_proj.group.paths), (f"{stem}.self_attn.o_proj",),
+        tuple(layer.mlp.gate_proj.group.paths), (f"{stem}.mlp.down_proj",),
+    )  # fmt: skip
+
+
+def _addresses(stack: Stack) -> list[int]:
+    tensors = (stack.down, stack.up, stack.out_gain, stack.out_shift, stack.in_gain)
+    return [tensor.data_ptr() if tensor is not None else 0 for tensor in tensors]
 
 
 def _base(module: nn.Module) -> Any:

@@ -1,4 +1,4 @@
-"""Loads a checkpoint folder as an engine: which number format, which device, which tokenizer.
+"""Loads a checkpoint folder as an engine: which number format, which device.
 
 Knows transformers and hardware; does not know names, adapters or requests.
 """
@@ -6,13 +6,12 @@ Knows transformers and hardware; does not know names, adapters or requests.
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from serving.accounts import EngineLimits
@@ -79,19 +78,6 @@ def engine_limits(model: PreTrainedModel, limits: Limits) -> EngineLimits:
         prefill_chunk=limits.prefill_chunk,
         prefix_cache_tokens=limits.prefix_cache_tokens,
     )
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`; ModelLoadError when there is none that loads."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # A tokenizer's wishes about its own files.
-            return AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        line = " ".join(str(error).split())[:300]
-        raise ModelLoadError(f"{folder}: no usable tokenizer: {line}") from error
 
 
 def eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from serving.adapters import Adapter
 from serving.errors import ModelLoadError
 from serving.fusion import LinearGroup, SharedLinear, fuse_linears, split_group
-from serving.stacking import Seat, Stack, assign_seats, stack_layers, weight_of
+from serving.stacking import Part, Seat, Stack, assign_seats, part_of, stack_parts, weight_of
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Site:
         step, stack = self._bank.step, self.stack
         if step is None or stack is None or stack.in_gain is None:
             return inputs
-        if not stack.gain_bits & step.bits:
+        if not stack.in_bits & step.bits:
             return inputs
         assert step.owners is not None
         return inputs * stack.in_gain[step.owners]
@@ -69,7 +69,7 @@ class Site:
         step, stack = self._bank.step, self.stack
         if step is None or stack is None:
             return output
-        if stack.out_gain is not None and stack.gain_bits & step.bits:
+        if stack.out_gain is not None and stack.out_bits & step.bits:
             assert step.owners is not None
             output = output * stack.out_gain[step.owners]
             if stack.out_shift is not None:
@@ -126,6 +126,7 @@ class LoraBank:
         self.step: StepMask | None = None
         self.installed: PreparedBank | None = None
         self.is_split = False
+        self._linears: dict[str, nn.Module] = {}
         self._last_key: tuple[tuple[str | None, ...], tuple[int, ...]] | None = None
         self._last_mask: StepMask | None = None
 
@@ -145,6 +146,8 @@ class LoraBank:
 
     def check(self, adapter: Adapter) -> None:
         """ModelLoadError when a delta has no layer here or does not fit its shape."""
+        if adapter.name in self._adapters:
+            return  # It was checked when it came.
         for path, delta in adapter.deltas.items():
             weight = weight_of(self._linear(path, adapter.name))
             wrong = [
@@ -165,11 +168,16 @@ class LoraBank:
                 )
 
     def prepare(self, adapters: Sequence[Adapter]) -> PreparedBank:
-        """Stack `adapters` anew without touching what runs; safe in any thread."""
+        """Stack `adapters` without touching what runs; safe in any thread.
+
+        What is stacked already is copied: a change costs what is new, and reading the rest.
+        """
         seats = assign_seats(adapters)
         # Members of a group share one input: an adapter that scales it for one of them only
         # (IA3 on a layer of a group) takes the group apart.
-        scaled = {p for a in adapters for p, d in a.deltas.items() if d.in_gain is not None}
+        scaled = {
+            p for a in adapters if a.has_gain for p, d in a.deltas.items() if d.in_gain is not None
+        }
         splits = [g for g in self._groups if scaled.intersection(g.paths)]
         paths = {path for adapter in adapters for path in adapter.deltas}
         places: list[tuple[str, ...]] = [
@@ -177,11 +185,21 @@ class LoraBank:
         ]
         grouped = {path for place in places for path in place}
         places += [(path,) for path in sorted(paths - grouped)]
-        stacks = {
-            place: stack_layers(place, [self._linear(p, p) for p in place], adapters, seats)
-            for place in places
-        }
+        stacks = {}
+        for place in places:
+            layers = [self._linear(path, path) for path in place]
+            parts = [(seats[a.name], self._part(a, place, layers)) for a in adapters]
+            stacks[place] = stack_parts(parts, layers)
         return PreparedBank({a.name: a for a in adapters}, seats, stacks, splits)
+
+    def _part(self, adapter: Adapter, place: tuple[str, ...], layers: Sequence[nn.Module]) -> Part:
+        """What an adapter does at a place: from the stack that is installed, if it is in there."""
+        if not any(path in adapter.deltas for path in place):
+            return Part()
+        old = self.installed
+        if old is not None and adapter.name in old.seats and place in old.stacks:
+            return old.stacks[place].part(old.seats[adapter.name])
+        return part_of(adapter, place, layers)
 
     def install(self, prepared: PreparedBank) -> None:
         """Swap the prepared stacks in; call between two steps only."""
@@ -247,6 +265,12 @@ class LoraBank:
         return site
 
     def _linear(self, path: str, name: str) -> nn.Module:
+        """The layer at a path, as the base has it; looked for once."""
+        if path not in self._linears:
+            self._linears[path] = self._find_linear(path, name)
+        return self._linears[path]
+
+    def _find_linear(self, path: str, name: str) -> nn.Module:
         try:
             module = self._model.get_submodule(path)
         except AttributeError as error:

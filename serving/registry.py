@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from serving.compiling import compile_beside
 from serving.config import ServeConfig
 from serving.engine import Engine
 from serving.errors import ModelLoadError, ServingError
-from serving.loading import eos_ids, load_engine, load_tokenizer
+from serving.loading import eos_ids, load_engine
+from serving.pausing import small_turns
+from serving.tokenizing import CONFIG_FILE, TokenizerShelf
 from serving.worker import Worker
 from tuning.variant import Variant, VariantError, read_variant, weights_sha256
 
@@ -78,11 +81,14 @@ class Registry:
         self.refused: dict[str, str] = {}
         self._models: dict[str, ServedModel] = {}
         self._engines: dict[str, Engine] = {}
+        self._tokenizers = TokenizerShelf()
+        self._is_up = False
         self._changing = threading.Lock()
         self._number = 0
         self.worker.start()
         try:
             self._load_all()
+            self._is_up = True
         except BaseException:
             self.worker.stop()
             raise
@@ -140,7 +146,8 @@ class Registry:
                 raise ServingError(f"model name {name!r} means the base; choose another name")
             if name in self._models and not replace:
                 raise ServingError(f"model name {name!r} is already served; choose another name")
-            variant = read_variant(folder)
+            with self._beside_streams():
+                variant = read_variant(folder)
             if variant.kind == "reward":
                 raise ModelLoadError(f"{folder}: a reward model scores texts, it writes none")
             old = self._models.get(name)
@@ -162,6 +169,10 @@ class Registry:
                 raise UnknownModelError(name, self.names)
             self._discard(self._models.pop(name))
 
+    def _beside_streams(self) -> AbstractContextManager[None]:
+        """Around work that takes long: it takes small turns once there may be streams."""
+        return small_turns(lambda: self.worker.is_busy) if self._is_up else nullcontext()
+
     def _load_all(self) -> None:
         config = self.config
         sha = weights_sha256(config.base)
@@ -177,8 +188,9 @@ class Registry:
                 logger.warning("model %s is not served: %s", name, error)
 
     def _load_checkpoint(self, name: str, folder: Path, kind: str, sha: str) -> ServedModel:
-        engine = load_engine(folder, self.config)
-        tokenizer = load_tokenizer(folder)
+        with self._beside_streams():
+            engine = load_engine(folder, self.config)
+            tokenizer = self._tokenizers.load(folder)
         self.worker.add(engine)
         self._engines[name] = engine
         compile_beside(name, engine, self.worker)
@@ -189,10 +201,12 @@ class Registry:
         parent = self._parent_of(name, variant)
         self._number += 1
         key = f"{name}#{self._number}"
-        adapter = read_adapter(variant.folder, key)
+        tokenizer = parent.tokenizer
+        with self._beside_streams():
+            adapter = read_adapter(variant.folder, key)
+            if (variant.folder / CONFIG_FILE).is_file():
+                tokenizer = self._tokenizers.load(variant.folder)
         self._change_adapters(parent.engine, add=adapter)
-        own = variant.folder / "tokenizer_config.json"
-        tokenizer = load_tokenizer(variant.folder) if own.is_file() else parent.tokenizer
         ends = parent.eos_ids | eos_ids(parent.engine.model, tokenizer)
         return ServedModel(
             name, variant.kind, parent.engine, key, tokenizer, variant.folder,
@@ -234,7 +248,8 @@ class Registry:
         ).result()
         keep = [a for a in installed if a.name in wanted or a.name in running]
         adapters = [*keep, *([add] if add is not None else [])]
-        prepared = engine.prepare_adapters(adapters)
+        with self._beside_streams():
+            prepared = engine.prepare_adapters(adapters)
 
         def swap() -> bool:
             if not engine.running_adapters() <= {a.name for a in keep}:

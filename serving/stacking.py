@@ -25,13 +25,28 @@ class Seat:
     has_gain: bool
 
 
-@dataclass
+@dataclass(frozen=True)
+class Part:
+    """What one adapter does at a place, in the model's number format: its rows of a `Stack`.
+
+    All None where it does nothing.
+    """
+
+    down: torch.Tensor | None = None
+    up: torch.Tensor | None = None
+    out_gain: torch.Tensor | None = None
+    in_gain: torch.Tensor | None = None
+    out_shift: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Stack:
     """The stacked adapters of a place of `width` layers.
 
     down [width * rank, in] and up [width * rank, all outs]: an adapter's columns of all layers
     lie together, and each column reaches its own layer's outputs only. Gain rows are
-    [adapters + 1, out or in], row 0 for tokens without one; out_shift gives biases back.
+    [adapters + 1, out or in], row 0 for tokens without one; out_shift gives biases back. In
+    `..._bits` is a bit for each adapter that has such a part.
     """
 
     width: int
@@ -41,7 +56,24 @@ class Stack:
     in_gain: torch.Tensor | None
     out_shift: torch.Tensor | None
     low_rank_bits: int
-    gain_bits: int
+    out_bits: int
+    in_bits: int
+    shift_bits: int
+
+    def part(self, seat: Seat) -> Part:
+        """The part of the adapter in that seat, as views of the stack."""
+        rows = slice(seat.low * self.width, seat.high * self.width)
+
+        def taken(table: torch.Tensor | None, bits: int, at: int | slice) -> torch.Tensor | None:
+            return table[at] if table is not None and bits >> seat.bit & 1 else None
+
+        return Part(
+            taken(self.down, self.low_rank_bits, rows),
+            taken(self.up, self.low_rank_bits, rows),
+            taken(self.out_gain, self.out_bits, seat.bit + 1),
+            taken(self.in_gain, self.in_bits, seat.bit + 1),
+            taken(self.out_shift, self.shift_bits, seat.bit + 1),
+        )
 
 
 def assign_seats(adapters: Sequence[Adapter]) -> dict[str, Seat]:
@@ -49,69 +81,86 @@ def assign_seats(adapters: Sequence[Adapter]) -> dict[str, Seat]:
     seats: dict[str, Seat] = {}
     low = 0
     for bit, adapter in enumerate(adapters):
-        gain = any(
-            d.out_gain is not None or d.in_gain is not None or d.magnitude is not None
-            for d in adapter.deltas.values()
-        )
-        seats[adapter.name] = Seat(low, low + adapter.rank, bit, gain)
+        seats[adapter.name] = Seat(low, low + adapter.rank, bit, adapter.has_gain)
         low += adapter.rank
     return seats
 
 
-def stack_layers(
-    paths: Sequence[str],
-    layers: Sequence[nn.Module],
-    adapters: Sequence[Adapter],
-    seats: dict[str, Seat],
-) -> Stack:
-    """Stack what `adapters` do to `layers` (at `paths`), which share their input."""
-    width, total = len(layers), max((seat.high for seat in seats.values()), default=0)
+def part_of(adapter: Adapter, paths: Sequence[str], layers: Sequence[nn.Module]) -> Part:
+    """What an adapter does to `layers` (at `paths`), which share their input."""
     weights = [weight_of(layer) for layer in layers]
     in_size, out_size = weights[0].shape[1], sum(w.shape[0] for w in weights)
-    down, up = torch.zeros(width * total, in_size), torch.zeros(width * total, out_size)
-    out_gain = torch.ones(len(adapters) + 1, out_size)
-    in_gain = torch.ones(len(adapters) + 1, in_size)
-    out_shift = torch.zeros(len(adapters) + 1, out_size)
-    low_rank_bits = gain_bits = 0
-    has_out = has_in = has_shift = False
-    for adapter in adapters:
-        seat = seats[adapter.name]
-        first_out = 0
-        for index, (path, layer, weight) in enumerate(zip(paths, layers, weights, strict=True)):
-            outs = slice(first_out, first_out + weight.shape[0])
-            first_out = outs.stop
-            delta = adapter.deltas.get(path)
-            if delta is None:
-                continue
-            gain = dora_gain(weight, delta) if delta.magnitude is not None else delta.out_gain
-            if delta.down is not None and delta.up is not None:
-                first = seat.low * width + index * (seat.high - seat.low)
-                rows = slice(first, first + delta.down.shape[0])
-                down[rows] = delta.down
-                up[rows, outs] = (delta.up if gain is None else delta.up * gain[:, None]).T
-                low_rank_bits |= 1 << seat.bit
-            if gain is not None:
-                out_gain[seat.bit + 1, outs], has_out = gain, True
-            bias = layer.bias
-            if gain is not None and delta.magnitude is not None and isinstance(bias, torch.Tensor):
-                # DoRA scales the weight, not the bias: give back what the gain took from it.
-                out_shift[seat.bit + 1, outs] = (1 - gain) * bias.float().cpu()
-                has_shift = True
-            if delta.in_gain is not None:
-                assert width == 1, "layers with input gains are not grouped"
-                in_gain[seat.bit + 1], has_in = delta.in_gain, True
-            if gain is not None or delta.in_gain is not None:
-                gain_bits |= 1 << seat.bit
+    rank, first_out = adapter.rank, 0
+    down, up = torch.zeros(len(layers) * rank, in_size), torch.zeros(len(layers) * rank, out_size)
+    out_gain, in_gain = torch.ones(out_size), torch.ones(in_size)
+    out_shift = torch.zeros(out_size)
+    is_low_rank = has_out = has_in = has_shift = False
+    for index, (path, layer, weight) in enumerate(zip(paths, layers, weights, strict=True)):
+        outs = slice(first_out, first_out + weight.shape[0])
+        first_out = outs.stop
+        delta = adapter.deltas.get(path)
+        if delta is None:
+            continue
+        gain = dora_gain(weight, delta) if delta.magnitude is not None else delta.out_gain
+        if delta.down is not None and delta.up is not None:
+            rows = slice(index * rank, index * rank + delta.down.shape[0])
+            down[rows] = delta.down
+            up[rows, outs] = (delta.up if gain is None else delta.up * gain[:, None]).T
+            is_low_rank = True
+        if gain is not None:
+            out_gain[outs], has_out = gain, True
+        bias = layer.bias
+        if gain is not None and delta.magnitude is not None and isinstance(bias, torch.Tensor):
+            # DoRA scales the weight, not the bias: give back what the gain took from it.
+            out_shift[outs], has_shift = (1 - gain) * bias.float().cpu(), True
+        if delta.in_gain is not None:
+            assert len(layers) == 1, "layers with input gains are not grouped"
+            in_gain, has_in = delta.in_gain, True
     model = weights[0]
-    return Stack(
-        width,
-        down.to(model) if low_rank_bits else None,
-        up.to(model) if low_rank_bits else None,
+    return Part(
+        down.to(model) if is_low_rank else None,
+        up.to(model) if is_low_rank else None,
         out_gain.to(model) if has_out else None,
         in_gain.to(model) if has_in else None,
         out_shift.to(model) if has_shift else None,
-        low_rank_bits,
-        gain_bits,
+    )
+
+
+def stack_parts(parts: Sequence[tuple[Seat, Part]], layers: Sequence[nn.Module]) -> Stack:
+    """The stack of all adapters' parts at a place, in the order of their seats."""
+    weights, width = [weight_of(layer) for layer in layers], len(layers)
+    in_size, out_size = weights[0].shape[1], sum(w.shape[0] for w in weights)
+
+    def rows(found: Sequence[torch.Tensor | None], size: int) -> torch.Tensor | None:
+        if all(part is None for part in found):
+            return None
+        pieces = [
+            part if part is not None else weights[0].new_zeros((seat.high - seat.low) * width, size)
+            for (seat, _), part in zip(parts, found, strict=True)
+        ]
+        return torch.cat(pieces)
+
+    def gains(found: Sequence[torch.Tensor | None], neutral: torch.Tensor) -> torch.Tensor | None:
+        if all(part is None for part in found):
+            return None
+        return torch.stack([neutral, *(neutral if part is None else part for part in found)])
+
+    def bits(found: Sequence[torch.Tensor | None]) -> int:
+        pairs = zip(parts, found, strict=True)
+        return sum(1 << seat.bit for (seat, _), part in pairs if part is not None)
+
+    found = [part for _, part in parts]
+    return Stack(
+        width,
+        rows([part.down for part in found], in_size),
+        rows([part.up for part in found], out_size),
+        gains([part.out_gain for part in found], weights[0].new_ones(out_size)),
+        gains([part.in_gain for part in found], weights[0].new_ones(in_size)),
+        gains([part.out_shift for part in found], weights[0].new_zeros(out_size)),
+        bits([part.down for part in found]),
+        bits([part.out_gain for part in found]),
+        bits([part.in_gain for part in found]),
+        bits([part.out_shift for part in found]),
     )
 
 

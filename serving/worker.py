@@ -53,6 +53,11 @@ class Worker:
         """Whether the thread runs: what a health check has to know."""
         return self._thread.is_alive()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any engine has rows that run or wait."""
+        return any(engine.has_work for engine in self._engines)
+
     def submit(self, engine: Engine, request: EngineRequest) -> None:
         """Hand a request to an engine; it joins before the next step."""
         self._post(lambda: engine.submit(request), request)
@@ -96,7 +101,7 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not (self._stopping or self._commands or self._has_work()):
+                while not (self._stopping or self._commands or self.is_busy):
                     self._wake.wait()
                 commands = list(self._commands)
                 self._commands.clear()
@@ -110,9 +115,6 @@ class Worker:
                     self._step(engine)
         for engine in self._engines:
             engine.fail_all(EngineStopped("the server is shutting down"))
-
-    def _has_work(self) -> bool:
-        return any(engine.has_work for engine in self._engines)
 
     def _step(self, engine: Engine) -> None:
         try:
