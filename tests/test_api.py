@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import httpx2
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+
+from arena.web.api import api_router
 
 PROMPT = {"prompt": "What is the capital of France?"}
 
@@ -42,6 +46,22 @@ def events(client: httpx2.Client, battle: str, token: str) -> list[tuple[str, di
             elif line.startswith("data: "):
                 found.append((name, json.loads(line.removeprefix("data: "))))
     return found
+
+
+def test_every_act_of_programs_is_in_the_docs(page: PageServer) -> None:
+    """Each route of the JSON API and each endpoint of `gradio_client` stands in docs/arena.md."""
+    text = (Path(__file__).parent.parent / "docs" / "arena.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"`(GET|POST|DELETE) (/api/[^`? ]+)", text))
+    routes = {
+        (method, re.sub(r"\{(?:battle_)?(\w+)\}", r"<\1>", route.path))
+        for route in api_router(page.stage).routes
+        for method in route.methods  # type: ignore[attr-defined]
+    }
+    assert len(routes) > 15
+    assert routes == shown
+    told = httpx2.get(f"{page.url}/gradio_api/info", trust_env=False).json()["named_endpoints"]
+    assert len(told) > 9
+    assert [name for name in told if f"`{name}`" not in text] == []
 
 
 def test_blind_battle_from_start_to_vote(client: httpx2.Client, page: PageServer) -> None:
@@ -90,6 +110,56 @@ def test_wrong_calls_have_their_status_and_say_why(client: httpx2.Client) -> Non
     assert odd.status_code == 422
 
 
+def test_one_side_is_stopped_and_asked_again_and_the_turn_passed(tmp_path: Path) -> None:
+    slow = Script(words=("w ",) * 2000, delay=0.05)
+    base = replace(slow, kind="base", chat_template=False)  # tells the tokens' probabilities
+    with (
+        FaultServer({"hidden-one": base, "hidden-two": slow}) as server,
+        PageServer(tmp_path, server.url) as page,
+        httpx2.Client(base_url=page.url, trust_env=False, timeout=60) as client,
+    ):
+        battle = client.post("/api/battles", json=PROMPT).json()
+        client.headers["x-battle-token"] = battle["token"]
+        path = f"/api/battles/{battle['battle']}"
+        wait_for(client, path, ["streaming", "streaming"])
+        client.post(f"{path}/stop", json={"side": "b"})
+        wait_for(client, path, ["streaming", "stopped"])
+        assert client.post(f"{path}/again", json={"side": "b"}).status_code == 409
+        assert client.get(f"{path}/tokens/a").status_code == 409, "the names are not shown yet"
+        client.post(f"{path}/stop")
+        wait_for(client, path, ["stopped", "stopped"])
+        assert client.post(f"{path}/again", json={"side": "b"}).status_code == 201
+        wait_for(client, path, ["stopped", "streaming"])
+        assert client.post(f"{path}/again", json={"side": "z"}).status_code == 422
+        passed = client.post(f"{path}/skip")
+        assert passed.status_code == 201
+        sides = {side["model"]: side["side"] for side in passed.json()["sides"]}
+        assert set(sides) == {"hidden-one", "hidden-two"}
+        assert server.open_streams == 0
+        told = client.get(f"{path}/tokens/{sides['hidden-one']}").json()["tokens"]
+        assert told[0] == {"text": "w ", "logprob": -0.5}
+        (past,) = client.get("/api/battles", params={"search": "FRANCE"}).json()["battles"]
+        assert (past["battle"], past["state"]) == (battle["battle"], "skipped")
+        assert client.get("/api/battles", params={"search": "Spain"}).json() == {"battles": []}
+        turn = page.store.load_battle(battle["battle"], token=battle["token"]).turns[-1]
+        assert [(a.side, a.superseded) for a in turn.attempts] == [
+            (0, False),
+            (1, True),
+            (1, False),
+        ]
+        assert page.store.counts()["skips"] == 1
+
+
+def wait_for(client: httpx2.Client, path: str, states: list[str]) -> None:
+    """Look at the battle until its sides are in these states."""
+    import time
+
+    limit = time.monotonic() + 60
+    while [side["state"] for side in client.get(path).json()["sides"]] != states:
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
 def test_strangers_are_refused(client: httpx2.Client, page: PageServer) -> None:
     client.get("/")  # a browser with a cookie of its own
     battle = client.post("/api/battles", json=PROMPT).json()
@@ -100,6 +170,9 @@ def test_strangers_are_refused(client: httpx2.Client, page: PageServer) -> None:
             other.get(path),
             other.get(f"{path}/events"),
             other.post(f"{path}/stop"),
+            other.post(f"{path}/again"),
+            other.post(f"{path}/skip"),
+            other.get(f"{path}/tokens/a"),
             other.post(f"{path}/votes", json={"winner": "tie"}),
             other.post(f"{path}/turns", json=PROMPT),
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,42 @@ def test_battle_from_start_to_dataset(page: PageServer, connect: Any) -> None:
     made = client.predict("raw", api_name="/make_dataset")
     assert (page.config.home / "exports" / made["name"] / "README.md").exists()
     assert client.predict(*where, api_name="/undo_vote")["vote"] is None
+
+
+def test_answers_are_asked_on_again_and_stopped(connect: Any, tmp_path: Path) -> None:
+    scripts = {"one": Script(words=("One.",)), "two": Script(words=("w ",) * 2000, delay=0.05)}
+    with FaultServer(scripts) as server, PageServer(tmp_path, server.url) as page:
+        client = connect(page.url)
+        opened = client.predict("Hi.", models=["one", "two"], api_name="/start_battle")
+        where = (opened["battle"], opened["token"])
+        running = page.stage.runs.get(opened["battle"])
+        assert running is not None
+        while not all(side.text for side in running.race.sides):
+            time.sleep(0.02)
+        early = client.predict(*where, "model_a", partial=True, api_name="/vote")
+        assert [side["state"] for side in early["sides"]] == ["done", "stopped"]
+        changed = client.predict(
+            *where, "both_bad", edited_answer="Hello.", change=True, api_name="/vote"
+        )
+        assert changed["vote"]["winner"] == "both_bad"
+        (vote,) = page.store.votes_of(opened["battle"])
+        assert (vote.partial, vote.judgement.edited_answer) == (True, "Hello.")
+        client.predict(*where, "And now?", "a", api_name="/next_turn")
+        client.predict(*where, "b", api_name="/stop")
+        assert page.stage.num_running == 0
+        client.predict(*where, "a", api_name="/ask_again")
+        list(client.submit(*where, api_name="/watch_battle"))
+        passed = client.predict(*where, api_name="/skip")
+        assert passed["turns"] == ["Hi.", "And now?"]
+        turns = page.store.load_battle(opened["battle"], token=opened["token"]).turns
+        assert turns[1].shared_side == 0
+        assert [(a.side, a.superseded) for a in turns[1].attempts] == [
+            (0, True),
+            (0, False),
+            (1, False),
+        ]
+        with pytest.raises(AppError, match="no side"):
+            client.predict(*where, "x", api_name="/stop")
 
 
 def test_set_and_named_participants(page: PageServer, connect: Any) -> None:

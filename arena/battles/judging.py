@@ -9,10 +9,13 @@ import asyncio
 
 from arena.battles.running import Runs
 from arena.battles.scene import Access, Scene
+from arena.storage.searching import Past
 from arena.storage.store import Store
 from arena.values.battle import Battle
 from arena.values.judgement import Judgement, Vote
 from arena.values.refusals import AlreadyVotedError, StillBlindError, UnfinishedError
+
+MOST_PAST = 200
 
 
 class Judging:
@@ -84,6 +87,10 @@ class Judging:
         if answer is None:
             return []
         return await asyncio.to_thread(self.store.load_tokens, answer.id)
+
+    async def history(self, voter: str, wanted: str = "", limit: int = MOST_PAST) -> list[Past]:
+        """The voter's own battles that hold every word wanted, newest first."""
+        return await asyncio.to_thread(self.store.history, voter, wanted, limit=limit)
 
     async def undo(self, access: Access) -> None:
         """Take the vote on the last turn back; it stays in the history."""

@@ -45,6 +45,10 @@ class BusyError(ArenaError):
     """As many battles run as the page takes on."""
 
 
+class StillWritingError(BusyError):
+    """The battle's answers are being written; it takes no further question yet."""
+
+
 class TooManyError(BusyError):
     """One voter asks for more than their share."""
 
@@ -181,7 +185,7 @@ class Stage(Judging):
             often = TooManyError("You asked very often in the last minute. Wait a little.")
             raise often.coded("too_often")
         if access is not None and self.runs.get(access.battle_id):
-            writing = BusyError("The models are still writing. Wait, or stop them first.")
+            writing = StillWritingError("The models are still writing. Wait, or stop them first.")
             raise writing.coded("still_writing")
         if self.num_running >= self.config.limits.running_battles:
             full = BusyError("All places are taken just now. Try again in a few seconds.")

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import gradio as gr
 
+from arena.battles.judging import MOST_PAST
 from arena.battles.stage import Stage
 from arena.errors import ArenaError
 from arena.exchange.export import ExportOptions
@@ -28,7 +29,6 @@ from arena.storage.tally import Ballot, tally
 from arena.values.times import parse_time
 from arena.wording import Words, told
 
-MOST_SHOWN = 200
 PROMPT_SHOWN = 160
 MOST_STYLED = 100_000
 """Votes whose answers are read again to measure their style while somebody waits for the page."""
@@ -100,9 +100,7 @@ class Board:
     async def on_history(self, wanted: str, request: gr.Request) -> str:
         """The voter's own battles, newest first, those that hold the words searched for."""
         voter = await self.stage.voter(secret_of(request))
-        found = await asyncio.to_thread(
-            self.stage.store.history, voter, wanted or "", limit=MOST_SHOWN
-        )
+        found = await self.stage.history(voter, wanted or "")
         return history_html(found, say_for(request))
 
 
@@ -134,6 +132,6 @@ def history_html(battles: Sequence[Past], say: Words) -> str:
             f'<span class="muted">{html.escape(" · ".join(facts))}</span></li>'
         )
     more = ""
-    if len(battles) >= MOST_SHOWN:
-        more = f'<p class="muted">{html.escape(say("history.more", count=MOST_SHOWN))}</p>'
+    if len(battles) >= MOST_PAST:
+        more = f'<p class="muted">{html.escape(say("history.more", count=MOST_PAST))}</p>'
     return f'<ul class="history">{"".join(items)}</ul>{more}'

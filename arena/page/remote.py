@@ -21,6 +21,7 @@ from arena.errors import ArenaError
 from arena.exchange.export import ExportOptions
 from arena.exchange.handout import make_dataset
 from arena.page.handlers import secret_of, visitor_by
+from arena.values.battle import SIDES
 from arena.values.judgement import Judgement, Strength, Winner
 from arena.web.api import scene_json
 
@@ -61,6 +62,45 @@ class Remote:
             async for scene in self.stage.follow(await self._access(request, battle, token)):
                 yield scene_json(scene)
 
+    async def next_turn(
+        self,
+        request: gr.Request,
+        battle: str,
+        token: str = "",
+        prompt: str = "",
+        continue_from: str | None = None,
+    ) -> dict[str, Any]:
+        """Ask on: each side after its own answers, or all after those of the side named."""
+        async with told():
+            access = await self._access(request, battle, token)
+            await self.stage.next_turn(access, prompt, _side(continue_from))
+            return scene_json(await self.stage.scene(access))
+
+    async def ask_again(
+        self, request: gr.Request, battle: str, token: str = "", side: str | None = None
+    ) -> dict[str, Any]:
+        """Ask one side again, or all; the earlier answers are kept as superseded."""
+        async with told():
+            access = await self._access(request, battle, token)
+            await self.stage.regenerate(access, _side(side))
+            return scene_json(await self.stage.scene(access))
+
+    async def stop(
+        self, request: gr.Request, battle: str, token: str = "", side: str | None = None
+    ) -> dict[str, Any]:
+        """End one side where it is, or all."""
+        async with told():
+            access = await self._access(request, battle, token)
+            await self.stage.stop(access, _side(side))
+            return scene_json(await self.stage.scene(access))
+
+    async def skip(self, request: gr.Request, battle: str, token: str = "") -> dict[str, Any]:
+        """Pass on the last turn; the names are shown and nothing is counted."""
+        async with told():
+            access = await self._access(request, battle, token)
+            await self.stage.skip(access)
+            return scene_json(await self.stage.scene(access))
+
     async def vote(
         self,
         request: gr.Request,
@@ -71,8 +111,14 @@ class Remote:
         strength: str | None = None,
         reasons: list[str] | None = None,
         comment: str = "",
+        edited_answer: str = "",
+        partial: bool = False,
+        change: bool = False,
     ) -> dict[str, Any]:
-        """Judge the last turn: model_a, model_b, tie or both_bad, or a rank for each side."""
+        """Judge the last turn: model_a, model_b, tie or both_bad, or a rank for each side.
+
+        `partial` judges before the end, which stops the answers; `change` replaces a vote.
+        """
         async with told():
             access = await self._access(request, battle, token)
             judgement = Judgement(
@@ -81,8 +127,9 @@ class Remote:
                 strength=_member(Strength, strength),
                 reasons=tuple(reasons or ()),
                 comment=comment[:4000],
+                edited_answer=edited_answer[:20_000],
             )
-            await self.stage.vote(access, judgement)
+            await self.stage.vote(access, judgement, partial=partial, change=change)
             return scene_json(await self.stage.scene(access))
 
     async def undo_vote(self, request: gr.Request, battle: str, token: str = "") -> dict[str, Any]:
@@ -131,12 +178,25 @@ def _member(kind: Callable[[str], Any], value: str | None) -> Any:
         ) from error
 
 
+def _side(letter: str | None) -> int | None:
+    """A side's letter as its number; None for all."""
+    if not letter:
+        return None
+    if letter not in tuple(SIDES):
+        raise ArenaError(f"{letter!r} is no side; give a letter from a to {SIDES[-1]}")
+    return SIDES.index(letter)
+
+
 def add_remote(stage: Stage) -> None:
     """Register the endpoints inside the current `gr.Blocks`."""
     remote = Remote(stage)
     for act in (
         remote.start_battle,
         remote.watch_battle,
+        remote.next_turn,
+        remote.ask_again,
+        remote.stop,
+        remote.skip,
         remote.vote,
         remote.undo_vote,
         remote.next_of_set,

@@ -12,17 +12,21 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any, Literal
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Body, Header, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from arena.battles.scene import Access, Scene
-from arena.battles.stage import BusyError, Stage, TooManyError
+from arena.battles.stage import BusyError, Stage, StillWritingError, TooManyError
+from arena.storage.searching import Past
 from arena.values.battle import SIDES
 from arena.values.judgement import Judgement, Strength, Winner
 from arena.values.refusals import RefusedError
 from arena.web.api_admin import add_admin, add_datasets, add_sets
 from arena.web.visitors import caller_secret
+
+SideLetter = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
+ALL_SIDES = Body(default_factory=lambda: OneOrAll())
 
 
 class _Body(BaseModel):
@@ -40,7 +44,18 @@ class NextTurn(_Body):
     """Another prompt; `continue_from`: the side whose answers all go on from."""
 
     prompt: str
-    continue_from: Literal["a", "b", "c", "d", "e", "f", "g", "h"] | None = None
+    continue_from: SideLetter | None = None
+
+
+class OneOrAll(_Body):
+    """Which side is meant; all of them when it is left out."""
+
+    side: SideLetter | None = None
+
+    @property
+    def index(self) -> int | None:
+        """The side's number."""
+        return None if self.side is None else SIDES.index(self.side)
 
 
 class NewVote(_Body):
@@ -60,6 +75,7 @@ def api_router(stage: Stage) -> APIRouter:
     """The routes under `/api`."""
     router = APIRouter(prefix="/api")
     _add_talk(router, stage)
+    _add_further(router, stage)
     _add_votes(router, stage)
     add_sets(router, stage)
     add_datasets(router, stage)
@@ -72,7 +88,7 @@ async def _access(stage: Stage, request: Request, battle_id: str, token: str | N
 
 
 def _add_talk(router: APIRouter, stage: Stage) -> None:
-    """Start a battle, see it, follow its answers, ask on, stop."""
+    """Start a battle, find it again, see it, follow its answers."""
 
     @router.post("/battles", status_code=201)
     async def start(body: NewBattle, request: Request) -> dict[str, str]:
@@ -82,6 +98,11 @@ def _add_talk(router: APIRouter, stage: Stage) -> None:
         else:
             opened = await stage.open_named(voter, body.models, body.prompt, source="api")
         return {"battle": opened.battle_id, "token": opened.token or ""}
+
+    @router.get("/battles")
+    async def history(request: Request, search: str = "") -> dict[str, Any]:
+        voter = await _voter(stage, request)
+        return {"battles": [_past_json(past) for past in await stage.history(voter, search)]}
 
     @router.get("/battles/{battle_id}")
     async def show(
@@ -102,6 +123,10 @@ def _add_talk(router: APIRouter, stage: Stage) -> None:
             _events(stage, allowed), media_type="text/event-stream", headers=headers
         )
 
+
+def _add_further(router: APIRouter, stage: Stage) -> None:
+    """Ask on, ask again, stop."""
+
     @router.post("/battles/{battle_id}/turns", status_code=201)
     async def go_on(
         battle_id: str, body: NextTurn, request: Request, x_battle_token: str | None = Header(None)
@@ -111,17 +136,31 @@ def _add_talk(router: APIRouter, stage: Stage) -> None:
         await stage.next_turn(allowed, body.prompt, shared)
         return scene_json(await stage.scene(allowed))
 
-    @router.post("/battles/{battle_id}/stop")
-    async def stop(
-        battle_id: str, request: Request, x_battle_token: str | None = Header(None)
+    @router.post("/battles/{battle_id}/again", status_code=201)
+    async def ask_again(
+        battle_id: str,
+        request: Request,
+        body: OneOrAll = ALL_SIDES,
+        x_battle_token: str | None = Header(None),
     ) -> dict[str, Any]:
         allowed = await _access(stage, request, battle_id, x_battle_token)
-        await stage.stop(allowed)
+        await stage.regenerate(allowed, body.index)
+        return scene_json(await stage.scene(allowed))
+
+    @router.post("/battles/{battle_id}/stop")
+    async def stop(
+        battle_id: str,
+        request: Request,
+        body: OneOrAll = ALL_SIDES,
+        x_battle_token: str | None = Header(None),
+    ) -> dict[str, Any]:
+        allowed = await _access(stage, request, battle_id, x_battle_token)
+        await stage.stop(allowed, body.index)
         return scene_json(await stage.scene(allowed))
 
 
 def _add_votes(router: APIRouter, stage: Stage) -> None:
-    """Judge the last turn, and take that back."""
+    """Judge the last turn, take that back, or pass; and what may be seen after it."""
 
     @router.post("/battles/{battle_id}/votes", status_code=201)
     async def vote(
@@ -147,11 +186,31 @@ def _add_votes(router: APIRouter, stage: Stage) -> None:
         await stage.undo(allowed)
         return scene_json(await stage.scene(allowed))
 
+    @router.post("/battles/{battle_id}/skip", status_code=201)
+    async def skip(
+        battle_id: str, request: Request, x_battle_token: str | None = Header(None)
+    ) -> dict[str, Any]:
+        allowed = await _access(stage, request, battle_id, x_battle_token)
+        await stage.skip(allowed)
+        return scene_json(await stage.scene(allowed))
+
+    @router.get("/battles/{battle_id}/tokens/{side}")
+    async def tokens(
+        battle_id: str,
+        side: SideLetter,
+        request: Request,
+        x_battle_token: str | None = Header(None),
+    ) -> dict[str, Any]:
+        allowed = await _access(stage, request, battle_id, x_battle_token)
+        told = await stage.tokens(allowed, SIDES.index(side))
+        return {"tokens": [{"text": text, "logprob": logprob} for text, logprob in told]}
+
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:
     """A refusal as JSON, with the status that fits it."""
     status = error.status if isinstance(error, RefusedError) else 422
     status = 503 if isinstance(error, BusyError) else status
+    status = 409 if isinstance(error, StillWritingError) else status
     status = 429 if isinstance(error, TooManyError) else status
     return JSONResponse({"error": str(error)}, status)
 
@@ -169,6 +228,17 @@ async def _events(stage: Stage, access: Access) -> AsyncIterator[str]:
         yield f"event: scene\ndata: {event}\n\n" if event != shown else ": waiting\n\n"
         shown = event
     yield "event: end\ndata: {}\n\n"
+
+
+def _past_json(past: Past) -> dict[str, Any]:
+    state = "judged" if past.is_judged else "skipped" if past.is_skipped else "open"
+    return {
+        "battle": past.battle_id,
+        "prompt": past.prompt,
+        "state": state,
+        "models": list(past.names),
+        "created_ms": past.created_ms,
+    }
 
 
 def scene_json(scene: Scene) -> dict[str, Any]:
