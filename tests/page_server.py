@@ -21,10 +21,10 @@ from arena.web.listening import bind
 
 
 class PageServer:
-    """The page over the given servers; a context manager."""
+    """The page over the given servers; a context manager. A `port` of 0 is any free one."""
 
-    def __init__(self, home: Path, *backends: str, **settings: Any) -> None:
-        self.listener: socket.socket = bind("127.0.0.1", 0)
+    def __init__(self, home: Path, *backends: str, port: int = 0, **settings: Any) -> None:
+        self.listener: socket.socket = bind("127.0.0.1", port)
         port = self.listener.getsockname()[1]
         self.config = PageConfig(backends, home, port=port, **settings)
         home.mkdir(parents=True, exist_ok=True)

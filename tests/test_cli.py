@@ -37,6 +37,11 @@ def test_command_is_there_with_its_options(words: tuple[str, ...]) -> None:
     assert TREE[words].help
 
 
+@pytest.mark.parametrize("words", [("ui",), ("up",)], ids=" ".join)
+def test_nothing_shares_the_page_through_others(words: tuple[str, ...]) -> None:
+    assert "--share" not in cli_reference.options(TREE[words])
+
+
 def test_every_command_prints_its_help() -> None:
     for words in TREE:
         text = cli_reference.help_text(words)

@@ -68,7 +68,9 @@ def test_admin_sees_switches_clears_and_exports(
         for fact in (servers.url, "TGI", "hidden-one (chat)", down, "down: no answer"):
             assert fact in live
         assert "0 of 200 battles run now. Voters in the last 24 hours: 1." in live
-        assert "hidden-" in page.inner_text("#admin-votes table")
+        votes = page.inner_text("#admin-votes table")
+        assert "hidden-" in votes
+        assert re.search(r"20\d\d-\d\d-\d\d", votes), "by day"
         assert "70 votes <b>within a minute</b>" in page.inner_text("#flagged")
         found = axe.Axe().run(page).response["violations"]
         assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []

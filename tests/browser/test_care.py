@@ -209,8 +209,17 @@ def test_three_answers_are_ranked_and_gone_on_from(visit: Any, arena: PageServer
     assert turns[1].shared_side == 2
 
 
-def test_page_speaks_the_browsers_language(visit: Any) -> None:
-    page = visit(locale="de-DE")
-    page.wait_for_selector("#send:has-text('Senden')")
-    page.wait_for_function("document.documentElement.lang === 'de'")
-    assert "Zwei Modelle antworten" in page.inner_text("#empty")
+@pytest.mark.parametrize(
+    ("locale", "send", "what"),
+    [
+        ("de-DE", "Senden", "Zwei Modelle antworten"),
+        ("fr-FR", "Envoyer", "deux modèles"),
+        ("es-ES", "Enviar", "dos modelos"),
+        ("zh-CN", "发送", "两个模型"),
+    ],
+)
+def test_page_speaks_the_browsers_language(visit: Any, locale: str, send: str, what: str) -> None:
+    page = visit(locale=locale)
+    page.wait_for_selector(f"#send:has-text('{send}')")
+    page.wait_for_function(f"document.documentElement.lang === '{locale[:2]}'")
+    assert what in page.inner_text("#empty")

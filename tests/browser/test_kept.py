@@ -67,6 +67,22 @@ def test_battle_is_judged_on_another_device_after_a_restart(
             context.close()
 
 
+def test_page_that_is_open_while_the_program_restarts_still_votes(
+    page: Page, tmp_path: Path
+) -> None:
+    with FaultServer({"plain-one": Script(), "plain-two": Script()}) as server:
+        with PageServer(tmp_path, server.url) as arena:
+            page.goto(arena.url)
+            send(page, "Name a fruit.")
+            page.wait_for_selector(CAN_VOTE)
+        with PageServer(tmp_path, server.url, port=arena.config.port) as arena:
+            page.click("#vote-a")
+            page.wait_for_selector("#reveal .reveal-card")
+            (vote,) = arena.store.votes_of(battle_of(page))
+            assert (vote.judgement.winner, vote.blind) == (Winner.MODEL_A, True)
+            page.goto("about:blank")  # its open requests would hold the server's end
+
+
 def test_new_battle_lets_the_unfinished_one_be_written_to_its_end(
     page: Page, tmp_path: Path
 ) -> None:

@@ -98,6 +98,8 @@ def test_battle_vote_names_and_reload(page: Page, arena: PageServer) -> None:
     assert len(set(names)) == 2
     assert set(names) <= set(NAMES)
     assert page.is_disabled("#vote-a")
+    kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert PROMPT not in kept, "no history of runs lies in the browser"
     page.reload()
     page.wait_for_selector("#reveal .reveal-card")
     assert page.inner_text("#reveal .reveal") == shown
@@ -232,6 +234,8 @@ def test_slow_side_does_not_hold_the_fast_one(page: Page, tmp_path: Path) -> Non
         send(page, PROMPT)
         page.wait_for_selector(".pane.is-done")
         page.wait_for_selector(".pane.is-streaming")
+        letter = page.inner_text(".pane.is-done .letter")
+        page.wait_for_selector(f"[role=status]:has-text('Answer {letter} is finished')")
         page.click("#stop")
         page.wait_for_selector(CAN_VOTE)
         page.wait_for_selector(".pane.is-stopped")
@@ -280,7 +284,7 @@ def test_closing_the_tab_ends_the_streams(browser: Browser, tmp_path: Path) -> N
 def seconds_to_close(
     context: BrowserContext, other: Page, server: FaultServer, arena: PageServer
 ) -> float:
-    """How long both streams live after their reader has closed the tab."""
+    """How long the streams and the battle's slot live after their reader has closed the tab."""
     page = context.new_page()
     page.goto(arena.url)
     send(page, PROMPT)
@@ -288,9 +292,9 @@ def seconds_to_close(
     assert server.open_streams == 2
     page.close()
     closed = time.monotonic()
-    while server.open_streams and time.monotonic() < closed + 30:
+    while (server.open_streams or arena.stage.num_running) and time.monotonic() < closed + 30:
         other.wait_for_timeout(10)
-    assert server.open_streams == 0
+    assert (server.open_streams, arena.stage.num_running) == (0, 0)
     return time.monotonic() - closed
 
 

@@ -111,7 +111,20 @@ def test_all_are_asked_again_by_key_and_tokens_are_shown_after_the_vote(
     page.wait_for_selector(CAN_VOTE)
     page.click("#vote-a")
     page.wait_for_selector("#reveal .reveal-card")
-    assert "max_new_tokens" in page.inner_text("#reveal .side-a")
+    facts = page.inner_text("#reveal .side-a")
+    for fact in (
+        r"Model\s+plain-base\s",
+        r"Weights\s+abababababab\s",
+        r"Sampling\s.*temperature 0\.7.*max_new_tokens \d+",
+        rf"Tokens\s+{len(RICH) + 1}\s",  # with the one that ends it
+        r"First token after\s+\d+\.\d\d s\s",
+        r"Speed\s+\d+ tokens/s",
+    ):
+        assert re.search(fact, facts), (fact, facts)
+    page.click("#reveal .side-a summary")
+    assert page.inner_text("#reveal .side-a .sent") == "Say much."
+    page.click("#reveal .side-b summary")
+    assert page.inner_text("#reveal .side-b .sent") == "<user>Say much."
     page.click("#reveal .side-a [data-act=tokens]")
     page.wait_for_selector("#tokens .token")
     assert page.locator("#tokens .token").count() == len(RICH)
