@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -102,6 +103,8 @@ def run(
         proxy_headers=False,
     )
     server = QuietServer(config)
+    gc.collect()
+    gc.freeze()  # what stands now stays: looking through it again would halt every stream at once
 
     async def main() -> None:
         serving = asyncio.create_task(server.serve([listener]))
