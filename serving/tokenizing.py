@@ -51,16 +51,15 @@ class TokenizerShelf:
     def load(self, folder: Path) -> Any:
         """The tokenizer in `folder`; ModelLoadError when there is none that loads."""
         digest = _digest(folder)
-        alike = self._known.get(digest) if digest is not None else None
+        if digest is None:
+            return load_tokenizer(folder)
+        alike = self._known.get(digest)
         if alike is None:
-            tokenizer = load_tokenizer(folder)
-        else:
-            tokenizer, template = copy.copy(alike), folder / TEMPLATE_FILE
-            has_template = template.is_file()
-            tokenizer.chat_template = template.read_text("utf-8") if has_template else None
-        if digest is not None:
-            self._known[digest] = tokenizer
-        return tokenizer
+            tokenizer = self._known[digest] = load_tokenizer(folder)
+            return tokenizer
+        twin, template = copy.copy(alike), folder / TEMPLATE_FILE
+        twin.chat_template = template.read_text("utf-8") if template.is_file() else None
+        return twin
 
 
 def _digest(folder: Path) -> str | None:

@@ -118,6 +118,9 @@ def test_folders_that_differ_in_the_template_share_a_tokenizer(tmp_path: Path) -
     base, tuned = shelf.load(tmp_path / "base"), shelf.load(tmp_path / "tuned")
     assert tuned.backend_tokenizer is base.backend_tokenizer
     assert base.chat_template is None
+    del tuned  # Variants come and go; the base stays.
+    tuned = shelf.load(tmp_path / "tuned")
+    assert tuned.backend_tokenizer is base.backend_tokenizer
     told = transformers.AutoTokenizer.from_pretrained(tmp_path / "tuned")
     messages = [{"role": "user", "content": "the ünï 漢字 🙂"}]
     for tokenize in (False, True):
