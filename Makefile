@@ -18,6 +18,7 @@ done := $(VENV)/.done
 # -qq leaves pip's errors and hides its notes; --root-user-action: a container's root is fine.
 pip = $(bin)/python -m pip install -qq --disable-pip-version-check --no-input \
 	--root-user-action=ignore $(PIP_ARGS) -c constraints.txt
+DEEPSPEED := deepspeed==0.19.8 einops==0.8.2 hjson==3.1.0 msgpack==1.2.4 py-cpuinfo==9.0.0
 torch := $(shell grep '^torch==' constraints.txt)
 
 help: ## Show this text
@@ -82,11 +83,13 @@ $(done)/install: $(done)/torch pyproject.toml constraints.txt
 	@$(pip) -e .
 	@touch $@
 
-$(done)/test: $(done)/install
+$(done)/test: $(done)/install Makefile
 	@echo "installing the test tools"
 	@$(pip) --group test
 	@# TGI's old client asks for an old huggingface_hub; the tests need nothing of that.
 	@$(pip) --no-deps text-generation
+	@# DeepSpeed lies beside the packages: among them, accelerate imports it into every process.
+	@$(pip) --no-deps --upgrade --target $(VENV)/deepspeed $(DEEPSPEED)
 	@touch $@
 
 $(done)/lint: $(done)/install

@@ -1,12 +1,14 @@
-"""Two processes (gloo, on the CPU) train to the same losses and weights as one."""
+"""Two processes (gloo, on the CPU) train to the same losses and weights as one, also sharded."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tuning_fixtures import make_base, rows, write_rows
 
 from tuning.inspection import read_tensors
 from tuning.plots import read_history
-from tuning.variant import read_variant
+from tuning.variant import Variant, read_variant
 
 SCRIPT = """
 import json, sys, warnings
@@ -23,9 +25,19 @@ from tuning import tune
 from tuning.settings import load_config
 tune(load_config(None, json.loads(sys.argv[1])))
 """
-# accelerate 1.15 shards on accelerators alone, by one condition on the kind of device. Lifted, all
-# that follows is real: FSDP2 of torch over gloo, its gathering, its sharded checkpoints.
-SHARDED = """
+# The main process dies, hard, right after a checkpoint; the other one loses its peer.
+KILLED = """
+import os, signal
+from tuning.checkpoint import RunFolder
+commit = RunFolder.commit
+def commit_and_die(self, *arguments):
+    commit(self, *arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.commit = commit_and_die
+"""
+# accelerate 1.15 has FSDP on accelerators alone, by one condition on the kind of device. Lifted,
+# all that follows is real: FSDP2 of torch over gloo, its gathering, its sharded checkpoints.
+LIFTED = """
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 usual = AcceleratorState.__init__
@@ -36,15 +48,36 @@ def on_processors_too(self, *args, fsdp_plugin=None, **kwargs):
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 AcceleratorState.__init__ = on_processors_too
 """
-# What `accelerate launch` sets for a config file with FSDP.
-FSDP = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
-    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+# DeepSpeed would compile its exchange through shared memory first; without it, it takes gloo.
+UNCOMPILED = """
+import deepspeed.ops
+deepspeed.ops.__compatible_ops__ = {}
+"""
+# `make test` puts it beside the environment: within, accelerate would import it everywhere.
+DEEPSPEED = Path(sys.prefix) / "deepspeed"
+# What `accelerate launch` sets for a config file with DDP, FSDP, DeepSpeed.
+LAUNCHED = {
+    "ddp": {"ACCELERATE_USE_CPU": "true"},
+    "fsdp": {
+        "ACCELERATE_USE_CPU": "true",
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    },
+    **{
+        f"zero{stage}": {
+            "ACCELERATE_USE_DEEPSPEED": "true",
+            "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage),
+            "DS_ACCELERATOR": "cpu",
+            "PYTHONPATH": os.pathsep.join([str(DEEPSPEED), os.environ.get("PYTHONPATH", "")]),
+        }
+        for stage in (1, 2, 3)
+    },
 }
 STEPS = 6
+RATES = {"lora": 1e-2, "full": 1e-3}
 
 
 def free_port() -> int:
@@ -54,53 +87,100 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run(settings: dict[str, Any], processes: int, *, sharded: bool = False) -> None:
-    """Run `tune` under the variables that torchrun sets, one child for each rank."""
-    port = free_port()
-    children = []
-    for rank in range(processes):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        if processes > 1:
-            environment |= {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(processes),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "ACCELERATE_USE_CPU": "true",
-            }
-        if sharded:
-            environment |= FSDP
-        script = SHARDED + SCRIPT if sharded else SCRIPT
-        command = [sys.executable, "-c", script, json.dumps(settings)]
-        children.append(
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        )
+def start(settings: dict[str, Any], script: str, **variables: str) -> subprocess.Popen[str]:
+    """One process that runs `script` on the settings."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {"TORCHDYNAMO_DISABLE": "1", **variables}  # nothing here waits for a compiler
+    command = [sys.executable, "-c", script, json.dumps(settings)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def start_two(
+    settings: dict[str, Any], way: str, *, killed: bool = False
+) -> list[subprocess.Popen[str]]:
+    """Two processes under the variables that torchrun sets, one for each rank."""
+    assert not way.startswith("zero") or DEEPSPEED.is_dir(), "run `make test`, which installs it"
+    before = {"fsdp": LIFTED, "ddp": ""}.get(way, UNCOMPILED)
+    common = {**LAUNCHED[way], "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    common["MASTER_PORT"] = str(free_port())
+    script = before + (KILLED if killed else "") + SCRIPT
+    return [start(settings, script, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+
+
+def finish(*children: subprocess.Popen[str]) -> None:
+    """Wait until all are done, well."""
     for child in children:
         _, errors = child.communicate(timeout=400)
         assert child.returncode == 0, errors
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    make_base(tmp_path / "base")
-    write_rows(tmp_path / "rows.jsonl", rows())
-    common: dict[str, Any] = {
-        "base": str(tmp_path / "base"),
-        "data": [str(tmp_path / "rows.jsonl")],
-        "method": "lora",
-        "home": str(tmp_path),
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base and data, which is the home too."""
+    place = tmp_path_factory.mktemp("distributed")
+    make_base(place / "base")
+    write_rows(place / "rows.jsonl", rows())
+    return place
+
+
+def settings_of(place: Path, method: str, name: str, batch: int) -> dict[str, Any]:
+    """Six steps, saved after the third."""
+    return {
+        "base": str(place / "base"),
+        "data": [str(place / "rows.jsonl")],
+        "method": method,
+        "name": name,
+        "home": str(place),
+        "training.batch_size": batch,
         "training.max_steps": STEPS,
         "training.epochs": 100,
-        "training.learning_rate": 1e-2,
+        "training.learning_rate": RATES[method],
         "training.precision": "fp32",
         "data_options.heldout": 0.1,
         "checks.save_steps": 3,
     }
-    run({**common, "name": "one", "training.batch_size": 8}, 1)
-    run({**common, "name": "two", "training.batch_size": 4}, 2)
-    one, two = (read_variant(tmp_path / "models" / name) for name in ("one", "two"))
+
+
+@pytest.fixture(scope="module")
+def alone(place: Path) -> Callable[[str], Variant]:
+    """What one process makes by a method."""
+
+    def make(method: str) -> Variant:
+        folder = place / "models" / f"one-{method}"
+        if not folder.is_dir():
+            finish(start(settings_of(place, method, folder.name, 8), SCRIPT))
+        return read_variant(folder)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def together(place: Path) -> Callable[[str, str], Variant]:
+    """What two processes make by a method when launched in one of the ways."""
+
+    def make(method: str, way: str) -> Variant:
+        folder = place / "models" / f"{way}-{method}"
+        if not folder.is_dir():
+            finish(*start_two(settings_of(place, method, folder.name, 4), way))
+        return read_variant(folder)
+
+    return make
+
+
+def assert_same(one: Variant, two: Variant) -> None:
+    """Equal within the rounding of sums taken in another order."""
     assert two.run["processes"] == 2
+    assert two.metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-4)
+    left, right = read_tensors(one.folder), read_tensors(two.folder)
+    assert left.keys() == right.keys()
+    assert all((left[name] - right[name]).abs().max() < 1e-4 for name in left)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(
+    place: Path, alone: Callable[[str], Variant], together: Callable[[str, str], Variant]
+) -> None:
+    one, two = alone("lora"), together("lora", "ddp")
     losses = [
         [(item["step"], item["loss"]) for item in read_history(variant.folder) if "loss" in item]
         for variant in (one, two)
@@ -108,35 +188,36 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert [step for step, _ in losses[1]] == list(range(1, STEPS + 1))
     for (_, left), (_, right) in zip(*losses, strict=True):
         assert right == pytest.approx(left, rel=1e-4)
-    assert two.metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-4)
-    left, right = read_tensors(one.folder), read_tensors(two.folder)
-    assert all((left[name] - right[name]).abs().max() < 1e-4 for name in left)
-    assert list((tmp_path / "models").glob(".*")) == []
+    assert_same(one, two)
+    assert list((place / "models").glob(".*")) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "rate"), [("lora", 1e-2), ("full", 1e-3)])
-def test_sharded_processes_train_as_one(method: str, rate: float, tmp_path: Path) -> None:
-    """FSDP: each of two processes holds half of every layer, and the variant is whole."""
-    make_base(tmp_path / "base")
-    write_rows(tmp_path / "rows.jsonl", rows())
-    common: dict[str, Any] = {
-        "base": str(tmp_path / "base"),
-        "data": [str(tmp_path / "rows.jsonl")],
-        "method": method,
-        "home": str(tmp_path),
-        "training.max_steps": STEPS,
-        "training.epochs": 100,
-        "training.learning_rate": rate,
-        "training.precision": "fp32",
-        "data_options.heldout": 0.1,
-        "checks.save_steps": 3,
-    }
-    run({**common, "name": "one", "training.batch_size": 8}, 1)
-    run({**common, "name": "two", "training.batch_size": 4}, 2, sharded=True)
-    one, two = (read_variant(tmp_path / "models" / name) for name in ("one", "two"))
-    assert two.run["processes"] == 2
-    assert two.metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-4)
-    left, right = read_tensors(one.folder), read_tensors(two.folder)
-    assert left.keys() == right.keys()
-    assert all((left[name] - right[name]).abs().max() < 1e-4 for name in left)
+@pytest.mark.parametrize(
+    ("way", "method"), [("fsdp", "lora"), ("fsdp", "full"), ("zero2", "lora"), ("zero3", "full")]
+)
+def test_sharded_processes_train_as_one(
+    alone: Callable[[str], Variant],
+    together: Callable[[str, str], Variant],
+    way: str,
+    method: str,
+) -> None:
+    """FSDP and DeepSpeed: each of two processes holds a part, and the variant is whole."""
+    assert_same(alone(method), together(method, way))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "method"), [("fsdp", "lora"), ("zero3", "full")])
+def test_a_killed_sharded_run_goes_on_to_the_same_weights(
+    place: Path, together: Callable[[str, str], Variant], way: str, method: str
+) -> None:
+    settings = settings_of(place, method, f"{way}-{method}-cut", 4)
+    first, second = start_two(settings, way, killed=True)
+    first.communicate(timeout=400)
+    assert first.returncode == -signal.SIGKILL
+    second.kill()
+    second.communicate()
+    finish(*start_two(settings, way))
+    made = read_variant(place / "models" / settings["name"])
+    assert made.run["resumed_at"] == 3
+    assert made.weights_sha256 == together(method, way).weights_sha256

@@ -121,6 +121,17 @@ def remove_printers(trainer: SftTrainer) -> None:
     trainer.remove_callback(DefaultFlowCallback)
 
 
+def let_zero3_gather(trainer: SftTrainer) -> None:
+    """Switch on what DeepSpeed's stage 3 needs to give whole weights, before its engine is made.
+
+    Unless its config says so, the engine refuses to gather, which would show only at the end.
+    """
+    if trainer.is_deepspeed_enabled:
+        zero = trainer.accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
+        if zero["stage"] == 3:
+            zero["stage3_gather_16bit_weights_on_model_save"] = True
+
+
 def whole_weights(trainer: SftTrainer) -> dict[str, torch.Tensor] | None:
     """The whole weights of a model that is spread over the processes; None where it is not.
 

@@ -21,10 +21,13 @@ def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out:
     from tuning.settings import load_config
 
     config = load_config(config_file, settings)
+    from tuning.distributed import is_main_process
     from tuning.train import tune
 
     console = Console(stderr=True)
     variant = tune(config, console=console)
+    if not is_main_process():
+        return
     if json_out:
         print(json.dumps({"folder": str(variant.folder), **variant.to_json()}, ensure_ascii=False))
         return

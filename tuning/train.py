@@ -20,6 +20,7 @@ from tuning.assembly import (
     arguments,
     heldout_batches,
     lean_of,
+    let_zero3_gather,
     load_base,
     plan_of,
     remove_printers,
@@ -70,14 +71,14 @@ def tune(
 ) -> Variant:
     """Make the variant that `config` describes and return it; its folder is whole or absent.
 
-    Progress goes to `console` (none by default). An unfinished run of the same name and settings
-    is continued. Raises a TuningError for a mistake in the settings, the data or the base, for a
-    loss that is no number, and when stopped by Ctrl-C. `replayed` gives the progress of each step
-    of an earlier run, to repeat a run that was bounded by the clock.
+    The main process's progress goes to `console` (none by default). An unfinished run of the same
+    name and settings is continued. Raises a TuningError for a mistake in the settings, the data or
+    the base, for a loss that is no number, and when stopped by Ctrl-C. `replayed` gives the
+    progress of each step of an earlier run, to repeat a run that was bounded by the clock.
     """
     started = time.monotonic()
     quiet_libraries()
-    out = console or Console(quiet=True)
+    out = console if console is not None and is_main_process() else Console(quiet=True)
     check_method(config.method)
     check_home(config)
     prepared = prepare(config)
@@ -233,6 +234,7 @@ class _Run:
             lean=self.lean,
         )
         remove_printers(trainer)
+        let_zero3_gather(trainer)
         return trainer, checkpoints
 
     def _keep(self, record: dict[str, Any]) -> None:

@@ -217,7 +217,9 @@ class SftTrainer(Trainer):  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the trained parameters, as they are, with nothing that is frozen."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
+            return  # its engine writes them beside its optimizer's state
+        if self.is_fsdp_enabled:
             super().save_model(output_dir, _internal_call)
             return
         assert output_dir is not None
