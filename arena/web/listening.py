@@ -37,7 +37,8 @@ class HomeError(ArenaError):
 def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """A listening socket; a taken port is named together with the option that changes it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sends small pieces at once and waits for no acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
