@@ -9,11 +9,10 @@ decoder; does not know torch, models or requests (`serving.compiled`). Needs num
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from serving.primitives import (
-    OPTIONS,
     at,
+    compiled,
     count_up,
     exp,
     look,
@@ -30,14 +29,14 @@ STRIP = 4
 AHEAD_BYTES = 4096
 
 
-@njit(**OPTIONS)
+@compiled()
 def _share(total, part, parts):
     """[low, high) of `total` that belongs to a part, cut between strips."""
     strips = (total + STRIP - 1) // STRIP
     return strips * part // parts * STRIP, min(total, strips * (part + 1) // parts * STRIP)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _normalize(source, places, weight, epsilon, target):
     """Root mean square norm of the chosen rows."""
     size = weight.shape[0]
@@ -51,7 +50,7 @@ def _normalize(source, places, weight, epsilon, target):
             target[i, k] = source[t, k] * factor * weight[k]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _four(x, w, out, t, n):
     """Four tokens times four rows of the weight."""
     use_wide_vectors()
@@ -83,7 +82,7 @@ def _four(x, w, out, t, n):
     out[t + 3, n], out[t + 3, n + 1], out[t + 3, n + 2], out[t + 3, n + 3] = a30, a31, a32, a33
 
 
-@njit(**OPTIONS)
+@compiled()
 def _two(x, w, out, t, n):
     """Two tokens times four rows of the weight."""
     use_wide_vectors()
@@ -104,7 +103,7 @@ def _two(x, w, out, t, n):
     out[t + 1, n], out[t + 1, n + 1], out[t + 1, n + 2], out[t + 1, n + 3] = a10, a11, a12, a13
 
 
-@njit(**OPTIONS)
+@compiled()
 def _one(x, w, out, t, n):
     """One token times four rows of the weight."""
     use_wide_vectors()
@@ -118,7 +117,7 @@ def _one(x, w, out, t, n):
     out[t, n], out[t, n + 1], out[t, n + 2], out[t, n + 3] = a0, a1, a2, a3
 
 
-@njit(**OPTIONS)
+@compiled()
 def _product(x, num_tokens, address, w, low, high, out):
     """out[t, n] = x[t] . w[n] for rows n of the weight (at `address`) in [low, high)."""
     size = w.shape[1]
@@ -146,7 +145,7 @@ def _product(x, num_tokens, address, w, low, high, out):
             out[t, m] = total
 
 
-@njit(**OPTIONS)
+@compiled()
 def _adapt(x, size, site, width, total, low, high, out, tokens, ranks, like):
     """What the tokens' adapters make of out[:, low:high], of `total` outputs in all.
 
@@ -173,7 +172,7 @@ def _adapt(x, size, site, width, total, low, high, out, tokens, ranks, like):
                 _adapt_two(x[t], down[c], down[d], pair, d > c, out[t, low:high])
 
 
-@njit(**OPTIONS)
+@compiled()
 def _adapt_two(x, first, second, up, is_pair, row):
     """Add one rank column of an adapter and, if `is_pair`, another to a token's outputs."""
     a = b = np.float32(0)
@@ -186,7 +185,7 @@ def _adapt_two(x, first, second, up, is_pair, row):
         row[n] += a * widen(up[0][n]) + b * widen(up[1][n])
 
 
-@njit(**OPTIONS)
+@compiled()
 def _turn(row, weight, cos, sin, epsilon):
     """Normalise (if there is a weight) and rotate one head of a token, in place."""
     half = cos.shape[0]
@@ -203,7 +202,7 @@ def _turn(row, weight, cos, sin, epsilon):
         row[half + d] = b * cos[d] + a * sin[d]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _score(query, keys, low, scale, scores):
     """Scaled scores of a head over lines of keys; four keys share a reading of the query."""
     count, size = len(scores), len(query)
@@ -223,7 +222,7 @@ def _score(query, keys, low, scale, scores):
         scores[j] = a0 * scale
 
 
-@njit(**OPTIONS)
+@compiled()
 def _weigh(query, keys, values, low, scale, scores, out):
     """One head of one token over the lines of its slot that it sees, into out."""
     count, size = len(scores), len(query)
@@ -247,7 +246,7 @@ def _weigh(query, keys, values, low, scale, scores, out):
             )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@compiled()
 def _attend(layer, part, parts, thread, m, tokens, s):
     """A part's share of (row, key head): store the new keys and values, weigh the old ones."""
     heads, kv_heads, head, lines = m.sizes[0], m.sizes[1], m.sizes[2], m.sizes[4]
@@ -277,7 +276,7 @@ def _attend(layer, part, parts, thread, m, tokens, s):
                 _gain(out, in_gain, tokens.owners[t], heads * head, q, m.like)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _gain(row, address, owner, total, low, like):
     """Scale a row, which is [low, ...) of `total` inputs, by its adapter's input gain."""
     if address != 0:
@@ -286,7 +285,7 @@ def _gain(row, address, owner, total, low, like):
             row[i] *= widen(gain[i])
 
 
-@njit(**OPTIONS)
+@compiled()
 def _linear(kind, layer, part, parts, x, m, tokens, s, out):
     """A part's share of a linear layer over x, and of what is done to its outputs next."""
     total, size, width = m.shapes[kind, 0], m.shapes[kind, 1], m.shapes[kind, 2]
@@ -322,7 +321,7 @@ def _linear(kind, layer, part, parts, x, m, tokens, s, out):
             _gain(row, gain, tokens.owners[t], total // 2, low, m.like)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _do(kind, layer, part, parts, thread, is_first, m, tokens, s, logits):
     """One part of one phase; `is_first` of this thread in this phase."""
     x, out = s.normed[thread], s.output
@@ -351,7 +350,7 @@ def _do(kind, layer, part, parts, thread, is_first, m, tokens, s, logits):
     _linear(kind, layer, part, parts, x, m, tokens, s, out)
 
 
-@njit(**OPTIONS)
+@compiled()
 def step(thread, parts, taken, done, m, tokens, s, logits):
     """Do a thread's share of a step; returns when all of it is done, whoever did it.
 

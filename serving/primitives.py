@@ -1,13 +1,18 @@
 """The few machine instructions and number formats that compiled loops need and Python lacks.
 
-Addresses, prefetching, counters that threads share, bf16 kept as uint16, e^x. Needs numba, whose
-cache does not look at this file: after a change here, touch `serving/kernels.py`.
+Addresses, prefetching, counters that threads share, bf16 kept as uint16, e^x; and how all loops are
+compiled and kept on disk. Needs numba.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import llvmlite
 import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
@@ -17,6 +22,31 @@ from numba.extending import intrinsic, overload
 # Sums may be reordered, as every library of products does; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 OPTIONS: dict[str, Any] = {"fastmath": FAST, "nogil": True, "error_model": "numpy", "cache": True}
+# What is compiled into each other, constants included.
+SOURCES = ("kernels.py", "primitives.py", "tables.py")
+
+
+def compiled(**more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A function to be compiled, and kept on disk for as long as no source of any changes.
+
+    Numba's cache looks at the file of a function, not at those of the functions it calls; a name
+    of its own for each state of the sources leads it to the right one.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ += f"_{_state_of_sources()}"
+        made: Callable[..., Any] = njit(**OPTIONS, **more)(function)
+        return made
+
+    return decorate
+
+
+@functools.cache
+def _state_of_sources() -> str:
+    digest = hashlib.sha256(llvmlite.__version__.encode())
+    for name in SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @intrinsic
@@ -112,12 +142,12 @@ def _narrow_by_type(value, like):
     return to_bf16
 
 
-@njit(**OPTIONS)
+@compiled()
 def at(address, rows, columns, like):
     return carray(pointer(address), (rows, columns), like.dtype)
 
 
-@njit(inline="always", **OPTIONS)
+@compiled(inline="always")
 def exp(x):
     """e^x to 2e-7, within -87 and 88: 2^n times a Taylor polynomial within half a ln 2 of 0."""
     x = min(max(np.float32(-87), x), np.float32(88))

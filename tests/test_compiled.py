@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import serving_models as tiny
 import torch
 import transformers
 
+import serving
 from serving.accounts import EngineLimits
 from serving.compiled import reason_against
 from serving.compiling import compile_beside
@@ -114,3 +118,37 @@ def test_without_numba_torch_runs_all_steps(
         assert registry.base.engine.stats.compiled_steps == 0
         assert registry.base.engine.stats.steps >= 1
     assert "install numba" in caplog.text
+
+
+SCORE = """
+import numpy as np
+from serving.kernels import _score
+scores, ones = np.zeros(1, np.float32), np.ones((1, 4), np.float32)
+_score(ones[0], ones, 0, np.float32(1), scores)
+print(scores[0], _score.stats.cache_hits and "kept" or "compiled")
+"""
+
+
+def test_what_is_kept_on_disk_follows_every_source(tmp_path: Path) -> None:
+    """Numba alone would look at `kernels.py`, and go on with what `primitives.py` was."""
+    package = tmp_path / "serving"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for name in ("kernels.py", "primitives.py", "tables.py"):
+        shutil.copy(Path(serving.__path__[0]) / name, package)
+
+    def run() -> list[str]:
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(
+            [sys.executable, "-c", SCORE], env=environment, capture_output=True, text=True,
+            timeout=120, check=True, cwd=tmp_path,
+        ).stdout.split()  # fmt: skip
+
+    assert run() == ["4.0", "compiled"]
+    assert run() == ["4.0", "kept"]
+    source = (package / "primitives.py").read_text()
+    assert "lambda value: value\n" in source
+    (package / "primitives.py").write_text(
+        source.replace("lambda value: value\n", "lambda value: value + value\n")
+    )
+    assert run() == ["8.0", "compiled"]
