@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from importlib.util import find_spec
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from serving.attention import AttentionState
 from serving.batch import StepPlan
@@ -31,6 +32,12 @@ MOVING = ("dynamic", "longrope")
 MOST_TOKENS = 48
 # Parts that the work of a phase is cut into for each thread.
 PARTS = 4
+
+
+def may_compile(config: PreTrainedConfig) -> bool:
+    """Whether a model of this config, in fp32 or bf16 on a CPU, will most likely run compiled."""
+    names = getattr(config, "architectures", None) or ("",)
+    return names[0] in FAMILIES and find_spec("numba") is not None
 
 
 def reason_against(model: PreTrainedModel) -> str | None:

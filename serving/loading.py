@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from serving.accounts import EngineLimits
+from serving.compiled import may_compile
 from serving.config import Limits, ServeConfig
 from serving.engine import Engine
 from serving.errors import ModelLoadError
@@ -23,6 +24,9 @@ from serving.memory import free_bytes
 FALLBACK_TOTAL_TOKENS = 4_096
 # Below this many bytes in fp32 a model stays in the cache of any server core.
 CACHE_BYTES = 48 * 2**20
+# A chunk of a prompt, and how many times as long it may take in bf16 where steps are compiled.
+PROMPT_ROWS = 256
+MOST_PROMPT_TIME = 4.0
 # Of the memory that is free after the weights; steps and further models need some as well.
 KV_SHARE = 0.5
 
@@ -31,8 +35,9 @@ def load_engine(folder: Path, config: ServeConfig) -> Engine:
     """Load the weights in `folder` (safetensors only); ModelLoadError names what is wrong."""
     _require_safetensors(folder)
     device = pick_device(config.device)
-    size = _weight_bytes(folder)
-    dtype = pick_dtype(config.dtype, device, size)
+    shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    size = _weight_bytes(folder, shape)
+    dtype = pick_dtype(config.dtype, device, size, is_compiled=may_compile(shape))
     need = size * dtype.itemsize // 4
     require_room(folder, need, free_bytes(device))
     transformers_logging.disable_progress_bar()
@@ -96,22 +101,29 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def pick_dtype(wanted: str, device: torch.device, fp32_bytes: int) -> torch.dtype:
-    """`auto`: bf16 on a GPU; on a CPU what a timing says, fp32 where the weights fit the cache."""
+def pick_dtype(
+    wanted: str, device: torch.device, fp32_bytes: int, *, is_compiled: bool
+) -> torch.dtype:
+    """`auto`: bf16 on a GPU; on a CPU what a timing says, fp32 where the weights fit the cache.
+
+    Timed are torch's products. A compiled step is bound by reading weights, of which bf16 has
+    half the bytes; then only prompts are torch's, and may take longer, but not many times so.
+    """
     if wanted != "auto":
         return getattr(torch, wanted)  # type: ignore[no-any-return]
     if device.type == "cuda":
         return torch.bfloat16
     if fp32_bytes <= CACHE_BYTES:
         return torch.float32
-    times = {dtype: _time_dtype(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    return min(times, key=lambda dtype: times[dtype])
+    num_rows, most = (PROMPT_ROWS, MOST_PROMPT_TIME) if is_compiled else (2, 1.0)
+    full, half = (time_product(dtype, num_rows) for dtype in (torch.float32, torch.bfloat16))
+    return torch.bfloat16 if half < most * full else torch.float32
 
 
-def _time_dtype(dtype: torch.dtype) -> float:
-    """Seconds of two rows through 64 MiB (fp32) of weights: larger than most caches."""
+def time_product(dtype: torch.dtype, num_rows: int) -> float:
+    """Seconds of torch's product of rows and 64 MiB (fp32) of weights: more than most caches."""
     weights = [torch.ones(2048, 2048, dtype=dtype) for _ in range(4)]
-    rows = torch.ones(2, 2048, dtype=dtype)
+    rows = torch.ones(num_rows, 2048, dtype=dtype)
     best = float("inf")
     for _ in range(4):
         start = time.perf_counter()
@@ -121,10 +133,9 @@ def _time_dtype(dtype: torch.dtype) -> float:
     return best
 
 
-def _weight_bytes(folder: Path) -> int:
+def _weight_bytes(folder: Path, config: PreTrainedConfig) -> int:
     """Size of the weights if they were fp32: bf16 files count double."""
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     stored = getattr(config, "dtype", None)
     return size * (1 if stored in (None, torch.float32) else 2)
 

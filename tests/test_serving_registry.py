@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from serving_fixtures import tiny_config
 
+from serving import loading
 from serving.adapters import read_adapter
+from serving.compiled import may_compile
 from serving.config import ServeConfig, name_models
 from serving.errors import ModelLoadError, ServingError
 from serving.loading import pick_dtype
@@ -171,11 +173,36 @@ def test_settings_that_make_no_sense(tmp_path: Path) -> None:
         ServeConfig(base=tmp_path, base_name="b", models=(("b", tmp_path),))
 
 
-def test_small_models_run_in_fp32_on_a_cpu() -> None:
-    cpu = torch.device("cpu")
-    assert pick_dtype("auto", cpu, 20 * 2**20) is torch.float32
-    assert pick_dtype("bfloat16", cpu, 1) is torch.bfloat16
-    assert pick_dtype("auto", cpu, 2**30) in (torch.float32, torch.bfloat16)
+@pytest.mark.parametrize(
+    ("is_compiled", "bf16_time", "want"),
+    [
+        (False, 0.9, torch.bfloat16),
+        (False, 1.1, torch.float32),
+        (True, 1.7, torch.bfloat16),  # Torch's prompts are slower, the compiled steps faster.
+        (True, 9.0, torch.float32),  # No instructions for bf16: prompts would take for ever.
+    ],
+)
+def test_the_number_format_is_the_faster_one(
+    monkeypatch: pytest.MonkeyPatch, is_compiled: bool, bf16_time: float, want: torch.dtype
+) -> None:
+    times = {torch.float32: 1.0, torch.bfloat16: bf16_time}
+    monkeypatch.setattr(loading, "time_product", lambda dtype, rows: times[dtype])
+
+    def pick(wanted: str, device: str, size: int) -> torch.dtype:
+        return pick_dtype(wanted, torch.device(device), size, is_compiled=is_compiled)
+
+    assert pick("auto", "cpu", 2**30) is want
+    assert pick("auto", "cpu", 20 * 2**20) is torch.float32  # It stays in the cache.
+    assert pick("auto", "cuda", 2**30) is torch.bfloat16
+    assert pick("bfloat16", "cpu", 1) is torch.bfloat16
+
+
+def test_which_models_are_expected_to_run_compiled() -> None:
+    for architecture, expected in (("llama", True), ("qwen3", True), ("gpt2", False)):
+        config = tiny.make_model(architecture).config
+        config.architectures = [type(tiny.make_model(architecture)).__name__]
+        assert may_compile(config) is expected
+    assert loading.time_product(torch.float32, 2) > 0
 
 
 def test_rank_patterns_and_scales_are_read(tiny_home: Path, tmp_path: Path) -> None:
