@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tuning_fixtures import make_tokenizer
 
+from serving.chat import render_chat
+from serving.registry import ServedModel
+from serving.schema import ChatRequest
+from serving.tokenizing import TokenizerShelf
+from serving.validation import encode
 from tuning.config import DataOptions
 from tuning.data import Example
 from tuning.encode import IGNORED, encode_examples
@@ -86,6 +91,26 @@ def test_training_and_serving_see_the_same_ids(tokenizer: Any, tmp_path: Path) -
             "input_ids"
         ]
         assert ids == span.ids[:start]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_training_and_serving_code_give_the_same_ids(tmp_path: Path, own: bool) -> None:
+    """Serving loads, renders and encodes by its own code, with the default and an own template."""
+    made = make_tokenizer()
+    if own:
+        made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+        made.chat_template = CHATML
+    ensure_template(made, "here")
+    made.save_pretrained(tmp_path)
+    shelf, nothing = TokenizerShelf(), cast(Any, None)  # rendering needs no engine
+    served = ServedModel(
+        "m", "full", nothing, None, shelf.load(tmp_path), tmp_path, "", None, frozenset()
+    )
+    (span,) = render_training(made, [CHAT])[0]
+    for cut, (start, _) in zip((2, 4), span.trained, strict=True):
+        request = ChatRequest.model_validate({"model": "m", "messages": CHAT[:cut]})
+        text = render_chat(served, request, None)
+        assert encode(served.tokenizer, text, special=False) == span.ids[:start]
 
 
 def test_generation_marks_agree_with_the_trained_spans(tokenizer: Any) -> None:

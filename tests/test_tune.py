@@ -129,12 +129,14 @@ def test_it_learns_and_learns_to_stop(taught: Path) -> None:
     assert sum(a == b for a, b in zip(answers, expected, strict=True)) >= 6, answers
 
 
-def test_a_variant_is_tuned_from_a_variant(taught: Path, tiny_data: Path) -> None:
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_variant_is_tuned_from_a_variant(taught: Path, tiny_data: Path, method: str) -> None:
     made = tune(
         TuningConfig(
             base="taught",
             data=(str(tiny_data),),
-            name="second",
+            name=f"second-{method}",
+            method=method,
             home=taught,
             training=TrainingOptions(max_steps=3, batch_size=8, precision="fp32"),
         )
@@ -143,7 +145,18 @@ def test_a_variant_is_tuned_from_a_variant(taught: Path, tiny_data: Path) -> Non
     assert made.parent == "taught"
     assert made.base is not None
     assert (made.base.id, made.base.sha256) == ("taught", parent.weights_sha256)
-    assert load_variant("second", taught).base_folder == parent.folder
+    wanted = parent.folder if method == "lora" else None
+    assert load_variant(made.name, taught).base_folder == wanted
+    verify_variant(made.folder, parent.folder)
+
+
+def test_an_adapter_as_base_is_refused_with_the_remedy(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    made = tune(config_for(tiny_base, tiny_data, tmp_path, method="lora", max_steps=1))
+    with pytest.raises(TuningError, match=r"a lora adapter.* with `arena models merge v`"):
+        tune(config_for(made.folder, tiny_data, tmp_path, name="w"))
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["v"]
 
 
 def test_prefix_parameters_follow_the_formula(

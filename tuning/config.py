@@ -117,7 +117,7 @@ class CheckOptions:
     """What happens while training goes on."""
 
     eval_every: int | None = None
-    """Steps between evaluations of the held-out loss; default ten times a run."""
+    """Steps between evaluations of the held-out loss; default five times a run."""
     patience: int | None = None
     """Evaluations without a better held-out loss after which the run stops early."""
     save_every: float = 60.0

@@ -20,6 +20,7 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tuning.methods import pick_precision
 from tuning.starter import corpus
 from tuning.starter.earlier import EarlierRun, PretrainError
 from tuning.starter.recipe import (
@@ -153,7 +154,7 @@ class _Run:
     def __init__(self, config: PretrainConfig, out: Path, state: dict[str, Any] | None) -> None:
         self.config, self.out = config, out
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.autocast = self.device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.autocast = pick_precision("auto") == "bf16"
         self.earlier = EarlierRun.read(Path(config.go_on)) if config.go_on else EarlierRun()
         self.tokenizer: PreTrainedTokenizerFast
         if state:
