@@ -39,7 +39,9 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     link = [page.battle, page.token]
     view = [*link, page.differences]
     everything = page.battle_outputs
-    demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    loaded = demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    # An element that stands only after loading has changed it tells of no change.
+    loaded.then(None, [*link, page.run], None, js=LINK_JS, **QUIET)
     _asking(page)
     page.reveal.click(_tokens(handlers), link, [page.tokens, page.status], **QUIET)
     judged = [
@@ -53,7 +55,7 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     # First the answers are taken care of, then the page is cleared and stops reading them.
     left = page.new.click(handlers.on_leave, link, None, **QUIET)
     left.then(handlers.on_new, link, everything, **QUIET)
-    _sets(page, SetActs(handlers), judged)
+    _sets(page, SetActs(handlers), loaded, judged)
     shown = [page.differences, *link]
     page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
     _tabs(page, board)
@@ -76,11 +78,12 @@ def _asking(page: Page) -> None:
         part.change(None, [*link, page.run], None, js=LINK_JS, **QUIET)
 
 
-def _sets(page: Page, acts: SetActs, judged: Sequence[Any]) -> None:
-    """Judging a prompt set; its progress follows every vote."""
-    page.mode.change(acts.on_mode, [page.mode, page.models, page.sets], acts.outputs, **QUIET)
+def _sets(page: Page, acts: SetActs, loaded: Any, judged: Sequence[Any]) -> None:
+    """How to compare, by a link or by hand; a prompt set's progress follows every vote."""
+    for event in (loaded.then, page.mode.input):
+        event(acts.on_mode, [page.mode, page.models, page.sets], acts.outputs, **QUIET)
     where = [page.mode, page.sets]
-    page.sets.change(acts.on_progress, where, page.set_progress, **QUIET)
+    page.sets.input(acts.on_progress, where, page.set_progress, **QUIET)
     for event in judged:
         event.then(acts.on_progress, where, page.set_progress, **QUIET)
 
