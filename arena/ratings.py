@@ -15,7 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from arena.statistics.bradley_terry import Fit, FitConfig, Ties, covariance_root, fit
 from arena.statistics.connectivity import Connectivity, connectivity
-from arena.statistics.intervals import Z95, confidence, covariance, ranks, votes_to_settle
+from arena.statistics.intervals import (
+    Z95,
+    confidence,
+    covariance,
+    few_voters_factor,
+    ranks,
+    votes_to_settle,
+)
 from arena.statistics.resampling import bootstrap, percentiles, share_disconnected
 from arena.statistics.standings import (
     EMPTY,
@@ -84,8 +91,11 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
     cells = to_cells(kept)
     links = connectivity(cells)
     result = fit(cells, config.fit)
-    clustered = _num_voters(kept) is not None and (_num_voters(kept) or 0) >= MIN_VOTERS
+    num_voters = _num_voters(kept) or 0
+    clustered = num_voters >= MIN_VOTERS
     v = covariance(result, cells, kept, clustered=clustered)
+    if clustered:
+        v *= few_voters_factor(num_voters)
     counts = pair_counts(table)
     thin = _few_decided(table.models, counts)
     wide = _loose(table.models, thin, links)

@@ -12,7 +12,14 @@ import pytest
 from arena.ratings import BothBad, RatingConfig, rate
 from arena.statistics.bradley_terry import FitConfig, Ties, fit
 from arena.statistics.connectivity import connectivity
-from arena.statistics.intervals import Z95, confidence, covariance, ranks, votes_to_settle
+from arena.statistics.intervals import (
+    Z95,
+    confidence,
+    covariance,
+    few_voters_factor,
+    ranks,
+    votes_to_settle,
+)
 from arena.statistics.resampling import bootstrap, percentiles
 from arena.statistics.standings import POINTS
 from arena.statistics.votetable import (
@@ -274,19 +281,35 @@ def test_style_is_told_from_strength() -> None:
 
 
 @pytest.mark.parametrize("ties", [Ties.HALF, Ties.DAVIDSON])
-def test_intervals_cover_the_truth(ties: Ties) -> None:
-    """400 repetitions of 1,000 votes by 100 voters: 93 to 97 % of the intervals hold the truth."""
+@pytest.mark.parametrize(
+    ("num_models", "num_votes", "num_voters"),
+    [(2, 100, 20), (5, 1_000, 100), (20, 10_000, 100), (100, 10_000, 100)],
+)
+def test_intervals_cover_the_truth(
+    num_models: int, num_votes: int, num_voters: int, ties: Ties
+) -> None:
+    """400 repetitions: 93 to 97 % of the intervals hold the true strengths and side effect."""
     nu = 0.6 if ties is Ties.DAVIDSON else 0.0
     config = RatingConfig(FitConfig(ties=ties))
-    inside = []
+    voters = np.arange(num_votes) % num_voters
+    inside, beside = [], []
     for seed in range(400):
-        table, theta = simulated(5, 1_000, seed=seed, side=0.2, nu=nu)
-        board = rate(replace(table, cluster=np.arange(1_000) % 100), config)
+        table, theta = simulated(num_models, num_votes, seed=seed, side=0.2, nu=nu)
+        board = rate(replace(table, cluster=voters), config)
         lines = {line.model: line for line in board.ratings}
         for i, model in enumerate(table.models):
             truth = 1000 + POINTS * theta[i]
             inside.append(lines[model].lower <= truth <= lines[model].upper)
+        assert board.position is not None
+        beside.append(board.position.lower <= 0.2 <= board.position.upper)
     assert 0.93 <= np.mean(inside) <= 0.97
+    assert 0.93 <= np.mean(beside) <= 0.97
+
+
+@pytest.mark.parametrize(("voters", "t"), [(10, 2.262), (20, 2.093), (30, 2.045), (101, 1.984)])
+def test_few_voters_widen_by_students_distribution(voters: int, t: float) -> None:
+    """Against the printed table of Student's distribution, 97.5 %."""
+    assert Z95 * math.sqrt(few_voters_factor(voters)) == pytest.approx(t, abs=6e-4)
 
 
 def test_bootstrap_agrees_with_the_sandwich() -> None:

@@ -2,7 +2,7 @@
 
 Pure functions on numpy arrays. The sandwich V = H⁻¹ G H⁻¹ uses the penalised Hessian of
 the fit and the scores of single votes (G), summed within a voter when voters are known,
-with the factor C/(C-1) for C voters.
+with the factor C/(C-1) for C voters; few of them make the intervals Student's.
 """
 
 from __future__ import annotations
@@ -100,6 +100,23 @@ def _scores_by_cluster(
         by_nu = weight * values.score_nu.ravel()[place]
         parts.append(summed(local, by_nu, num_clusters)[:, None])
     return np.concatenate(parts, axis=1)
+
+
+def few_voters_factor(count: int) -> float:
+    """(t/z)²: as much wider the variance is taken when `count` voters tell it.
+
+    t is the 97.5 % point of Student's distribution with count - 1 degrees of freedom (Cameron
+    and Miller, 2015, section VI.D), by its expansion about the normal's (Abramowitz and Stegun,
+    26.7.5). Needs three voters or more.
+    """
+    z, free = Z95, count - 1
+    terms = (
+        (z**2 + 1) / 4,
+        (5 * z**4 + 16 * z**2 + 3) / 96,
+        (3 * z**6 + 19 * z**4 + 17 * z**2 - 15) / 384,
+        (79 * z**8 + 776 * z**6 + 1482 * z**4 - 1920 * z**2 - 945) / 92160,
+    )
+    return (1 + sum(term / free**power for power, term in enumerate(terms, 1))) ** 2
 
 
 def ranks(lower: Floats, upper: Floats) -> tuple[Ints, Ints]:
