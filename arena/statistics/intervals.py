@@ -116,7 +116,8 @@ def few_voters_factor(count: int) -> float:
         (3 * z**6 + 19 * z**4 + 17 * z**2 - 15) / 384,
         (79 * z**8 + 776 * z**6 + 1482 * z**4 - 1920 * z**2 - 945) / 92160,
     )
-    return (1 + sum(term / free**power for power, term in enumerate(terms, 1))) ** 2
+    over_z = 1 + sum(term / math.pow(free, power) for power, term in enumerate(terms, 1))
+    return over_z * over_z
 
 
 def ranks(lower: Floats, upper: Floats) -> tuple[Ints, Ints]:
