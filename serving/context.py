@@ -62,13 +62,7 @@ class Server:
             grammar=grammar,
             received=request.state.received,
             on_end=self._note,
-            on_gap=self._note_gap,
         )
-
-    def _note_gap(self, completion: Completion, seconds: float) -> None:
-        """Count the time between two tokens."""
-        model = completion.job.model.name
-        self.metrics.observe("arena_inter_token_seconds", seconds, model=model)
 
     def _note(self, completion: Completion) -> None:
         """Count a completion that ended, whichever way."""
@@ -89,6 +83,8 @@ class Server:
         if times.first_token is not None:
             first = times.first_token - times.received
             metrics.observe("arena_time_to_first_token_seconds", first, model=model)
+        for gap in completion.gaps:
+            metrics.observe("arena_inter_token_seconds", gap, model=model)
         if completion.finish_reason is not None:
             metrics.count("tgi_request_success")
         else:

@@ -5,8 +5,10 @@ Knows tokenizers; does not know requests or HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from transformers import PreTrainedTokenizerFast
 
 REPLACEMENT = "�"
 CONTEXT = 6
@@ -19,7 +21,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
+        self._decode = decoder(tokenizer)
         self._special = special_ids(tokenizer)
         self._ids = [token for token in prompt[-CONTEXT:] if token not in self._special]
         self._start = 0
@@ -50,10 +52,22 @@ class Detokenizer:
         before = self._decode(self._ids[self._start : self._read])
         return self._decode(self._ids[self._start :])[len(before) :]
 
-    def _decode(self, ids: list[int]) -> str:
-        if not ids:
-            return ""
-        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+def decoder(tokenizer: Any) -> Callable[[list[int]], str]:
+    """What turns ids into their text, control tokens included.
+
+    A tokenizer that adds nothing to what the library in Rust does is asked without detour: it
+    happens twice a token.
+    """
+    kind = type(tokenizer)
+    if (
+        isinstance(tokenizer, PreTrainedTokenizerFast)
+        and kind.decode is PreTrainedTokenizerFast.decode
+        and kind._decode is PreTrainedTokenizerFast._decode
+    ):
+        inner = tokenizer.backend_tokenizer
+        return lambda ids: inner.decode(ids, skip_special_tokens=False) if ids else ""
+    return lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) if ids else ""
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -52,6 +52,7 @@ class Engine:
             self.compiled = CompiledStep(
                 model, self.pool, self.bank, self._state, limits.max_total_tokens
             )
+        self.on_compute: Callable[[], None] = lambda: None
         self._schedule = Schedule(limits, self.pool, self.shelf, self.cache, self.stats)
 
     # --- requests -------------------------------------------------------------------------
@@ -186,7 +187,8 @@ class Engine:
         return pool
 
     def _forward(self, plan: StepPlan) -> torch.Tensor:
-        """Logits [wanted places, vocab] of the step's tokens."""
+        """Logits [wanted places, vocab] of the step's tokens; `on_compute` is told before."""
+        self.on_compute()
         if self.compiled is not None and self.compiled.takes(plan):
             self.stats.compiled_steps += 1
             return self.compiled.run(plan)

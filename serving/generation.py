@@ -110,7 +110,6 @@ class Completion:
         grammar: GrammarMask | None = None,
         received: float | None = None,
         on_end: Callable[[Completion], None] | None = None,
-        on_gap: Callable[[Completion, float], None] | None = None,
     ) -> None:
         self.job = job
         self.text = ""
@@ -119,6 +118,7 @@ class Completion:
         self.prefill: list[TokenText] = []
         self.finish_reason: FinishReason | None = None
         self.failure: Exception | None = None
+        self.gaps: list[float] = []
         self.times = Times() if received is None else Times(received)
         self._worker = worker
         self._deadline = deadline
@@ -129,8 +129,9 @@ class Completion:
         self._signal = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._wake_is_due = False
+        self._is_submitted = self._is_silent = False
+        self._heard = time.monotonic()
         self._on_end = on_end
-        self._on_gap = on_gap
         self._last_token = 0.0
         self._request = EngineRequest(
             job.prompt,
@@ -171,12 +172,19 @@ class Completion:
             pass
         return self
 
+    def submit(self) -> None:
+        """Hand the job to the engine, if that was not done: the caller sees to `pieces`."""
+        if not self._is_submitted:
+            self._is_submitted = True
+            self._worker.submit(self.job.model.engine, self._request)
+
     async def pieces(self) -> AsyncIterator[Piece | None]:
         """Submit the job and yield its tokens, and None whenever nothing came for a while.
 
         EngineFailure when the engine gives up. Leaving the iteration early cancels the row.
         """
-        self._worker.submit(self.job.model.engine, self._request)
+        self.submit()
+        self._set_alarm(time.monotonic())
         try:
             while self.finish_reason is None:
                 if not await self._has_events():
@@ -186,6 +194,7 @@ class Completion:
                     if piece is not None:
                         yield piece
         finally:
+            self._alarm.cancel()
             self.times.ended = time.monotonic()
             self.times.started = self._request.started_at
             self.cancel()
@@ -194,35 +203,42 @@ class Completion:
 
     async def _has_events(self) -> bool:
         """Wait for events; False when the wait grew so long that the line needs a sign of life."""
-        if self._events:
-            return True
-        left = self.times.created + self._deadline - time.monotonic() if self._deadline else None
-        if left is not None and left <= 0:
-            self.failure = EngineFailure(
-                f"the deadline of {self._deadline:g} s passed after {self.num_generated} tokens"
-            )
-            raise self.failure
-        if self._request.cancelled.is_set():
-            raise EngineFailure("the caller left")
-        self._signal.clear()
-        if not self._events:
-            try:
-                async with asyncio.timeout(min(HEARTBEAT_SECONDS, left or HEARTBEAT_SECONDS)):
-                    await self._signal.wait()
-            except TimeoutError:
+        while not self._events:
+            if self._deadline and time.monotonic() >= self.times.created + self._deadline:
+                self.failure = EngineFailure(
+                    f"the deadline of {self._deadline:g} s passed after {self.num_generated} tokens"
+                )
+                raise self.failure
+            if self._request.cancelled.is_set():
+                raise EngineFailure("the caller left")
+            if self._is_silent:
+                self._is_silent = False
                 return False
+            self._signal.clear()
+            await self._signal.wait()
+        self._heard = time.monotonic()
         return True
+
+    def _set_alarm(self, now: float) -> None:
+        """One timer serves all waits: for the next sign of life, or the deadline."""
+        due, end = self._heard + HEARTBEAT_SECONDS, self.times.created + self._deadline
+        if self._deadline and now < end < due:
+            due = end
+        self._alarm = self._loop.call_later(due - now, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        now = time.monotonic()
+        if now - self._heard >= HEARTBEAT_SECONDS:
+            self._heard, self._is_silent = now, True
+        self._signal.set()
+        self._set_alarm(now)
 
     def _sink(self, event: Event) -> None:
         """Called in the engine's thread; one wake-up serves all events until it is seen."""
         self._events.append(event)
-        if self._wake_is_due:
-            return
-        self._wake_is_due = True
-        try:
-            self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:
-            self._request.cancel()  # The event loop is closed: nobody is left to read.
+        if not self._wake_is_due:
+            self._wake_is_due = True
+            self._worker.tell(self._loop, self._wake, self._request.cancel)
 
     def _wake(self) -> None:
         self._wake_is_due = False
@@ -241,8 +257,8 @@ class Completion:
         now = time.monotonic()
         if self.times.first_token is None:
             self.times.first_token = now
-        elif self._on_gap is not None:
-            self._on_gap(self, now - self._last_token)
+        else:
+            self.gaps.append(now - self._last_token)
         self._last_token = now
         choice, reason = event.choice, event.finish_reason
         special = self._detokenizer.is_special(choice.token)
@@ -268,6 +284,12 @@ class Completion:
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+
+def submit_all(running: Sequence[Completion]) -> None:
+    """Hand all to their engines."""
+    for completion in running:
+        completion.submit()
 
 
 def cancel_all(running: Sequence[Completion]) -> None:

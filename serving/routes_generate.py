@@ -23,7 +23,7 @@ from serving.generation import Completion, Piece, TokenText, cancel_all, run_all
 from serving.problems import from_exception
 from serving.registry import ServedModel
 from serving.schema import GenerateParameters, GenerateRequest
-from serving.sse import cancel_on_disconnect, frame, stream_response
+from serving.sse import StreamedAnswer, cancel_on_disconnect, frame
 from serving.validation import Job, check_best_of, check_stream, generate_job
 
 router = APIRouter(tags=["Text Generation Inference"])
@@ -160,7 +160,8 @@ async def stream(request: Request, body: GenerateRequest, name: str | None) -> R
                     yield event
 
     headers = {**model_headers(model), **compute_headers(job)}
-    return stream_response(events(), headers)
+    completion.submit()
+    return StreamedAnswer(events(), headers, completion.cancel)
 
 
 async def generate_events(completion: Completion, body: GenerateRequest) -> AsyncIterator[bytes]:

@@ -22,13 +22,13 @@ from serving.context import (
     speaks_openai,
     time_headers,
 )
-from serving.generation import Completion, Piece, cancel_all, interleave, run_all
+from serving.generation import Completion, Piece, cancel_all, interleave, run_all, submit_all
 from serving.openai_forms import Identity, logprob_json, stream_error, usage_of
 from serving.problems import invalid
 from serving.registry import ServedModel
 from serving.request import FinishReason
 from serving.schema import ChatRequest, OpenAIRequest
-from serving.sse import DONE, cancel_on_disconnect, frame, stream_response
+from serving.sse import DONE, StreamedAnswer, cancel_on_disconnect, frame
 from serving.tools import NO_TOOL, CallReader, ToolPlan, call_json, plan_tools
 from serving.validation import answers_of, check_n
 
@@ -107,7 +107,8 @@ async def chat_completions(request: Request) -> Response:
     headers = model_headers(chat.identity.model)
     if body.stream:
         headers |= compute_headers(chat.completions[0].job)
-        return stream_response(chat_stream(request, chat), headers)
+        submit_all(chat.completions)
+        return StreamedAnswer(chat_stream(request, chat), headers, chat.cancel)
     with chat.server.admission:
         async with cancel_on_disconnect(request, chat.cancel):
             await run_all(chat.completions)

@@ -21,14 +21,14 @@ from serving.context import (
     speaks_openai,
     time_headers,
 )
-from serving.generation import Completion, Piece, cancel_all, interleave, run_all
+from serving.generation import Completion, Piece, cancel_all, interleave, run_all, submit_all
 from serving.openai_forms import Identity, stream_error, usage_of
 from serving.problems import Problem, invalid
 from serving.registry import ServedModel
 from serving.routes_generate import model_name
 from serving.routes_openai import resolve
 from serving.schema import ChatRequest, CompletionRequest, GenerateRequest
-from serving.sse import DONE, cancel_on_disconnect, frame, stream_response
+from serving.sse import DONE, StreamedAnswer, cancel_on_disconnect, frame
 from serving.tools import plan_tools
 from serving.validation import Job, answers_of, check_n, encode, openai_job
 
@@ -58,7 +58,9 @@ async def completions(request: Request) -> Response:
     identity = Identity(model, openai, "cmpl")
     if body.stream:
         events = completion_stream(request, server, body, running, identity)
-        return stream_response(events, {**model_headers(model), **compute_headers(jobs[0])})
+        headers = {**model_headers(model), **compute_headers(jobs[0])}
+        submit_all(running)
+        return StreamedAnswer(events, headers, lambda: cancel_all(running))
     with server.admission:
         async with cancel_on_disconnect(request, lambda: cancel_all(running)):
             await run_all(running)

@@ -6,10 +6,11 @@ ran side by side would only fight for cores and memory bandwidth. Knows no text 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from serving.request import EngineRequest, FailureEvent, as_failure
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Call = Callable[[], None]
 
 
 class Worker:
@@ -34,6 +36,7 @@ class Worker:
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._told: dict[asyncio.AbstractEventLoop, list[tuple[Call, Call]]] = {}
         self._thread = threading.Thread(target=self._run, name="serving-engine", daemon=True)
 
     def start(self) -> None:
@@ -75,8 +78,24 @@ class Worker:
         self._post(run, None)
         return future
 
+    def tell(self, loop: asyncio.AbstractEventLoop, wake: Call, lost: Call) -> None:
+        """Have an event loop call `wake` soon; `lost` is called instead when the loop is closed.
+
+        What a step has to tell waits until the next one computes. Then the interpreter's lock is
+        free: before, the step and those it wakes would wait for each other.
+        """
+        if threading.current_thread() is self._thread:
+            self._told.setdefault(loop, []).append((wake, lost))
+        else:
+            _ring(loop, [(wake, lost)])
+
+    def _deliver(self) -> None:
+        while self._told:
+            _ring(*self._told.popitem())
+
     def add(self, engine: Engine) -> None:
         """Let an engine take part; its requests are run from now on."""
+        engine.on_compute = self._deliver
         self.call(lambda: self._engines.append(engine)).result()
 
     def remove(self, engine: Engine) -> None:
@@ -100,6 +119,8 @@ class Worker:
 
     def _run(self) -> None:
         while True:
+            if self._commands or not self.is_busy:
+                self._deliver()
             with self._wake:
                 while not (self._stopping or self._commands or self.is_busy):
                     self._wake.wait()
@@ -115,6 +136,7 @@ class Worker:
                     self._step(engine)
         for engine in self._engines:
             engine.fail_all(EngineStopped("the server is shutting down"))
+        self._deliver()
 
     def _step(self, engine: Engine) -> None:
         try:
@@ -129,3 +151,15 @@ class Worker:
             return
         if report is not None and self.on_step is not None:
             self.on_step(report)
+
+
+def _ring(loop: asyncio.AbstractEventLoop, told: Sequence[tuple[Call, Call]]) -> None:
+    try:
+        loop.call_soon_threadsafe(_call_all, [wake for wake, _ in told])
+    except RuntimeError:  # The loop is closed: nobody is left to read.
+        _call_all([lost for _, lost in told])
+
+
+def _call_all(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call()
