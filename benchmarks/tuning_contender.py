@@ -226,61 +226,6 @@ def trainer_steps(name: str, shape: dict[str, int], half: bool) -> Callable[[], 
     return step
 
 
-def litgpt_steps(shape: dict[str, int], weights: Path) -> Callable[[], float]:
-    """Forward and backward as `litgpt finetune_lora` does them, from the same weights."""
-    import torch
-    from litgpt.lora import GPT, Config, mark_only_lora_as_trainable
-    from litgpt.scripts.convert_hf_checkpoint import copy_weights_hf_llama
-    from litgpt.utils import chunked_cross_entropy
-    from safetensors.torch import load_file
-
-    switches = ("query", "key", "value", "projection", "mlp")
-    config = Config(
-        name="random",
-        block_size=1024,
-        vocab_size=shape["vocab"],
-        padded_vocab_size=shape["vocab"],
-        n_layer=shape["layers"],
-        n_head=shape["heads"],
-        n_query_groups=shape["kv"],
-        n_embd=shape["hidden"],
-        intermediate_size=shape["ffn"],
-        rotary_percentage=1.0,
-        parallel_residual=False,
-        bias=False,
-        norm_class_name="RMSNorm",
-        norm_eps=1e-6,
-        mlp_class_name="LLaMAMLP",
-        lora_r=8,
-        lora_alpha=16,
-        lora_dropout=0.0,
-        **{f"lora_{name}": True for name in switches},
-    )
-    stored = load_file(weights)
-    stored["lm_head.weight"] = stored["model.embed_tokens.weight"]
-    state: dict[str, torch.Tensor] = {}
-    copy_weights_hf_llama(config, {}, state, stored)
-    torch.manual_seed(0)
-    model = GPT(config)
-    model.lm_head.weight = model.transformer.wte.weight
-    model.load_state_dict(state, strict=False)
-    mark_only_lora_as_trainable(model)
-    rows = step_rows(shape)
-    ids = torch.tensor([row for row, _ in rows])
-    targets = ids.clone()
-    targets[:, :MASKED] = -100
-
-    def step() -> float:
-        logits = model(ids, lm_head_chunk_size=128)
-        logits[-1] = logits[-1][..., :-1, :]
-        loss = chunked_cross_entropy(logits, targets[..., 1:])
-        loss.backward()
-        model.zero_grad()
-        return float(loss.detach())
-
-    return step
-
-
 def whole_run(
     name: str, shape: dict[str, int], half: bool, pack: bool, wide: bool
 ) -> dict[str, float]:
@@ -329,7 +274,9 @@ def main() -> None:
     shape = SHAPES[shape_name]
     warnings.filterwarnings("ignore")
     if name == "litgpt":
-        step = litgpt_steps(shape, weights)
+        from tuning_litgpt import litgpt_run, litgpt_steps
+
+        step = litgpt_steps(shape, weights, step_rows(shape))
     else:
         import transformers
 
@@ -342,6 +289,9 @@ def main() -> None:
         if line.strip() == "step":
             loss = step()
             found: dict[str, float] = {"seconds": time.process_time() - began, "loss": loss}
+        elif name == "litgpt":
+            assert "packed" not in line, "litgpt packs no rows"
+            found = litgpt_run(shape, run_rows(shape, "wide" in line), BATCH, RUN_STEPS)
         else:
             part = line.strip()
             found = whole_run(name, shape, bool(half), "packed" in part, "wide" in part)

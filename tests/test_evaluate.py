@@ -12,9 +12,17 @@ import torch
 from tuning_fixtures import make_base, rows, write_rows
 
 from tuning import TuningConfig, tune
+from tuning.commands import print_results
 from tuning.config import TrainingOptions
 from tuning.errors import TuningError
-from tuning.evaluate import Score, answer_items, document_perplexity, evaluate, wilson
+from tuning.evaluate import (
+    Score,
+    answer_items,
+    compare_all,
+    document_perplexity,
+    evaluate,
+    wilson,
+)
 from tuning.generate import greedy_answers
 from tuning.loading import find_base, load_variant
 from tuning.suites import SuiteError, SuiteItem, load_suite
@@ -154,6 +162,25 @@ def test_evaluate_counts_by_family(home: Path) -> None:
     }
     mean = sum(score["accuracy"] for score in families.values()) / 2
     assert content["accuracy"] == pytest.approx(mean)
+
+
+def test_the_table_has_intervals_pairs_and_forgetting(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"suite": str(home / "suite.jsonl"), "max_new_tokens": 12, "documents": ["Say red."]}
+    scored = [evaluate(name, home, **options) for name in ("full", "lora")]
+    results = [result.to_json() for result in scored]
+    print_results("mine", results, compare_all(scored))
+    shown = capsys.readouterr().out
+    for result in results:
+        for score in (result, *result["families"].values()):
+            low, high = wilson(
+                round(score["accuracy"] * score["num_prompts"]), score["num_prompts"]
+            )
+            assert f"{score['accuracy']:.1%} [{low:.1%}, {high:.1%}]" in shown
+        assert f"{result['perplexity'] / result['base_perplexity']:.3f}" in shown
+    assert "full against lora: only the first passes" in shown
+    assert "(exact McNemar)" in shown
 
 
 def test_forgetting_is_measured_against_the_base(home: Path) -> None:

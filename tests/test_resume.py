@@ -26,10 +26,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning"),
 ]
 STEPS = 24
-# Runs `tune` on a JSON config; with STOP_AT it is killed, hard, right after that checkpoint.
+# Runs `tune` on a JSON config; with STOP_AT it is killed, hard, right after that checkpoint (or,
+# with DURING, before it is whole), without it when the variant is written but has no name yet.
 SCRIPT = """
 import json, os, signal, sys
 import tuning.checkpoint as checkpoint
+import tuning.saving as saving
 from tuning import tune
 from tuning.settings import load_config
 stop_at = int(os.environ.get("STOP_AT", "0"))
@@ -42,6 +44,8 @@ def commit_and_die(self, written, step, seconds):
         os.kill(os.getpid(), signal.SIGKILL)
     return made
 checkpoint.RunFolder.commit = commit_and_die
+if not stop_at:
+    saving.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 tune(load_config(None, json.loads(sys.argv[1])))
 """
 
@@ -132,6 +136,19 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     ]
     assert [item["step"] for item in history if "loss" in item] == list(range(1, STEPS + 1))
     assert list((tmp_path / "models").glob(".*")) == []
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_its_variant_is_written_leaves_nothing_behind(
+    place: Path, tmp_path: Path, whole: dict[str, str]
+) -> None:
+    config = config_for(place, tmp_path)
+    run_until(config, 0)
+    assert not config.folder.exists()
+    assert len(list((tmp_path / "models").glob(".v.*.tmp"))) == 1
+    made = tune(config)
+    assert made.weights_sha256 == whole["lora"]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["v"]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ WRITE_ERRORS = (OSError, SafetensorError)
 def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
     """Write everything to a temporary folder beside the final one, seal it, rename it."""
     models = config.folder.parent
+    _remove_leftovers(config)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=models))
         temporary.chmod(0o755)
@@ -113,6 +115,14 @@ def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> 
             f"{config.folder}: the variant could not be written ({' '.join(str(error).split())}); "
             "make room and repeat the command"
         ) from error
+
+
+def _remove_leftovers(config: TuningConfig) -> None:
+    """Remove what an attempt left that was killed while it wrote; nothing else is called so."""
+    pattern = re.compile(rf"\.{re.escape(config.name)}\.[a-z0-9_]{{8}}\.tmp")
+    for folder in config.folder.parent.iterdir():
+        if pattern.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
