@@ -168,18 +168,18 @@ class Handlers:
         failed = await self._attempt(change, access, say)
         return failed or self.painter.status(say("status.details_saved"), say, "good")
 
-    async def on_leave(self, battle: str, token: str, request: gr.Request) -> None:
-        """Before the page is cleared: answers that are being written go on without it."""
+    async def on_new(self, battle: str, token: str, request: gr.Request) -> Changes:
+        """Clear the page; a battle that was not judged is kept, and the voter is told so.
+
+        Answers that are being written go on without the page, which stops reading them then.
+        """
+        say = say_for(request)
+        access = await self._access(request, battle, token)
         if battle:
-            access = await self._access(request, battle, token)
             with contextlib.suppress(RefusedError):  # a stranger's battle is not theirs to keep
                 await self.stage.keep(access)
-
-    async def on_new(self, battle: str, token: str, request: gr.Request) -> Changes:
-        """Clear the page; a battle that was not judged is kept, and the voter is told so."""
-        say = say_for(request)
         changes = self.painter.blank() | await self._welcome(say)
-        if await is_open(self.stage, await self._access(request, battle, token)):
+        if await is_open(self.stage, access):
             changes |= self.painter.status(say("status.kept"), say)
         return changes | {self.page.prompt: gr.update(value="")}
 

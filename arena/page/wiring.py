@@ -52,9 +52,7 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     page.undo.click(handlers.on_undo, view, everything, **ONCE)
     told = [page.strength, page.reasons, page.comment, page.edited]
     page.save_details.click(handlers.on_details, [*told, *link], everything, **ONCE)
-    # First the answers are taken care of, then the page is cleared and stops reading them.
-    left = page.new.click(handlers.on_leave, link, None, **QUIET)
-    left.then(handlers.on_new, link, everything, **QUIET)
+    page.new.click(handlers.on_new, link, everything, **QUIET)
     _sets(page, SetActs(handlers), loaded, judged)
     shown = [page.differences, *link]
     page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
