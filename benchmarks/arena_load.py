@@ -2,9 +2,9 @@
 
 Starts a synthetic server (20 tokens/s a side) and the page, each as a process of its own, then
 lets N visitors send one blind prompt at the same moment and read the answers to their end, by the
-requests that the page's script makes in a browser: one act, then one stream of events. Prints a
-table and writes JSON. Load generator and synthetic server share the machine, so both are plain
-sockets that take as little of it as they can.
+request that the page's script makes in a browser: an act whose reply goes on as a stream of events.
+Prints a table and writes JSON. Load generator and synthetic server share the machine, so both are
+plain sockets that take as little of it as they can; what they take of the CPU is told.
 
     python benchmarks/arena_load.py --visitors 25 50 100 200 --out load.json
 """
@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -92,6 +91,7 @@ class Outcome:
     total_p95: float
     longest_silence: float
     page_cpu_ms: float  # of one battle
+    other_cpu_ms: float  # of one battle: the synthetic server and the visitors
     battle_memory_kb: float  # growth of the page at its peak, by battle
     page_memory_mb: float
     battle_kb: float  # sent to one visitor
@@ -125,23 +125,21 @@ async def request(port: int, head: str, body: bytes = b"") -> AsyncIterator[asyn
 async def visit(port: int, number: int) -> Visit:
     """Send one prompt and read the events to the end, as the page's script does in a browser."""
     seen = Visit()
-    cookie = f"cookie: arena_voter=loadtest-visitor-{os.getpid()}-{number:06d}"
     started = last = time.monotonic()
     body = {"prompt": "Tell me something.", "mode": "blind", "models": [], "following": "new"}
-    act = f"POST /live/send HTTP/1.1\r\n{cookie}\r\nsec-fetch-site: same-origin"
-    async with request(port, act, json.dumps(body).encode()) as answer:
-        found = re.search(rb'"([0-9a-f]{16})","\d+":"([\w-]{32})"', await answer.read())
-    if found is None:
-        return seen
-    battle, token = found[1].decode(), found[2].decode()
-    seen.asked = time.monotonic() - started
-    look = f"GET /live/{battle}?t={token} HTTP/1.1\r\n{cookie}"
-    async with request(port, look) as stream:
+    act = (
+        "POST /live/send HTTP/1.1\r\naccept: text/event-stream, application/json\r\n"
+        f"cookie: arena_voter=loadtest-visitor-{os.getpid()}-{number:06d}\r\n"
+        "sec-fetch-site: same-origin"
+    )
+    async with request(port, act, json.dumps(body).encode()) as stream:
         async for line in stream:
             if not line.startswith(b"data:"):
                 continue
             now = time.monotonic()
-            if seen.first is None and b"word0" in line:
+            if seen.asked is None:
+                seen.asked = now - started
+            elif seen.first is None and b"word0" in line:
                 seen.first = now - started
             elif seen.first is not None:
                 seen.silence = max(seen.silence, now - last)
@@ -152,14 +150,19 @@ async def visit(port: int, number: int) -> Visit:
     return seen
 
 
-async def measure(port: int, process: psutil.Process, visitors: int) -> Outcome:
+async def measure(
+    port: int, process: psutil.Process, server: psutil.Process, visitors: int
+) -> Outcome:
     """All visitors at once."""
+    others = (server, psutil.Process())
     before, cpu_before = process.memory_info().rss, cpu_seconds(process)
+    others_before = sum(map(cpu_seconds, others))
     peaks = [before]
     looking = asyncio.create_task(watch_memory(process, peaks))
     seen = await asyncio.gather(*(visit(port, i) for i in range(visitors)))
     looking.cancel()
     cpu = cpu_seconds(process) - cpu_before
+    other_cpu = sum(map(cpu_seconds, others)) - others_before
     grown = max(*peaks, process.memory_info().rss) - before
     first = sorted(v.first for v in seen if v.first is not None)
     total = sorted(v.total for v in seen if v.total is not None)
@@ -172,6 +175,7 @@ async def measure(port: int, process: psutil.Process, visitors: int) -> Outcome:
         quantile(total, 0.95),
         max(v.silence for v in seen),
         1000 * cpu / visitors,
+        1000 * other_cpu / visitors,
         grown / 1e3 / visitors,
         process.memory_info().rss / 1e6,
         sum(v.num_bytes for v in seen) / 1e3 / visitors,
@@ -179,7 +183,7 @@ async def measure(port: int, process: psutil.Process, visitors: int) -> Outcome:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time the page has taken so far."""
+    """CPU time that a process has taken so far."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
@@ -227,8 +231,8 @@ def main() -> None:
         try:
             wait_for(f"{server_url}/v1/models")
             wait_for(f"{url}/healthz")
-            process = psutil.Process(page.pid)
-            rounds = [asyncio.run(measure(options.port, process, n)) for n in options.visitors]
+            watched = psutil.Process(page.pid), psutil.Process(server.pid)
+            rounds = [asyncio.run(measure(options.port, *watched, n)) for n in options.visitors]
         finally:
             page.terminate()
             server.terminate()
@@ -236,15 +240,15 @@ def main() -> None:
             server.wait()
     print(
         "| battles | finished | act p95 | first p50 | first p95 | total p95 | longest silence "
-        "| page CPU a battle | memory a battle | page | sent a battle |"
+        "| page CPU a battle | others' CPU | memory a battle | page | sent a battle |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for r in rounds:
         print(
             f"| {r.visitors} | {r.finished} | {r.asked_p95:.2f} s | {r.first_p50:.2f} s "
             f"| {r.first_p95:.2f} s | {r.total_p95:.1f} s | {r.longest_silence:.1f} s "
-            f"| {r.page_cpu_ms:.0f} ms | {r.battle_memory_kb:.0f} kB | {r.page_memory_mb:.0f} MB "
-            f"| {r.battle_kb:.0f} kB |"
+            f"| {r.page_cpu_ms:.0f} ms | {r.other_cpu_ms:.0f} ms | {r.battle_memory_kb:.0f} kB "
+            f"| {r.page_memory_mb:.0f} MB | {r.battle_kb:.0f} kB |"
         )
     load = os.getloadavg()[0]
     print(f"\nalone: {TOKENS * TOKEN_SECONDS:.0f} s; {os.cpu_count()} cores, load {load:.1f} after")

@@ -77,6 +77,31 @@ def test_answers_come_as_steps_and_the_end_as_the_whole_page(client: httpx2.Clie
     assert "hidden-" not in json.dumps(told)
 
 
+def test_reply_to_the_pages_script_goes_on_as_the_stream(client: httpx2.Client) -> None:
+    """One request asks and tells the answers; what cannot be asked is told as JSON."""
+    headers = {"accept": "text/event-stream, application/json"}
+    body = {"prompt": "Say it.", "mode": "blind"}
+    with client.stream("POST", "/live/send", json=body, headers=headers) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in reply.iter_lines() if line.startswith("data: ")]
+    first, *news, last = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert {first["battle"], first["token"], first["run"]} <= set(map(str, _values(first)))
+    assert news
+    assert {message["run"] for message in news} == {first["run"]}
+    assert last["end"] is True
+    assert sum("is-done" in str(value) for value in last["changes"].values()) == 2
+    assert "hidden-" not in "".join(lines)
+    again = client.post("/live/again", json={**first, "side": 0}, headers=headers)
+    assert again.text.startswith('data: {"changes"')
+    assert again.text.rstrip().rpartition("\n")[2].startswith('data: {"end":true')
+    refused = client.post("/live/send", json={**body, "prompt": " "}, headers=headers)
+    assert "empty" in json.dumps(refused.json()["changes"])
+
+
+def _values(message: dict[str, Any]) -> list[Any]:
+    return list(message["changes"].values())
+
+
 def test_who_comes_later_is_told_all_of_it(client: httpx2.Client, arena: PageServer) -> None:
     battle, token = send(client)
     assert messages(client, battle)[-1]["end"], "the owner needs no token"

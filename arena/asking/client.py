@@ -21,6 +21,7 @@ from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 from arena.asking.completions import stream_completion
 from arena.asking.failures import WIRE_ERRORS, translate
 from arena.asking.streams import AnswerError, End, Piece
+from arena.asking.transport import CompiledTransport
 from arena.values.battle import AskAs, Participant, SamplingParams
 
 Wire = Literal["tgi", "openai"]
@@ -91,13 +92,18 @@ def _has_proxies() -> bool:
 
 def http_client(timeout: float | None = None) -> httpx2.AsyncClient:
     """A client that follows no redirect and takes no proxy on the way to this machine."""
+    hooks = {"response": [_read_refusal]}
+    if not _has_proxies():
+        way = CompiledTransport(_ssl_context())
+        return httpx2.AsyncClient(
+            transport=way, timeout=timeout, trust_env=False, event_hooks=hooks
+        )
     return httpx2.AsyncClient(
         follow_redirects=False,
         timeout=timeout,
         verify=_ssl_context(),
-        trust_env=_has_proxies(),
-        mounts={f"all://{host}": None for host in LOOPBACK} if _has_proxies() else None,
-        event_hooks={"response": [_read_refusal]},
+        mounts={f"all://{host}": None for host in LOOPBACK},
+        event_hooks=hooks,
     )
 
 

@@ -102,8 +102,8 @@ class Race:
     """The running answers of one battle, by side.
 
     `watch` yields all sides as they are now. `calm()` seconds pass between two looks at what a
-    server has sent, the first word apart: many races together are cheaper in larger bites, and
-    a beginning one does not wait for the many words of the others. `tokens` holds each side's
+    server has sent, also after the first word: many races together are cheaper in larger bites,
+    and a beginning one does not wait for the many words of the others. `tokens` holds each side's
     pieces with their log-probabilities, where the server tells them.
     """
 
@@ -262,7 +262,7 @@ class Race:
                 return item
             self._add(index, item)
             has_waited = time.monotonic() - asked > WAITED_SECONDS
-            if has_waited and (pause := self._calm()):
+            if (has_waited or not started) and (pause := self._calm()):
                 await asyncio.sleep(pause)
 
     def _add(self, index: int, piece: Piece) -> None:

@@ -1,7 +1,8 @@
 """What the page's own script asks for: acts that write answers, and the stream of their text.
 
-The script posts an act and gets changes of elements; then it reads one stream of server-sent
-events of the battle until the last word. The same stage, the same checks as everywhere. Knows HTTP
+The script posts an act and gets changes of elements; where answers are written from then on, the
+reply goes on as the stream of server-sent events of the battle until the last word. A page that
+comes back asks for that stream alone. The same stage, the same checks as everywhere. Knows HTTP
 and the page's acts; decides nothing about rights.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from json import JSONDecodeError
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from arena.battles.running import GRACE_SECONDS
@@ -27,6 +28,8 @@ from arena.wording import Words, negotiate, words
 
 IDLE_SECONDS = 15.0
 """A stream says so often that it is alive; what stands between may close a silent one."""
+EVENT_STREAM = "text/event-stream"
+ASKING = ("send", "again", "next")
 RETRY = b"retry: 200\n\n"
 """A browser that lost the stream comes back within the grace of a battle that nobody watches."""
 
@@ -84,35 +87,48 @@ def live_router(stage: Stage, acts: Acts, places: Places) -> APIRouter:
 
     def add(name: str, do: Callable[[_Act], Any]) -> None:
         @router.post(f"/{name}")
-        async def act(request: Request) -> JSONResponse:
+        async def act(request: Request) -> Response:
             try:
                 body = await request.json()
             except (JSONDecodeError, UnicodeDecodeError) as error:
                 raise BadActError("an act is a JSON object") from error
             voter = await stage.voter(caller_secret(request.scope))
-            changes: Changes = await do(_Act(body, voter, _say(request)))
-            return JSONResponse({"changes": places(changes)})
+            say = _say(request)
+            changes: Changes = await do(_Act(body, voter, say))
+            told = {"changes": places(changes)}
+            running = stage.runs.get(str(changes.get(acts.page.battle) or ""))
+            wants = EVENT_STREAM in request.headers.get("accept", "")
+            if name not in ASKING or not wants or running is None:
+                return JSONResponse(told)
+            access = Access(voter, running.battle.id, changes[acts.page.token] or None)
+            which = {"battle": access.battle_id, "token": access.token, "run": running.key}
+            telling = Telling(acts.painter, places, say)
+            return _stream(stage, access, telling, as_event(told | which))
 
     for name, do in does.items():
         add(name, do)
 
     @router.get("/{battle_id}")
-    async def watch(battle_id: str, request: Request, t: str = "") -> StreamingResponse:
+    async def watch(battle_id: str, request: Request, t: str = "") -> Response:
         voter = await stage.voter(caller_secret(request.scope))
         access = Access(voter, battle_id, t or None)
         await stage.scene(access)  # refuses strangers before the stream begins
-        telling = Telling(acts.painter, places, _say(request))
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(
-            _events(stage, access, telling), media_type="text/event-stream", headers=headers
-        )
+        return _stream(stage, access, Telling(acts.painter, places, _say(request)), RETRY)
 
     return router
 
 
-async def _events(stage: Stage, access: Access, telling: Telling) -> AsyncIterator[bytes]:
+def _stream(stage: Stage, access: Access, telling: Telling, first: bytes) -> Response:
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    events = _events(stage, access, telling, first)
+    return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
+
+
+async def _events(
+    stage: Stage, access: Access, telling: Telling, first: bytes
+) -> AsyncIterator[bytes]:
     """News as they come, then the whole page once; leaving ends the answers after a moment."""
-    yield RETRY
+    yield first
     async for scene in stage.follow(access, grace=GRACE_SECONDS, idle=IDLE_SECONDS):
         if scene.is_running:
             news = telling.news(scene)

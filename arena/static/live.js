@@ -1,9 +1,11 @@
 // Asks for answers and writes them into their panes as they come. All state is the server's: an act
-// is posted and tells what changes; then one stream of events tells each step of the answers.
+// is posted and tells what changes; the reply goes on as a stream that tells each step of the
+// answers. A page that was reloaded, or lost its stream, asks for the stream alone.
 (() => {
   "use strict";
   const LETTERS = "abcdefgh";
   const SETTLE_MS = 700; // how long "ask again" takes no press after an answer has ended
+  const TAKE_UP_MS = 3000; // how long Gradio's page may take to show what an act changed
   let shown = {battle: "", token: "", run: ""};
   let source = null; // the stream of the battle that is being written
   let followed = ""; // its battle
@@ -12,6 +14,7 @@
   let waiting = []; // changes that Gradio's page has not taken up yet, by place of the element
   let isBusy = false;
   let repaint = 0;
+  let takeUp = () => {}; // notes that Gradio's page shows the battle that was just asked
 
   const byId = (id) => document.getElementById(id);
   const parsed = (html) => {
@@ -31,9 +34,11 @@
     try {
       const reply = await fetch(`live/${name}`, {
         method: "POST",
-        headers: {"content-type": "application/json"},
+        headers: {"content-type": "application/json", accept: "text/event-stream, application/json"},
         body: JSON.stringify(body),
       });
+      const type = reply.headers.get("content-type") || "";
+      if (type.startsWith("text/event-stream")) return await readOn(reply.body.getReader());
       const told = await reply.json();
       if (reply.ok) return told.changes;
       tell(told.detail || told.error);
@@ -43,6 +48,44 @@
     }
     return {};
   };
+
+  // The reply to an act that goes on: its first message is what changes, the others are the answers.
+  const readOn = async (reader) => {
+    const messages = messagesOf(reader);
+    const {changes, battle, token, run: begun} = (await messages.next()).value;
+    close();
+    const mine = source = {close: () => reader.cancel().catch(() => {})};
+    followed = battle;
+    const isTakenUp = new Promise((resolve) => {
+      takeUp = () => { if (shown.battle === battle && shown.run === begun) resolve(); };
+      setTimeout(resolve, TAKE_UP_MS);
+    });
+    (async () => {
+      try {
+        await isTakenUp; // what is told later must not be painted over by what was told before
+        for await (const message of messages) {
+          if (source !== mine) return;
+          hear(message);
+        }
+      } catch { /* lost, as at an end that came too early */ }
+      if (source === mine) follow(battle, token || "");
+    })();
+    return changes;
+  };
+
+  async function* messagesOf(reader) {
+    const decoder = new TextDecoder();
+    let rest = "";
+    for (;;) {
+      const {done, value} = await reader.read();
+      if (done) return;
+      const events = (rest + decoder.decode(value, {stream: true})).split("\n\n");
+      rest = events.pop();
+      for (const event of events) {
+        if (event.startsWith("data: ")) yield JSON.parse(event.slice(6));
+      }
+    }
+  }
 
   // What an event of Gradio returns: a list with a value for each place that changes.
   const asList = (changes) => {
@@ -197,6 +240,7 @@
   // The server says which battle is shown; the address bar follows, so that a reload finds it.
   const show = (battle, token, shownRun) => {
     shown = {battle, token, run: shownRun};
+    takeUp();
     const url = new URL(window.location.href);
     for (const [key, value] of [["battle", battle], ["t", token]]) {
       if (value) url.searchParams.set(key, value);
