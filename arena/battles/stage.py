@@ -48,6 +48,8 @@ class BusyError(ArenaError):
 class StillWritingError(BusyError):
     """The battle's answers are being written; it takes no further question yet."""
 
+    code = "still_writing"
+
 
 class TooManyError(BusyError):
     """One voter asks for more than their share."""
@@ -185,8 +187,7 @@ class Stage(Judging):
             often = TooManyError("You asked very often in the last minute. Wait a little.")
             raise often.coded("too_often")
         if access is not None and self.runs.get(access.battle_id):
-            writing = StillWritingError("The models are still writing. Wait, or stop them first.")
-            raise writing.coded("still_writing")
+            raise StillWritingError("The models are still writing. Wait, or stop them first.")
         if self.num_running >= self.config.limits.running_battles:
             full = BusyError("All places are taken just now. Try again in a few seconds.")
             raise full.coded("no_place")
