@@ -212,7 +212,8 @@ def test_leaving_the_stream_stops_the_answers(tmp_path: Path) -> None:
         with client.stream(
             "GET", f"/api/battles/{battle['battle']}/events", headers=headers
         ) as reply:
-            next(reply.iter_lines())
+            lines = reply.iter_lines()  # held: the stream closes when its iterator goes
+            next(lines)
             limit = time.monotonic() + 60  # a slow machine may still be at the first event
             while server.open_streams < 2:
                 assert time.monotonic() < limit
