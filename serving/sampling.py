@@ -86,7 +86,7 @@ class Sampler:
             self.mask(scores)
         if params.do_sample:
             if params.temperature != 1.0:
-                scores /= params.temperature
+                cool(scores, params.temperature)
             if params.top_k > 0:
                 keep_top_k(scores, params.top_k)
             if params.top_p < 1.0:
@@ -153,16 +153,21 @@ def draw_tokens(
 
 
 def top_tokens(logprobs: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    """The `count` likeliest (token, log probability) pairs of a row, likeliest first."""
+    """The `count` likeliest (token, log probability) pairs of a row, likeliest first.
+
+    Filtered tokens are none of them: there is no number for "never" in JSON.
+    """
     values, tokens = logprobs.topk(min(count, logprobs.shape[-1]))
-    return tuple(zip(tokens.tolist(), values.tolist(), strict=True))
+    pairs = zip(tokens.tolist(), values.tolist(), strict=True)
+    return tuple((token, value) for token, value in pairs if value > NEVER)
 
 
 def penalize_repetition(scores: torch.Tensor, seen: Sequence[int], penalty: float) -> None:
     """Divide positive and multiply negative scores of seen tokens by `penalty`, in place."""
     tokens = torch.tensor(sorted(set(seen)), device=scores.device)
     values = scores[tokens]
-    scores[tokens] = torch.where(values < 0, values * penalty, values / penalty)
+    changed = torch.where(values < 0, values * penalty, values / penalty)
+    scores[tokens] = changed.clamp(max=torch.finfo(scores.dtype).max)
 
 
 def penalize_frequency(
@@ -171,6 +176,15 @@ def penalize_frequency(
     """Subtract `frequency` times the count, and `presence` once, from each generated token."""
     tokens, counts = torch.unique(torch.tensor(generated, device=scores.device), return_counts=True)
     scores[tokens] -= counts * frequency + presence
+
+
+def cool(scores: torch.Tensor, temperature: float) -> None:
+    """Divide by the temperature, in place; next to 0, where numbers end, the likeliest is left."""
+    best = scores.argmax()
+    scores /= temperature
+    if not scores[best].isfinite():
+        scores.fill_(NEVER)
+        scores[best] = 0.0
 
 
 def keep_top_k(scores: torch.Tensor, k: int) -> None:

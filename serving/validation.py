@@ -152,7 +152,7 @@ def fit_prompt(
     if not ids:
         raise invalid("`inputs` cannot be empty")
     if max_new is None:
-        max_new = max(total - len(ids), 1)
+        max_new = max(total - len(ids), 0)
     if len(ids) + max_new > total:
         raise invalid(
             f"`inputs` tokens + `max_new_tokens` must be <= {total}. "
@@ -229,6 +229,8 @@ def read_bias(bias: dict[str, float] | list[Any] | None) -> tuple[tuple[int, flo
         return ()
     if isinstance(bias, list) or not all(key.isdecimal() for key in bias):
         raise invalid("`logit_bias` must be an object of token ids and numbers", "logit_bias")
+    if not all(-100 <= value <= 100 for value in bias.values()):
+        raise invalid("`logit_bias` values must be >= -100 and <= 100", "logit_bias")
     return tuple((int(key), float(value)) for key, value in bias.items())
 
 
@@ -267,7 +269,7 @@ def openai_job(
     wanted = request.max_tokens
     if wanted is not None and wanted <= 0:
         raise invalid("`max_new_tokens` must be strictly positive", "max_tokens")
-    room = max(model.max_total_tokens - len(ids), 1)
+    room = max(model.max_total_tokens - len(ids), 0)
     prompt, max_new = fit_prompt(
         ids, model, limits, min(wanted, room) if wanted is not None else None, None
     )

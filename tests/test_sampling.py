@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -69,6 +70,37 @@ def test_frequency_and_presence_follow_openai_over_generated_tokens() -> None:
     want[7] -= 2 * 0.5 + 0.25
     want[9] -= 0.5 + 0.25
     torch.testing.assert_close(sampler.scores(row), want)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bias_equals_transformers(seed: int) -> None:
+    bias = {(4,): 2.5, (17,): -3.0, (49,): 100.0}
+    row = logits(seed)
+    truth = SequenceBiasLogitsProcessor(bias)(torch.tensor([[1, 4]]), row.clone())[0]
+    pairs = tuple((tokens[0], value) for tokens, value in bias.items())
+    torch.testing.assert_close(
+        Sampler(SamplingParams(logit_bias=pairs), [1, 4]).scores(row[0]), truth
+    )
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"temperature": 1e-40}, {"temperature": 1e-320}, {"temperature": 1e300},
+        {"repetition_penalty": 1e-40}, {"repetition_penalty": 1e300}, {"top_p": 1e-30},
+        {"typical_p": 1e-30}, {"temperature": 1e-40, "typical_p": 0.5, "repetition_penalty": 1e-40},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("do_sample", [True, False])
+def test_values_at_the_end_of_numbers_still_choose(wish: dict[str, float], do_sample: bool) -> None:
+    row = logits(0)
+    params = SamplingParams(do_sample=do_sample, seed=1, **wish)  # type: ignore[arg-type]
+    choice = choose(row, [Sampler(params, [3, 4])], [3])[0]
+    assert 0 <= choice.token < VOCAB
+    assert all(-1e39 < value <= 0 for value in (choice.logprob, *(v for _, v in choice.top)))
+    if min(wish.values()) < 1e-3 and "repetition_penalty" not in wish:
+        assert choice.token == int(row.argmax())
 
 
 def test_draws_follow_the_distribution() -> None:
