@@ -57,7 +57,8 @@ def create_app(registry: Registry, config: ServeConfig) -> FastAPI:
         app.include_router(module.router, prefix="/models/{model:path}", include_in_schema=False)
     for route, method in ((routes_generate.compatible, "POST"), (routes_models.health, "GET")):
         app.add_api_route("/models/{model:path}", route, methods=[method], include_in_schema=False)
-    for kind in (Problem, UnknownModelError, EngineFailure):
+    # The last is a defect of ours: it is logged, and answered in JSON all the same.
+    for kind in (Problem, UnknownModelError, EngineFailure, Exception):
         app.add_exception_handler(kind, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
     if config.cors:

@@ -37,7 +37,7 @@ class Detokenizer:
             return ""
         self._ids.append(token)
         text = self._pending()
-        if text.endswith(REPLACEMENT):
+        if not text or text.endswith(REPLACEMENT):  # Some tokenizers leave broken bytes out.
             return ""
         self._start, self._read = self._read, len(self._ids)
         return text

@@ -9,7 +9,7 @@ import serving_models as tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from serving.detokenize import Detokenizer, StopFinder, special_ids
 
@@ -43,7 +43,11 @@ def sentencepiece_style() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
 
 
-TOKENIZERS = {"byte level": tiny.make_tokenizer(), "sentencepiece": sentencepiece_style()}
+TOKENIZERS = {
+    "byte level": tiny.make_tokenizer(),
+    "sentencepiece": sentencepiece_style(),
+    "bytes, in Python": ByT5Tokenizer(),  # A slow one, which leaves broken characters out.
+}
 
 
 def stream(tokenizer: Any, prompt: list[int], ids: list[int]) -> list[str]:
