@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from pathlib import Path
 
+import peft
 import pytest
 import serving_models as tiny
 import torch
@@ -154,6 +155,25 @@ def test_greedy_tokens_equal_generate_in_a_mixed_batch(
         assert got.tokens == setup.truth(adapter, prompt), (adapter, prompt)
     assert setup.engine.stats.max_rows_together == setup.limits.max_rows
     assert (setup.engine.stats.compiled_steps > 0) == (architecture in COMPILED)
+
+
+@pytest.mark.parametrize("architecture", CASES)
+def test_greedy_tokens_equal_generate_beside_the_base_and_its_own_kind(
+    setups: dict[str, Setup], architecture: str
+) -> None:
+    """Each kind in a batch of its own, and in turns with the base, joining a step later."""
+    setup = setups[architecture]
+    asked = tiny.prompts(2, seed=3)
+    for kind in setup.folders:
+        for mix in ((kind, kind), (None, kind, None, kind)):
+            pairs = [(adapter, asked[i // (len(mix) // 2)]) for i, adapter in enumerate(mix)]
+            collected = []
+            for adapter, prompt in pairs:
+                collected.append(submit(setup.engine, prompt, adapter)[1])
+                setup.engine.step()
+            run(setup.engine)
+            for (adapter, prompt), got in zip(pairs, collected, strict=True):
+                assert got.tokens == setup.truth(adapter, prompt), (mix, adapter)
 
 
 def test_variants_differ_so_that_equality_says_something(setups: dict[str, Setup]) -> None:
@@ -458,19 +478,44 @@ def test_a_mixed_batch_on_cuda_gives_the_tokens_of_the_cpu(tmp_path: Path) -> No
         assert got.tokens == setup.truth(adapter, prompt), adapter
 
 
+HALF_KINDS = {"llama": ("lora", "prefix", "prompt", "ia3", "dora"), "gpt2": ("lora", "prefix")}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_formats_run_near_transformers(tmp_path: Path, dtype: torch.dtype) -> None:
-    base = tiny.save_checkpoint("llama", tmp_path / "base")
+@pytest.mark.parametrize("architecture", tiny.CONFIGS)
+def test_half_formats_run_near_transformers(
+    tmp_path: Path, architecture: str, dtype: torch.dtype
+) -> None:
+    """Against the same model, and PEFT over it, in the same format."""
+    base = tiny.save_checkpoint(architecture, tmp_path / "base")
     prompt = tiny.long_prompt(20)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
-    with torch.inference_mode():
-        truth = torch.log_softmax(model(torch.tensor([prompt])).logits[0].float(), -1)
+    truths = {None: half_logprobs(model, prompt)}
+    for number, kind in enumerate(HALF_KINDS.get(architecture, ())):
+        folder = tiny.save_adapter(architecture, base, tmp_path / kind, kind, seed=number)
+        with tiny.peft_warnings():
+            plain = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+            tuned = peft.PeftModel.from_pretrained(plain, str(folder)).to(dtype).eval()
+        truths[kind] = half_logprobs(tuned, prompt)
     engine = Engine(model, EngineLimits(max_total_tokens=64))
-    _, got = submit(engine, prompt, count=1, prompt_logprobs=True)
+    adapters = [read_adapter(tmp_path / kind, kind) for kind in truths if kind]
+    engine.install_adapters(adapters, engine.prepare_adapters(adapters))
+    told = {kind: submit(engine, prompt, kind, count=1, prompt_logprobs=True)[1] for kind in truths}
     run(engine)
-    first, last = got.events
-    assert isinstance(first, PrefillEvent)
-    assert isinstance(last, TokenEvent)
-    known = truth[:-1].gather(1, torch.tensor([prompt[1:]]).T)[:, 0]
-    torch.testing.assert_close(torch.tensor(first.logprobs[1:]), known, atol=0.15, rtol=0.02)
-    assert last.choice.logprob == pytest.approx(float(truth[-1, last.choice.token]), abs=0.15)
+    assert engine.stats.max_rows_together == len(truths)
+    for kind, truth in truths.items():
+        first, last = told[kind].events
+        assert isinstance(first, PrefillEvent)
+        assert isinstance(last, TokenEvent)
+        known = truth[:-1].gather(1, torch.tensor([prompt[1:]]).T)[:, 0]
+        found = torch.tensor(first.logprobs[1:])
+        torch.testing.assert_close(found, known, atol=0.15, rtol=0.02, msg=kind)
+        assert last.choice.logprob == pytest.approx(float(truth[-1, last.choice.token]), abs=0.15)
+
+
+def half_logprobs(model: torch.nn.Module, prompt: tuple[int, ...]) -> torch.Tensor:
+    """Log probabilities of what follows each token of the prompt."""
+    ids = torch.tensor([prompt])
+    with torch.inference_mode(), tiny.peft_warnings():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    return torch.log_softmax(logits[-len(prompt) :].float(), -1)

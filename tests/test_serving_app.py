@@ -336,6 +336,10 @@ def test_a_caller_who_leaves_takes_the_row_along(tiny_home: Path, route: str) ->
         assert engine.stats.steps - left_at <= 3
         assert engine.stats.rows_cancelled == 1
         assert engine.stats.rows_finished == 0
+        wanted = 'tgi_request_failure{err="dropped"} 1'
+        while wanted not in httpx.get(f"{server.url}/metrics").text.splitlines():
+            assert time.monotonic() < told + 30
+            time.sleep(0.02)
 
 
 def test_a_full_server_says_429_and_recovers(tiny_home: Path) -> None:

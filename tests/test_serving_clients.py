@@ -22,7 +22,7 @@ import serving_models as tiny
 import torch
 import transformers
 from huggingface_hub import AsyncInferenceClient, InferenceClient
-from huggingface_hub.errors import HfHubHTTPError, OverloadedError, ValidationError
+from huggingface_hub.errors import HfHubHTTPError, OverloadedError, UnknownError, ValidationError
 from serving_fixtures import tiny_config
 
 from serving.app import ServerThread
@@ -119,6 +119,86 @@ def test_hub_client_async(tiny_server: ServerThread, tiny_home: Path) -> None:
                 await api.chat_completion(MESSAGES, temperature=-1, extra_body=extra)
 
     asyncio.run(ask())
+
+
+def test_hub_client_sync(tiny_server: ServerThread, tiny_home: Path) -> None:
+    api = InferenceClient(f"{tiny_server.url}/models/lora", headers={"authorization": None})
+    wish = {"max_new_tokens": COUNT, "return_full_text": False}
+    want = truth(tiny_home, PROMPT)
+    assert api.text_generation(PROMPT, **wish) == tiny.texts(want)
+    told = api.text_generation(PROMPT, **wish, details=True)
+    assert tuple(token.id for token in told.details.tokens) == want
+    assert "".join(api.text_generation(PROMPT, **wish, stream=True)) == tiny.texts(want)
+    events = list(api.text_generation(PROMPT, **wish, stream=True, details=True, top_n_tokens=2))
+    assert tuple(event.token.id for event in events) == want
+    assert [len(event.top_tokens) for event in events] == [2] * len(want)
+    assert events[-1].details.input_length == len(ids_of(PROMPT))
+    chat = api.chat_completion(
+        MESSAGES, max_tokens=COUNT, temperature=0, logprobs=True, top_logprobs=2
+    )
+    assert chat.choices[0].message.content == tiny.texts(truth(tiny_home, CHAT))
+    assert len(chat.choices[0].logprobs.content) == chat.usage.completion_tokens
+    chunks = api.chat_completion(
+        MESSAGES, max_tokens=COUNT, temperature=0, stream=True,
+        stream_options={"include_usage": True},
+    )  # fmt: skip
+    *others, last = chunks
+    assert last.usage.completion_tokens == chat.usage.completion_tokens
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in others)
+    assert text == tiny.texts(truth(tiny_home, CHAT))
+    for stream in (False, True):
+        with pytest.raises(ValidationError, match="`top_k` must be strictly positive"):
+            list(api.text_generation(PROMPT, top_k=0, stream=stream))
+        with pytest.raises(HfHubHTTPError, match="422"):
+            list(api.chat_completion(MESSAGES, temperature=-1, stream=stream))
+
+
+def test_openai_client_sync(tiny_server: ServerThread, tiny_home: Path) -> None:
+    api = openai.OpenAI(base_url=f"{tiny_server.url}/v1", api_key="-", max_retries=0)
+    wish: dict[str, Any] = {"model": "lora", "max_tokens": COUNT, "temperature": 0}
+    want = tiny.texts(truth(tiny_home, PROMPT))
+    text = api.completions.create(prompt=PROMPT, **wish)
+    assert (text.choices[0].text, text.object) == (want, "text_completion")
+    chunks = list(api.completions.create(prompt=PROMPT, stream=True, **wish))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == want
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks]
+    assert set(reasons[:-1]) <= {None}
+    assert reasons[-1] == text.choices[0].finish_reason
+    chat = api.chat.completions.create(messages=MESSAGES, logprobs=True, top_logprobs=2, **wish)
+    assert chat.choices[0].message.content == tiny.texts(truth(tiny_home, CHAT))
+    entries = chat.choices[0].logprobs.content
+    assert all(bytes(e.bytes).decode() == e.token for e in entries)
+    told = list(
+        api.chat.completions.create(
+            messages=MESSAGES, stream=True, logprobs=True, top_logprobs=2, **wish
+        )
+    )
+    streamed = [entry for chunk in told for entry in chunk.choices[0].logprobs.content]
+    assert [e.token for e in streamed] == [e.token for e in entries]
+    assert {chunk.usage for chunk in told} == {None}
+    for change, error in (
+        ({"model": "nobody"}, openai.NotFoundError),
+        ({"temperature": -1}, openai.UnprocessableEntityError),
+    ):
+        for stream in (False, True):
+            with pytest.raises(error) as caught:
+                api.completions.create(prompt=PROMPT, stream=stream, **{**wish, **change})
+            assert caught.value.body["message"]
+
+
+def test_clients_send_the_key(tiny_home: Path) -> None:
+    with ServerThread(tiny_config(tiny_home, api_key="Sesame")) as server:
+        url = f"{server.url}/models/lora"
+        want = tiny.texts(truth(tiny_home, PROMPT))
+        wish = {"max_new_tokens": COUNT, "return_full_text": False}
+        assert InferenceClient(url, api_key="Sesame").text_generation(PROMPT, **wish) == want
+        with pytest.raises(UnknownError, match="Send the server's key"):
+            InferenceClient(url, api_key="-").text_generation(PROMPT, **wish)
+        ask: dict[str, Any] = {"model": "lora", "prompt": PROMPT, "max_tokens": 2}
+        api = openai.OpenAI(base_url=f"{url}/v1", api_key="Sesame", max_retries=0)
+        assert api.completions.create(**ask).model == "lora"
+        with pytest.raises(openai.AuthenticationError):
+            api.with_options(api_key="-").completions.create(**ask)
 
 
 def mean_logprob(tokens: list[Any]) -> float:

@@ -14,7 +14,9 @@ import transformers
 from serving_fixtures import tiny_config
 
 from serving import generation
+from serving.accounts import StepTimes
 from serving.app import ServerThread
+from serving.efficiency import eta, rho
 
 PROMPT = "the river sings under the stone"
 MESSAGES = [{"role": "user", "content": PROMPT}]
@@ -172,6 +174,38 @@ def test_every_series_of_tgi_is_there(tiny_home: Path) -> None:
         ("histogram", TGI_HISTOGRAMS), ("counter", TGI_COUNTERS), ("gauge", TGI_GAUGES)
     ):  # fmt: skip
         assert {name: kinds.get(f"tgi_{name}") for name in names} == dict.fromkeys(names, kind)
+
+
+def test_buckets_are_those_of_tgi(tiny_home: Path) -> None:
+    with ServerThread(tiny_config(tiny_home, models=())) as server:
+        generate(server, max_new_tokens=2)
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+
+    def edges(name: str) -> list[float]:
+        start = f"tgi_{name}_bucket{{"
+        told = [line.partition('le="')[2].partition('"')[0] for line in lines if start in line]
+        assert told[-1] == "+Inf"
+        return [float(edge) for edge in told[:-1]]
+
+    durations = [0.0001 * 1.5**k for k in range(1, 36)]
+    assert edges("request_duration") == pytest.approx(durations, rel=1e-5)
+    assert edges("request_input_length") == pytest.approx([5.11 * k for k in range(1, 101)])
+    assert edges("request_generated_tokens") == pytest.approx([5.12 * k for k in range(1, 101)])
+    sizes = [line for line in lines if line.startswith("tgi_batch_next_size_bucket")]
+    assert len(sizes) == 12  # 1, 2, 4 … 1024 and +Inf
+
+
+def test_efficiencies_are_what_they_say() -> None:
+    """Two steps by hand: 30 bytes in 2 s at 60 bytes/s; tuned steps take 1.25 times as long."""
+    times = StepTimes()
+    times.note(1, 1.0, 10, tuned=False)
+    times.note(1, 1.0, 20, tuned=False)
+    assert eta(times, 60.0) == {1: pytest.approx(0.25)}
+    assert rho(times) is None
+    times.note(1, 1.25, 20, tuned=True)
+    times.note(8, 9.0, 10, tuned=True)  # Nothing to compare it with.
+    assert rho(times) == pytest.approx(1.25)
+    assert eta(times, 60.0)[1] == pytest.approx(50 / 3.25 / 60)
 
 
 def test_the_body_of_an_openai_error_is_an_object(tiny_server: ServerThread) -> None:
