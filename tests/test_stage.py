@@ -104,6 +104,32 @@ def test_blind_battle_vote_and_reveal(tmp_path: Path) -> None:
     perform({"model-one": Script(), "model-two": Script()}, tmp_path, play)
 
 
+def test_example_meets_a_base_and_its_variant(tmp_path: Path) -> None:
+    """Of six pairs three are; eight draws that keep to them by chance: 1 in 256."""
+
+    async def play(stage: Stage) -> None:
+        voter = await stage.voter("one")
+        for _ in range(8):
+            access = await stage.open_blind(voter, FRANCE, is_example=True)
+            battle = (await finish(stage, access)).battle
+            names = {participant.name for participant in battle.participants}
+            assert "base" in names
+            assert battle.propensity == pytest.approx(1 / 3)
+            assert battle.sampler == "base-and-variant/1"
+
+    variants = {name: Script() for name in ("full", "lora", "prefix")}
+    perform({"base": Script(kind="base")} | variants, tmp_path, play)
+
+
+def test_example_is_drawn_as_ever_where_no_base_is_served(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        access = await stage.open_blind(await stage.voter("one"), FRANCE, is_example=True)
+        battle = (await finish(stage, access)).battle
+        assert (battle.sampler, battle.propensity) == ("uniform/1", pytest.approx(1.0))
+
+    perform({"one": Script(), "two": Script()}, tmp_path, play)
+
+
 def test_sides_run_at_their_own_pace(tmp_path: Path) -> None:
     """A fast side beside a slow one ends within a tenth of its time beside a fast one."""
     fast = Script(words=("w ",) * 400, delay=0.005)

@@ -105,6 +105,16 @@ class Roster:
         raise gone.coded("side_gone")
 
 
+def lineage(entrants: Mapping[str, Entrant]) -> list[tuple[str, str]]:
+    """The pairs of a base and a variant of it on the same server, by name."""
+    return [
+        (base, variant)
+        for base, one in entrants.items()
+        for variant, other in entrants.items()
+        if one.url == other.url and one.participant.model == other.participant.base
+    ]
+
+
 def report(backends: Sequence[Backend]) -> list[str]:
     """A line for each server: by which API it answers and how its participants are asked."""
     apis = {"tgi": "the TGI API", "openai": "the OpenAI API"}

@@ -42,9 +42,12 @@ class Sampler:
         self._board: Leaderboard | None = None
         self._rated_at = float("-inf")
 
-    async def draw(self, names: Sequence[str]) -> Draw:
-        """A pair, its sides by a fair coin, and the probability it had. PairingError if too few."""
-        return draw(await self.chances(names), self._rng)
+    async def draw(self, names: Sequence[str], among: Sequence[Pair] = ()) -> Draw:
+        """A pair, its sides by a fair coin, and the probability it had. PairingError if too few.
+
+        With `among` it is one of these pairs, all alike; those that cannot meet are passed over.
+        """
+        return draw(with_required(await self.chances(names), among, 1.0), self._rng)
 
     async def chances(self, names: Sequence[str]) -> dict[Pair, float]:
         """The probability of every pair."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from arena.asking.client import Entrant, stream_answer, varied
 from arena.asking.playbook import Drawing
-from arena.asking.roster import Roster
+from arena.asking.roster import Roster, lineage
 from arena.asking.streams import Race, Side
 from arena.battles.judging import Judging
 from arena.battles.rates import Rates
@@ -33,6 +33,7 @@ from arena.values.texts import check_text
 MANY = 20
 """Battles at once from which on streams are read as seldom as pages are told."""
 RUSH_SECONDS = 0.5
+EXAMPLE_SAMPLER = "base-and-variant/1"
 
 
 class PromptError(ArenaError):
@@ -69,6 +70,7 @@ class _Opening:
 
     mode: Mode
     source: str
+    sampler: str = ""
     propensity: float | None = None
     place: Place | None = None
 
@@ -138,14 +140,26 @@ class Stage(Judging):
             raise unsendable.coded("prompt_unsendable", **error.values) from error
 
     async def open_blind(
-        self, voter: str, prompt: str, source: str = "page", place: Place | None = None
+        self,
+        voter: str,
+        prompt: str,
+        source: str = "page",
+        place: Place | None = None,
+        *,
+        is_example: bool = False,
     ) -> Access:
-        """Draw a pair, shuffle the sides, ask both."""
+        """Draw a pair, shuffle the sides, ask both.
+
+        An example is there to show what tuning does: it meets a base and a variant of it,
+        where there are such.
+        """
         prompt = self.check_prompt(prompt)
         entrants = await self.roster.entrants()
-        drawn = await self.sampler.draw(list(entrants))
+        kin = lineage(entrants) if is_example else ()
+        drawn = await self.sampler.draw(list(entrants), kin)
         pair = [entrants[drawn.left], entrants[drawn.right]]
-        how = _Opening(Mode.BLIND, source, drawn.propensity, place)
+        label = EXAMPLE_SAMPLER if kin else self.sampler.drawing.label
+        how = _Opening(Mode.BLIND, source, label, drawn.propensity, place)
         return await self._open(voter, prompt, pair, how)
 
     async def open_named(
@@ -170,7 +184,7 @@ class Stage(Judging):
             [entrant.participant for entrant in entrants],
             voter,
             how.mode,
-            sampler="" if how.propensity is None else self.sampler.drawing.label,
+            sampler=how.sampler,
             propensity=how.propensity,
             set_name=how.place.name if how.place else None,
             set_index=how.place.index if how.place else None,

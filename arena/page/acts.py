@@ -26,13 +26,15 @@ from arena.wording import Words, told
 class Question:
     """What stood in the composer: the prompt, whom to ask, and what it goes on from.
 
-    `following` is `new`, `own`, or the letter of the side whose answers all go on from.
+    `following` is `new`, `own`, or the letter of the side whose answers all go on from. An example
+    is a prompt that the page offers.
     """
 
     prompt: str
     mode: str = "blind"
     models: Sequence[str] = ()
     following: str = "new"
+    is_example: bool = False
 
 
 class Acts:
@@ -64,7 +66,8 @@ class Acts:
 
     async def _open(self, voter: str, question: Question, say: Words) -> Access:
         if question.mode != "named":
-            return await self.stage.open_blind(voter, question.prompt)
+            example = question.is_example
+            return await self.stage.open_blind(voter, question.prompt, is_example=example)
         names = list(dict.fromkeys(question.models))
         if len(names) < 2:
             raise ArenaError(say("status.choose_two"))

@@ -71,7 +71,8 @@ class _Act:
         following = self.text("following") or "new"
         if following not in ("new", "own", *SIDES):
             raise BadActError("following is no way to go on")
-        return Question(self.text("prompt"), self.text("mode"), models, following)
+        is_example = self._body.get("example") is True
+        return Question(self.text("prompt"), self.text("mode"), models, following, is_example)
 
 
 def live_router(stage: Stage, acts: Acts, places: Places) -> APIRouter:

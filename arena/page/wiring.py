@@ -27,7 +27,7 @@ LINK_JS = "(battle, token, run) => window.arena.show(battle, token, run)"
 SEND_JS = """(prompt, mode, models, following, battle, token) =>
   window.arena.act('send', {prompt, mode, models, following, battle, token})"""
 EXAMPLE_JS = """(mode, models) =>
-  window.arena.act('send', {prompt: PROMPT, mode, models, following: 'new'})"""
+  window.arena.act('send', {prompt: PROMPT, mode, models, following: 'new', example: true})"""
 AGAIN_JS = "(battle, token) => window.arena.act('again', {battle, token})"
 STOP_JS = "(battle, token) => window.arena.act('stop', {battle, token})"
 NEXT_JS = "(set, battle, token) => window.arena.act('next', {set, battle, token})"

@@ -165,6 +165,8 @@ def test_example_stop_and_new_battle(page: Page, arena: PageServer) -> None:
     page.wait_for_selector("#answer-a .pane")
     assert page.inner_text("#asked .asked-text") == "Name three fruits."
     page.wait_for_selector(f"{CAN_VOTE}, .is-failed")
+    battle, token = re.search(r"battle=(\w+)&t=([\w-]+)", page.url).groups()
+    assert arena.store.load_battle(battle, token=token).sampler == "base-and-variant/1"
     page.click("#new-battle")
     page.wait_for_selector("#empty h2")
     assert "battle=" not in page.url
