@@ -60,6 +60,19 @@ def test_nested_parquet_and_dataset_folder(tmp_path: Path) -> None:
         ]
 
 
+def test_dataset_folder_of_splits_gives_train_and_a_torn_one_is_named(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    folder = tmp_path / "saved"
+    splits = {"test": Dataset.from_list(PAIRS[:2]), "train": Dataset.from_list(PAIRS[2:])}
+    DatasetDict(splits).save_to_disk(str(folder))
+    assert [raw.columns for raw in read_source(str(folder))] == PAIRS[2:]
+    (stored,) = (folder / "train").glob("*.arrow")
+    stored.write_bytes(b"torn")
+    with pytest.raises(TuningError, match=r"saved': is no whole folder of datasets \("):
+        list(read_source(str(folder)))
+
+
 def test_folder_of_files_prefers_train(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", PAIRS[:3])
     write(tmp_path / "test.jsonl", PAIRS[3:])
@@ -78,6 +91,7 @@ def test_bad_rows_are_reported_with_file_and_line(tmp_path: Path) -> None:
                 b'{"question": "\xff", "answer": "x"}',
                 b'{"question": "q", "answer": ""}',
                 b'{"question": "q"}',
+                b'{"question": ' + b"1" * 5000 + b', "answer": "x"}',
                 json.dumps(PAIRS[1]).encode(),
             ]
         )
@@ -91,11 +105,34 @@ def test_bad_rows_are_reported_with_file_and_line(tmp_path: Path) -> None:
         (4, "row"),
         (5, "answer"),
         (6, "answer"),
+        (7, "row"),
     ]
     assert str(ledger.bad_rows[0]).startswith(f"{path}:2: row: is no JSON")
-    assert ledger.rows_read == 7
+    assert ledger.rows_read == 8
     with pytest.raises(TuningError, match=r"mixed\.jsonl:2: row: is no JSON .* --strict"):
         load_corpus((str(path),), DataOptions(strict=True), 0, Ledger())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "places"),
+    [
+        ("data.csv", "question,answer\na,b\nc,\nd,e,f\n", [(3, "answer"), (4, "row")]),
+        (
+            "data.json",
+            '[{"question": "a", "answer": "b"}, 3, {"question": null, "answer": "d"}]',
+            [(2, "row"), (3, "question")],
+        ),
+    ],
+)
+def test_bad_rows_of_other_files_are_reported_too(
+    tmp_path: Path, name: str, content: str, places: list[tuple[int, str]]
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    ledger = Ledger()
+    assert len(load_corpus((str(path),), NONE, 0, ledger).train) == 1
+    assert [(bad.line, bad.field) for bad in ledger.bad_rows] == places
+    assert {bad.source for bad in ledger.bad_rows} == {str(path)}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +163,7 @@ def test_useless_files_are_refused(tmp_path: Path, content: str, message: str) -
         ("data.txt", "x", "unknown file type '.txt'"),
         ("data.json", "{", "no valid JSON"),
         ("data.json", "3", "must be a JSON list"),
+        ("data.json", "[" + "1" * 5000 + "]", "no valid JSON"),
         ("data.parquet", "x", "no valid Parquet"),
         ("data.csv", 'question,answer\n"q,a\n', "no valid CSV"),
     ],
@@ -216,3 +254,18 @@ def test_group_by_column(tmp_path: Path) -> None:
     corpus = load_corpus((str(path),), DataOptions(heldout=0.3, group_by="topic"), 0, Ledger())
     assert len(corpus.heldout) == 5
     assert len({example.group for example in corpus.heldout}) == 1
+
+
+def test_a_prompt_of_two_groups_is_never_on_both_sides(tmp_path: Path) -> None:
+    asked = [*PAIRS, *({**pair, "answer": "Ask me later."} for pair in PAIRS)]
+    items = [{**pair, "topic": f"t{i // 5}"} for i, pair in enumerate(asked)]
+    path = write(tmp_path / "data.jsonl", items)
+    ledger = Ledger()
+    options = DataOptions(heldout=0.15, group_by="topic")
+    corpus = load_corpus((str(path),), options, 0, ledger)
+    assert len(corpus.heldout) == ledger.rows_dropped["also in the held-out set"] == 5
+    prompts = [
+        {row.messages[0]["content"] for row in rows} for rows in (corpus.train, corpus.heldout)
+    ]
+    assert not prompts[0] & prompts[1]
+    assert ledger.rows_read == ledger.rows_trained + ledger.rows_heldout + 5

@@ -86,6 +86,7 @@ def test_sharegpt_roles_are_not_trained_as_prompts() -> None:
         ({"messages": [USER, USER, ANSWER]}, "messages[1]", "two user turns"),
         ({"messages": [USER, SYSTEM, ANSWER]}, "messages[1]", "not the first"),
         ({"messages": [USER, {"role": "bot", "content": "x"}]}, "messages[1].role", "'bot'"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role", "['user']"),
         ({"messages": [USER, {"role": "assistant"}]}, "messages[1].content", "NoneType"),
         ({"messages": [USER, "x"]}, "messages[1]", "not an object"),
         ({"messages": [USER, {"role": "assistant", "content": " "}]}, "messages[1].content", "em"),

@@ -151,6 +151,16 @@ def test_a_run_killed_while_its_variant_is_written_leaves_nothing_behind(
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["v"]
 
 
+def test_what_a_kill_left_of_a_finished_run_is_swept_up(tmp_path: Path) -> None:
+    """Killed while the checkpoints of a finished run were removed, they have another name."""
+    folder = RunFolder(tmp_path / ".v.run", {})
+    for _ in range(2):
+        folder.begin()
+        shutil.copytree(folder.folder, tmp_path / ".v.discarded.tmp", dirs_exist_ok=True)
+        folder.discard()
+        assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def interrupted(place: Path, tmp_path: Path) -> TuningConfig:
     """A run stopped by SIGTERM in its first steps, as Ctrl-C stops it."""
@@ -241,6 +251,24 @@ def test_changed_data_is_refused(interrupted: TuningConfig, tmp_path: Path) -> N
             tune(interrupted)
     finally:
         shutil.copy(moved, interrupted.data[0])
+
+
+def test_changed_heldout_rows_are_refused(place: Path, tmp_path: Path) -> None:
+    """They weigh nothing in the weights, but say when a run stops early and what its losses are."""
+    own = write_rows(tmp_path / "own.jsonl", rows()[:3])
+    options = DataOptions(heldout_file=str(own))
+    config = config_for(place, tmp_path, data_options=options)
+    assert "stopped at step" in stop_after(config, 2)
+    write_rows(own, rows()[:2])
+    with pytest.raises(CheckpointError, match="has data '"):  # a leaked row more to train on
+        tune(config)
+    changed = [
+        {"messages": [row["messages"][0], row["messages"][1] | {"content": "x"}]}
+        for row in rows()[:3]
+    ]
+    write_rows(own, changed)
+    with pytest.raises(CheckpointError, match="has heldout '"):
+        tune(config)
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(

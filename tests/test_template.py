@@ -15,7 +15,7 @@ from serving.tokenizing import TokenizerShelf
 from serving.validation import encode
 from tuning.config import DataOptions
 from tuning.data import Example
-from tuning.encode import IGNORED, encode_examples
+from tuning.encode import IGNORED, encode_examples, encode_heldout
 from tuning.errors import TuningError
 from tuning.ledger import Ledger
 from tuning.template import (
@@ -187,7 +187,8 @@ def test_labels_are_the_answer_and_eos_only(tokenizer: Any) -> None:
 
 def test_truncation_is_refused_then_counted(tokenizer: Any) -> None:
     examples = [example("Say red.", "red " * 30), example("Say red. " * 30, "red")]
-    with pytest.raises(TuningError, match=r"max_length 20: would cut .* data\.jsonl:1"):
+    named = r"max_length 20: would cut .* in 2 rows; the longest is data\.jsonl:1 of \d+ tokens"
+    with pytest.raises(TuningError, match=named):
         encode_examples(tokenizer, examples, 20, DataOptions(), Ledger(rows_read=2, rows_trained=2))
     ledger = Ledger(rows_read=2, rows_trained=2)
     rows = encode_examples(tokenizer, examples, 20, DataOptions(max_cut_share=1), ledger)
@@ -204,3 +205,39 @@ def test_special_tokens_in_texts_are_bad_rows(tokenizer: Any) -> None:
     assert len(rows) == 1
     assert "holds the special token '</s>'" in str(ledger.bad_rows[0])
     ledger.check()
+
+
+# As some models' own templates do with a system message.
+STERN = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+
+
+def test_rows_that_the_own_template_refuses_are_bad_rows(tokenizer: Any) -> None:
+    tokenizer.chat_template = STERN + tokenizer.chat_template
+    system = {"role": "system", "content": "Be brief."}
+    examples = [example("Say red.", "red"), example("Say cat.", "cat")]
+    examples[1] = Example((system, *examples[1].messages), "data.jsonl", 2, "")
+    ledger = Ledger(rows_read=2, rows_trained=2)
+    assert len(encode_examples(tokenizer, examples, 50, DataOptions(), ledger)) == 1
+    assert [str(bad) for bad in ledger.bad_rows] == [
+        "data.jsonl:2: messages: the base's chat template refuses it (no system role)"
+    ]
+    ledger.check()
+    with pytest.raises(TuningError, match=r"data\.jsonl:2: messages: .*; mend the row"):
+        encode_examples(tokenizer, examples, 50, DataOptions(strict=True), Ledger())
+
+
+def test_heldout_rows_that_cannot_be_used_are_counted(tokenizer: Any) -> None:
+    examples = [
+        example("Say </s> now", "red"),
+        example("Say red.", "red"),
+        example("Say red. " * 30, "red"),
+    ]
+    ledger = Ledger(rows_read=3, rows_heldout=3)
+    rows = encode_heldout(tokenizer, examples, 30, DataOptions(), ledger)
+    assert [row.example for row in rows] == [1]
+    assert (ledger.rows_heldout, len(ledger.bad_rows)) == (1, 1)
+    assert ledger.rows_dropped == {"no answer within max_length": 1}
+    ledger.check()
+    own = DataOptions(heldout_file="own.jsonl")
+    with pytest.raises(TuningError, match=r"data\.jsonl:1: .*special token"):
+        encode_heldout(tokenizer, examples, 30, own, Ledger())

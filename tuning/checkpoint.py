@@ -96,8 +96,9 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the run; its variant is finished or the user starts anew."""
+        doomed = self.folder.with_suffix(".discarded.tmp")
+        shutil.rmtree(doomed, ignore_errors=True)  # of a run that was killed right here
         if self.folder.exists():
-            doomed = self.folder.with_suffix(".discarded.tmp")
             self.folder.rename(doomed)
             shutil.rmtree(doomed)
 

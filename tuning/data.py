@@ -71,10 +71,11 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
     if options.heldout_file is not None:
         strictly = replace(options, strict=True)
         heldout = list(_read_examples(options.heldout_file, strictly, seed, Ledger()))
-    examples = _drop_repeats(examples, heldout, options, ledger)
+    examples = _drop_repeats(examples, options, ledger)
     if options.heldout_file is None:
         examples, heldout = _split(examples, options.heldout, seed)
         ledger.rows_heldout = len(heldout)
+    examples = _drop_leaks(examples, heldout, ledger)
     train = [example for rows in examples for example in rows]
     if not train:
         raise DataError(
@@ -159,23 +160,17 @@ def plain_words(text: str) -> str:
 
 
 def _drop_repeats(
-    examples: list[list[Example]],
-    heldout: Sequence[Example],
-    options: DataOptions,
-    ledger: Ledger,
+    examples: list[list[Example]], options: DataOptions, ledger: Ledger
 ) -> list[list[Example]]:
+    if not options.deduplicate:
+        return examples
     from tuning.duplicates import NearDuplicates
 
     seen: set[str] = set()
     seen_words: set[str] = set()
     near = NearDuplicates(options.near_duplicates) if options.near_duplicates < 1 else None
-    forbidden = {prompt_key(example.messages) for example in heldout}
 
     def reason(example: Example) -> str | None:
-        if prompt_key(example.messages) in forbidden:
-            return "also in the held-out set"
-        if not options.deduplicate:
-            return None
         exact = json.dumps(example.messages, sort_keys=True)
         words = " | ".join(
             f"{message['role']} {plain_words(message['content'])}" for message in example.messages
@@ -197,6 +192,21 @@ def _drop_repeats(
                 kept[-1].append(example)
             else:
                 ledger.rows_dropped[why] += 1
+    return kept
+
+
+def _drop_leaks(
+    examples: list[list[Example]], heldout: Sequence[Example], ledger: Ledger
+) -> list[list[Example]]:
+    """Leave out training rows whose prompt is held out: of an own file, or of another group."""
+    forbidden = {prompt_key(example.messages) for example in heldout}
+    kept = [
+        [example for example in rows if prompt_key(example.messages) not in forbidden]
+        for rows in examples
+    ]
+    leaked = sum(map(len, examples)) - sum(map(len, kept))
+    if leaked:
+        ledger.rows_dropped["also in the held-out set"] += leaked
     return kept
 
 

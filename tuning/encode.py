@@ -6,9 +6,10 @@ Knows templates and tokenizers; knows no model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ from tuning.sources import DataError
 from tuning.template import Span, render_training
 
 IGNORED = -100
+BEYOND = "no answer within max_length"
 CHUNK = 1000
 
 
@@ -53,21 +55,23 @@ def encode_examples(
     DataError when truncation would lose more than `options.max_cut_share` of the tokens.
     """
     rows: list[TokenRow] = []
-    lost: dict[str, int] = {}
+    longest, place = 0, ""
     for position, spans in _rendered(tokenizer, examples, options, ledger):
         kept = [row for span in spans for row in [_cut(span, position, max_length, ledger)] if row]
         if not kept:
-            ledger.rows_dropped["no answer within max_length"] += 1
+            ledger.rows_dropped[BEYOND] += 1
             ledger.rows_trained -= 1
-            lost.setdefault(examples[position].place, max(len(span.ids) for span in spans))
         rows.extend(kept)
+        length = max(len(span.ids) for span in spans)
+        if length > longest:
+            longest, place = length, examples[position].place
     gone = ledger.tokens_truncated + ledger.tokens_dropped
     if gone > options.max_cut_share * ledger.tokens_read:
-        longest = f"; the first row lost whole is {next(iter(lost))}" if lost else ""
         raise DataError(
             f"max_length {max_length}: would cut {gone:,} of {ledger.tokens_read:,} tokens in "
-            f"{ledger.rows_truncated + len(lost):,} rows{longest}; raise training.max_length or "
-            "allow it with data_options.max_cut_share"
+            f"{ledger.rows_truncated + ledger.rows_dropped[BEYOND]:,} rows; the longest is {place} "
+            f"of {longest:,} tokens; raise training.max_length or allow it with "
+            "data_options.max_cut_share"
         )
     if not rows:
         reason = ledger.bad_rows[0] if ledger.bad_rows else "all answers lie beyond max_length"
@@ -75,12 +79,32 @@ def encode_examples(
     return rows
 
 
-def encode_heldout(tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[TokenRow]:
-    """Token rows of held-out conversations, cut without a count: they only measure."""
-    spare = Ledger(rows_trained=len(examples), rows_read=len(examples))
-    rendered = _rendered(tokenizer, examples, DataOptions(), spare)
-    cut = (_cut(span, at, max_length, spare) for at, spans in rendered for span in spans)
-    return [row for row in cut if row is not None]
+def encode_heldout(
+    tokenizer: Any,
+    examples: Sequence[Example],
+    max_length: int,
+    options: DataOptions,
+    ledger: Ledger,
+) -> list[TokenRow]:
+    """Token rows of held-out conversations; their tokens are not counted: they only measure.
+
+    A row that cannot be used is moved from held out to bad or dropped; in a file of held-out rows
+    it is an error.
+    """
+    own = options.heldout_file is not None
+    spare = Ledger()
+    strictly = replace(options, strict=options.strict or own)
+    rendered = list(_rendered(tokenizer, examples, strictly, spare))
+    rows: list[TokenRow] = []
+    for position, spans in rendered:
+        kept = [row for span in spans for row in [_cut(span, position, max_length, spare)] if row]
+        spare.rows_dropped[BEYOND] += not kept
+        rows.extend(kept)
+    if not own:
+        ledger.bad_rows += spare.bad_rows
+        ledger.rows_dropped.update(+spare.rows_dropped)
+        ledger.rows_heldout -= len(spare.bad_rows) + spare.rows_dropped[BEYOND]
+    return rows
 
 
 def _rendered(
@@ -96,14 +120,38 @@ def _rendered(
                 _refuse_special(examples[position], special)
                 chosen.append(position)
             except RowError as error:
-                place = examples[position]
-                bad = BadRow(place.source, place.line, error.field, error.reason)
-                if options.strict:
-                    raise DataError(f"{bad}; mend the row, or leave --strict out") from error
-                ledger.bad_rows.append(bad)
-                ledger.rows_trained -= 1
+                _leave_out(examples[position], error, options, ledger)
+        yield from _spans(tokenizer, examples, chosen, options, ledger)
+
+
+def _spans(
+    tokenizer: Any,
+    examples: Sequence[Example],
+    chosen: Sequence[int],
+    options: DataOptions,
+    ledger: Ledger,
+) -> Iterator[tuple[int, list[Span]]]:
+    """Spans of the rows at `chosen`; those that the base's own template refuses are left out."""
+    try:
         rendered = render_training(tokenizer, [examples[at].messages for at in chosen])
-        yield from zip(chosen, rendered, strict=True)
+    except jinja2.TemplateError as error:
+        if len(chosen) > 1:
+            for at in chosen:
+                yield from _spans(tokenizer, examples, [at], options, ledger)
+        else:
+            refusal = RowError("messages", f"the base's chat template refuses it ({error})")
+            _leave_out(examples[chosen[0]], refusal, options, ledger)
+        return
+    yield from zip(chosen, rendered, strict=True)
+
+
+def _leave_out(example: Example, error: RowError, options: DataOptions, ledger: Ledger) -> None:
+    """Count a row as bad, or stop at it."""
+    bad = BadRow(example.source, example.line, error.field, error.reason)
+    if options.strict:
+        raise DataError(f"{bad}; mend the row, or leave --strict out") from error
+    ledger.bad_rows.append(bad)
+    ledger.rows_trained -= 1
 
 
 def _refuse_special(example: Example, special: Sequence[str]) -> None:

@@ -123,6 +123,7 @@ def run_remove(name: str, home: Path, *, yes: bool) -> None:
         typer.confirm(f"Remove {folder} for good?", abort=True)
     # Renamed first, so that a removal cut short leaves no half variant under its name.
     doomed = folder.with_name(f".{name}.removed.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was cut short
     folder.rename(doomed)
     shutil.rmtree(doomed)
     print(f"removed {folder}")

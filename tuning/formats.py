@@ -208,7 +208,7 @@ def _turns(
             raise RowError(where, f"has no {keys[0][0]}")
         role_key, text_key = found[0]
         role, content = item[role_key], item.get(text_key)
-        if role not in roles:
+        if not isinstance(role, str) or role not in roles:
             raise RowError(f"{where}.{role_key}", f"unknown role {role!r} (of {', '.join(roles)})")
         if not isinstance(content, str):
             raise RowError(f"{where}.{text_key}", f"is {type(content).__name__}, not text")

@@ -77,7 +77,7 @@ def prepare(config: TuningConfig) -> Prepared:
     )
     max_length = pick_max_length(config, model_config)
     rows = encode_examples(tokenizer, corpus.train, max_length, config.data_options, ledger)
-    heldout = encode_heldout(tokenizer, corpus.heldout, max_length)
+    heldout = encode_heldout(tokenizer, corpus.heldout, max_length, config.data_options, ledger)
     by_example: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
         by_example.setdefault(row.example, []).append(position)

@@ -89,6 +89,8 @@ def _parse_line(raw: bytes, line: int, source: str) -> RawRow:
         return RawRow(source, line, {}, f"is no JSON ({error.msg} at column {error.colno})")
     except RecursionError:
         return RawRow(source, line, {}, "is nested too deeply")
+    except ValueError:  # of Python, not of JSON
+        return RawRow(source, line, {}, "holds a number of too many digits")
     if not isinstance(value, dict):
         return RawRow(source, line, {}, f"is a JSON {type(value).__name__}, not an object")
     return RawRow(source, line, value)
@@ -101,7 +103,7 @@ def _read_json(path: Path, source: str) -> Iterator[RawRow]:
         raise DataError(
             f"data {source!r}: is not UTF-8 (byte {error.start}); save the file as UTF-8"
         ) from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"data {source!r}: is no valid JSON ({error}); mend it, or use one object a line in a "
             ".jsonl file"
@@ -154,13 +156,7 @@ def _read_parquet(path: Path, source: str) -> Iterator[RawRow]:
 def _read_folder(path: Path, source: str) -> Iterator[RawRow]:
     """A `datasets` folder (`save_to_disk`), or data files below it, `train` ones first choice."""
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
-        from datasets import DatasetDict, load_from_disk
-
-        loaded = load_from_disk(str(path))
-        if isinstance(loaded, DatasetDict):
-            loaded = loaded["train"] if "train" in loaded else next(iter(loaded.values()))
-        for line, columns in enumerate(loaded, 1):
-            yield RawRow(source, line, dict(columns))
+        yield from _read_saved(path, source)
         return
     files = sorted(item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES)
     files = [item for item in files if not item.name.isupper() and item.name[0] not in "._"]
@@ -173,6 +169,24 @@ def _read_folder(path: Path, source: str) -> Iterator[RawRow]:
         )
     for item in chosen:
         yield from _read_file(item, str(item))
+
+
+def _read_saved(path: Path, source: str) -> Iterator[RawRow]:
+    import pyarrow
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"data {source!r}: is no whole folder of datasets ({reason}); save it again with "
+            "save_to_disk"
+        ) from error
+    if isinstance(loaded, DatasetDict):
+        loaded = loaded["train"] if "train" in loaded else next(iter(loaded.values()))
+    for line, columns in enumerate(loaded, 1):
+        yield RawRow(source, line, dict(columns))
 
 
 def _read_hub(source: str) -> Iterator[RawRow]:

@@ -30,6 +30,7 @@ from tuning.assembly import (
 from tuning.checkpoint import Checkpoint, RunFolder, identity_of
 from tuning.collate import Collator, PlannedRows
 from tuning.config import TuningConfig
+from tuning.data import examples_sha256
 from tuning.distributed import is_main_process, is_sharded, num_processes, wait_for_all
 from tuning.errors import TuningError
 from tuning.generate import greedy_answers
@@ -104,6 +105,7 @@ def run_folder(config: TuningConfig, prepared: Prepared) -> RunFolder:
         prepared.tokenizer.chat_template,
         num_processes(),
     )
+    identity["heldout"] = examples_sha256(prepared.corpus.heldout)
     return RunFolder(config.folder.with_name(f".{config.name}.run"), identity)
 
 
@@ -248,7 +250,9 @@ class _Run:
 
     def _sample(self, step: int) -> None:
         """Answer a few held-out prompts with the model as it is now."""
-        examples = self.prepared.corpus.heldout[: self.config.checks.samples]
+        usable = dict.fromkeys(row.example for row in self.prepared.heldout)
+        chosen = list(usable)[: self.config.checks.samples]
+        examples = [self.prepared.corpus.heldout[position] for position in chosen]
         # Sharded weights can answer on all processes together only; the others do not come here.
         if not examples or not is_main_process() or is_sharded():
             return
