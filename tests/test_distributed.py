@@ -35,6 +35,17 @@ def commit_and_die(self, *arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 RunFolder.commit = commit_and_die
 """
+# One process is told to stop by a signal, the other one is not.
+STOPPED = """
+import os, signal
+from tuning.trainer import SftTrainer
+usual = SftTrainer.training_step
+def step(self, *arguments):
+    if self.state.global_step == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return usual(self, *arguments)
+SftTrainer.training_step = step
+"""
 # accelerate 1.15 has FSDP on accelerators alone, by one condition on the kind of device. Lifted,
 # all that follows is real: FSDP2 of torch over gloo, its gathering, its sharded checkpoints.
 LIFTED = """
@@ -76,6 +87,13 @@ LAUNCHED = {
         for stage in (1, 2, 3)
     },
 }
+DEEPSPEED_CONFIG = {
+    "zero_optimization": {"stage": 2},
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+}
 STEPS = 6
 RATES = {"lora": 1e-2, "full": 1e-3}
 
@@ -96,15 +114,27 @@ def start(settings: dict[str, Any], script: str, **variables: str) -> subprocess
 
 
 def start_two(
-    settings: dict[str, Any], way: str, *, killed: bool = False
+    settings: dict[str, Any], way: str, *, before: str = ""
 ) -> list[subprocess.Popen[str]]:
     """Two processes under the variables that torchrun sets, one for each rank."""
     assert not way.startswith("zero") or DEEPSPEED.is_dir(), "run `make test`, which installs it"
-    before = {"fsdp": LIFTED, "ddp": ""}.get(way, UNCOMPILED)
     common = {**LAUNCHED[way], "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    if way == "zero2":  # by a config file of DeepSpeed's own, zero3 by accelerate's settings
+        file = Path(settings["home"]) / "deepspeed.json"
+        file.write_text(json.dumps(DEEPSPEED_CONFIG))
+        common["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(file)
     common["MASTER_PORT"] = str(free_port())
-    script = before + (KILLED if killed else "") + SCRIPT
+    script = {"fsdp": LIFTED, "ddp": ""}.get(way, UNCOMPILED) + before + SCRIPT
     return [start(settings, script, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+
+
+def torchrun(settings: dict[str, Any]) -> subprocess.Popen[str]:
+    """Two processes by the command that the documentation gives."""
+    home, file = settings["home"], Path(settings["home"]) / "run.yaml"
+    file.write_text(json.dumps({key: settings[key] for key in settings if key != "home"}))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command += ["2", "-m", "arena.cli", "tune", "--config", str(file), "--home", home]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def finish(*children: subprocess.Popen[str]) -> None:
@@ -160,8 +190,11 @@ def together(place: Path) -> Callable[[str, str], Variant]:
 
     def make(method: str, way: str) -> Variant:
         folder = place / "models" / f"{way}-{method}"
-        if not folder.is_dir():
-            finish(*start_two(settings_of(place, method, folder.name, 4), way))
+        settings = settings_of(place, method, folder.name, 4)
+        if way == "torchrun" and not folder.is_dir():
+            finish(torchrun(settings))
+        elif not folder.is_dir():
+            finish(*start_two(settings, way))
         return read_variant(folder)
 
     return make
@@ -180,7 +213,7 @@ def assert_same(one: Variant, two: Variant) -> None:
 def test_two_processes_train_as_one(
     place: Path, alone: Callable[[str], Variant], together: Callable[[str, str], Variant]
 ) -> None:
-    one, two = alone("lora"), together("lora", "ddp")
+    one, two = alone("lora"), together("lora", "torchrun")
     losses = [
         [(item["step"], item["loss"]) for item in read_history(variant.folder) if "loss" in item]
         for variant in (one, two)
@@ -190,6 +223,21 @@ def test_two_processes_train_as_one(
         assert right == pytest.approx(left, rel=1e-4)
     assert_same(one, two)
     assert list((place / "models").glob(".*")) == []
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_and_the_run_goes_on(
+    place: Path, together: Callable[[str, str], Variant]
+) -> None:
+    settings = settings_of(place, "lora", "stopped", 4)
+    for child in start_two(settings, "ddp", before=STOPPED):
+        _, errors = child.communicate(timeout=400)
+        assert child.returncode == 1
+        assert "stopped: stopped at step 4 of 6 and saved" in errors
+    finish(*start_two(settings, "ddp"))
+    made = read_variant(place / "models" / "stopped")
+    assert made.run["resumed_at"] == 4
+    assert made.weights_sha256 == together("lora", "torchrun").weights_sha256
 
 
 @pytest.mark.slow
@@ -212,7 +260,7 @@ def test_a_killed_sharded_run_goes_on_to_the_same_weights(
     place: Path, together: Callable[[str, str], Variant], way: str, method: str
 ) -> None:
     settings = settings_of(place, method, f"{way}-{method}-cut", 4)
-    first, second = start_two(settings, way, killed=True)
+    first, second = start_two(settings, way, before=KILLED)
     first.communicate(timeout=400)
     assert first.returncode == -signal.SIGKILL
     second.kill()

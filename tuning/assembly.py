@@ -127,8 +127,9 @@ def let_zero3_gather(trainer: SftTrainer) -> None:
     Unless its config says so, the engine refuses to gather, which would show only at the end.
     """
     if trainer.is_deepspeed_enabled:
-        zero = trainer.accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
-        if zero["stage"] == 3:
+        config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
+        zero = config.get("zero_optimization", {})
+        if zero.get("stage") == 3:
             zero["stage3_gather_16bit_weights_on_model_save"] = True
 
 

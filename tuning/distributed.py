@@ -42,5 +42,16 @@ def from_main(value: float) -> float:
     return float(box)
 
 
+def largest(value: float) -> float:
+    """The largest of all processes' values, on every process."""
+    if not _connected():
+        return value
+    box = torch.tensor([value], dtype=torch.float64)
+    if torch.cuda.is_available():
+        box = box.cuda()
+    torch.distributed.all_reduce(box, torch.distributed.ReduceOp.MAX)
+    return float(box)
+
+
 def _connected() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()

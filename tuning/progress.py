@@ -16,10 +16,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from transformers import TrainerCallback
 
 from tuning.config import CheckOptions
+from tuning.distributed import largest
 from tuning.trainer import Clock
 
 EVALUATIONS = 5
 LINE_SECONDS = 10.0
+GO_ON, SAVE, SAVE_AND_STOP = 0, 1, 2
 
 
 class History:
@@ -96,10 +98,10 @@ class RunControl(TrainerCallback):  # type: ignore[misc]
         self._evaluated = int(progress * EVALUATIONS)
         control.should_evaluate = due and self._has_heldout
         over = control.should_training_stop
-        if self.interrupted and not over:
-            control.should_training_stop = True
-        self.interrupted = self.interrupted and not over
-        control.should_save = not over and (self.interrupted or self._save_due(step))
+        wish = self._wish(step)
+        self.interrupted = wish == SAVE_AND_STOP and not over
+        control.should_training_stop = over or self.interrupted
+        control.should_save = wish != GO_ON and not over
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Sample answers, then early stopping by the held-out loss."""
@@ -115,6 +117,14 @@ class RunControl(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the seconds to the next checkpoint from the end of this one."""
         self._saved_at = time.monotonic()
+
+    def _wish(self, step: int) -> int:
+        """What to do after this step; all processes do what any one wants.
+
+        Each has its own clock and its own signals: one that saves alone would wait for ever.
+        """
+        wish = SAVE_AND_STOP if self.interrupted else SAVE if self._save_due(step) else GO_ON
+        return int(largest(wish))
 
     def _save_due(self, step: int) -> bool:
         if self._checks.save_steps is not None:
