@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from tuning.variant import ADAPTER_CONFIG, Variant, VariantError, load_json, read_variant
 from tuning.variant import weights_sha256 as fingerprint
 
+# Parts that each adapted layer has, by kind; embeddings call theirs `embedding_A`.
+PARTS = {"lora": {"A", "B"}, "dora": {"A", "B", "magnitude_vector"}, "ia3": {"l"}}
 LAYER_KEY = re.compile(r"base_model\.model\.(?P<module>.+?)\.(?:lora_|ia3_)(?P<part>\w+)")
 
 
@@ -137,6 +139,7 @@ def _check_layers(
         _no_delta(variant)
     if config.get("peft_type") == "LORA":
         _check_pairs(variant, tensors)
+    _check_complete(variant, tensors, config, sizes)
 
 
 def _check_pairs(variant: Variant, tensors: dict[str, torch.Tensor]) -> None:
@@ -149,6 +152,30 @@ def _check_pairs(variant: Variant, tensors: dict[str, torch.Tensor]) -> None:
                 f"{variant.folder}: tensor {name} has no lora_B of its rank; tune "
                 f"{variant.name!r} again"
             )
+
+
+def _check_complete(
+    variant: Variant,
+    tensors: dict[str, torch.Tensor],
+    config: dict[str, Any],
+    sizes: dict[str, tuple[int, int]],
+) -> None:
+    """Every layer has all its parts, and every layer of the base that is named has some."""
+    parts: dict[str, set[str]] = {}
+    for name in tensors:
+        if match := LAYER_KEY.match(name):
+            parts.setdefault(match["module"], set()).add(match["part"])
+    for module, found in parts.items():
+        if missing := PARTS[variant.kind] - found - {part[-1] for part in found}:
+            _lacks(variant, f"{min(missing)} of {module}")
+    targets = config.get("target_modules")
+    partly = any(config.get(key) for key in ("layers_to_transform", "exclude_modules"))
+    if not isinstance(targets, list) or partly:
+        return
+    for name in sizes:
+        named = any(name == target or name.endswith(f".{target}") for target in targets)
+        if named and not any(module == name or module.endswith(f".{name}") for module in parts):
+            _lacks(variant, f"all of {name}")
 
 
 def _layer_sizes(base_folder: Path) -> dict[str, tuple[int, int]]:
@@ -176,10 +203,18 @@ def _fits(module: str, part: str, tensor: torch.Tensor, sizes: dict[str, tuple[i
 def _same_keys(variant: Variant, found: Iterable[str], expected: Iterable[str]) -> None:
     missing, extra = set(expected) - set(found), set(found) - set(expected)
     if missing or extra:
-        what = f"lacks {min(missing)}" if missing else f"has unexpected {min(extra)}"
+        if missing:
+            _lacks(variant, min(missing))
         raise VariantError(
-            f"{variant.folder}: {what} among its tensors; tune {variant.name!r} again"
+            f"{variant.folder}: has unexpected {min(extra)} among its tensors; tune "
+            f"{variant.name!r} again"
         )
+
+
+def _lacks(variant: Variant, what: str) -> NoReturn:
+    raise VariantError(
+        f"{variant.folder}: lacks {what} among its tensors; tune {variant.name!r} again"
+    )
 
 
 def _no_delta(variant: Variant) -> None:
