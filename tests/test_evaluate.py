@@ -82,6 +82,12 @@ def test_suite_limit_is_spread_and_lines_are_named(tmp_path: Path) -> None:
         ("{", "suite.jsonl:1: is no JSON"),
         ('{"check": {}}', "prompt is None"),
         ('{"prompt": "p"}', "check is None"),
+        ('{"prompt": "p", "check": {"kind": "rhyme"}}', "suite.jsonl:1: unknown check kind"),
+        ('{"prompt": "p", "check": {"kind": "bullets"}}', "suite.jsonl:1: .*lacks the field"),
+        (
+            '{"prompt": "p", "check": {"kind": "number", "value": "many"}}',
+            "suite.jsonl:1: .*wrong type",
+        ),
         ("", "holds no prompts"),
     ):
         path.write_text(line)

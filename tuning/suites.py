@@ -13,9 +13,12 @@ from typing import Any
 
 from tuning.constraint_suite import constraint_items
 from tuning.errors import TuningError
+from tuning.verifiers import CheckError, verify
 
 STARTER = "starter"
 CONSTRAINTS = "constraints"
+# Answers that a check is tried on, so that a mistake in it shows before a model is asked.
+PROBES = ("", "It is 1.")
 
 
 class SuiteError(TuningError):
@@ -66,13 +69,18 @@ def _read(path: Path) -> list[SuiteItem]:
 def _item(line: str, where: str) -> SuiteItem:
     try:
         content = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise SuiteError(f"{where}: is no JSON ({error.msg}); mend the line") from error
+    except ValueError as error:
+        raise SuiteError(f"{where}: is no JSON ({error}); mend the line") from error
     if not isinstance(content, dict):
         raise SuiteError(f"{where}: is no JSON object; mend the line")
     for key, kind in (("prompt", str), ("check", dict)):
         if not isinstance(content.get(key), kind):
             raise SuiteError(f"{where}: {key} is {content.get(key)!r}; give a {kind.__name__}")
+    try:
+        for probe in PROBES:
+            verify(content["check"], probe)
+    except CheckError as error:
+        raise SuiteError(f"{where}: {error}") from error
     return SuiteItem(
         id=str(content.get("id", where)),
         family=str(content.get("family", "all")),

@@ -128,7 +128,7 @@ KINDS: Mapping[str, Callable[[Check, str], bool]] = {
 def verify(check: Check, answer: str) -> bool:
     """Whether `answer` passes `check`.
 
-    Raises `CheckError` for a check of unknown kind or with a missing field.
+    Raises `CheckError` for a check of unknown kind, with a missing field or one of a wrong type.
     """
     kind = check.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
@@ -138,3 +138,5 @@ def verify(check: Check, answer: str) -> bool:
         return KINDS[kind](check, answer)
     except KeyError as error:
         raise CheckError(f"check of kind {kind!r} lacks the field {error}; add it") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckError(f"check of kind {kind!r} has a field of a wrong type ({error})") from error
