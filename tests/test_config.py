@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tuning
+import tuning.config
 from tuning.config import ConfigError, LoraOptions, TrainingOptions, TuningConfig
 from tuning.settings import STARTER_DEFAULTS, load_config, parse_assignment, setting_keys
 
@@ -104,3 +109,24 @@ def test_assignments() -> None:
     assert parse_assignment("lora.rank = 8") == ("lora.rank", "8")
     with pytest.raises(ConfigError, match="write it as key=value"):
         parse_assignment("lora.rank")
+
+
+def test_every_setting_is_explained_where_it_is_written() -> None:
+    """A string follows each field of each settings class, for editors and `help`."""
+    tree = ast.parse(inspect.getsource(tuning.config))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list]
+    assert len(classes) == 6
+    for found in classes:
+        assert ast.get_docstring(found), found.name
+        for item, following in pairwise([*found.body, ast.Pass()]):
+            if isinstance(item, ast.AnnAssign):
+                said = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                assert said, f"{found.name}: {ast.unparse(item.target)}"
+
+
+@pytest.mark.parametrize("name", tuning.__all__)
+def test_the_python_interface_is_explained(name: str) -> None:
+    assert inspect.getdoc(getattr(tuning, name))
+    assert set(inspect.signature(tuning.tune).parameters) == {"config", "console", "replayed"}
+    for parameter in ("config", "console", "replayed"):
+        assert parameter in (tuning.tune.__doc__ or "")

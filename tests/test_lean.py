@@ -98,6 +98,56 @@ def test_loss_and_gradients_are_the_same(kind: str, method: str, packed: bool) -
     assert gradients(model, batch, None)[0] == loss
 
 
+@pytest.mark.parametrize("lean_layers", [False, True])
+@pytest.mark.parametrize("method", ["full", "lora", "ia3"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_no_token_of_a_pack_sees_another_row(kind: str, method: str, lean_layers: bool) -> None:
+    """The loss of one row has no gradient at all at another row's tokens, and is its loss alone."""
+    model, batch = make_tuned(kind, method).eval(), make_batch(True)
+    lean = make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0])
+    assert lean is not None
+    if not lean_layers:
+        lean.undo()
+        lean = None
+    seen: list[torch.Tensor] = []
+
+    def keep(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        seen.append(output.detach().requires_grad_())
+        return seen[-1]
+
+    model.get_input_embeddings().register_forward_hook(keep)
+    rows = [slice(0, 90), slice(90, 150)]
+    for own, other in (rows, reversed(rows)):
+        one = {**batch, "labels": torch.full_like(batch["labels"], -100)}
+        one["labels"][:, own] = batch["labels"][:, own]
+        one["labels"][:, own.start] = -100  # in a pack, a first token has nothing before it
+        total, items = label_loss(model, one, lean=lean)
+        (grad,) = torch.autograd.grad(total, seen[-1])
+        assert grad[:, own].any()
+        assert not grad[:, other].any()
+        alone = {name: part[:, own].contiguous() for name, part in one.items()}
+        alone.pop("position_ids")
+        again, count = label_loss(model, alone)
+        assert int(items) == int(count)
+        assert total.item() == pytest.approx(again.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("lean_layers", [False, True])
+def test_the_head_sees_label_positions_only(lean_layers: bool) -> None:
+    model, batch = make_tuned("llama", "lora").eval(), make_batch(False)
+    lean = make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0])
+    assert lean is not None
+    if not lean_layers:
+        lean.undo()
+        lean = None
+    head, seen = model.get_output_embeddings(), []
+    usual = head.forward
+    head.forward = lambda states: seen.append(states.shape[:-1].numel()) or usual(states)
+    _, items = label_loss(model, batch, lean=lean)
+    assert seen == [int(items)]
+    assert seen[0] < batch["labels"].numel() // 2
+
+
 def test_weights_too_large_to_be_copied_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = make_tuned("llama", "lora").eval(), make_batch(False)
     loss, wanted = gradients(model, batch, None)

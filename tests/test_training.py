@@ -58,6 +58,17 @@ def test_lora_takes_all_linear_layers_ten_times_the_rate_and_twice_the_rank(
     assert all(any(name in key for key in adapted) for name in linear)
 
 
+def test_lora_takes_the_scale_and_the_layers_it_is_given(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    lora = LoraOptions(rank=4, alpha=3, target_modules=("q_proj", "down_proj"))
+    made = tune(replace(config_for(tiny_base, tiny_data, tmp_path, max_steps=1), lora=lora))
+    settings = json.loads((made.folder / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"]) == (4, 3)
+    adapted = {key.split(".")[-3] for key in read_tensors(made.folder)}
+    assert adapted == {"q_proj", "down_proj"}
+
+
 @pytest.mark.parametrize(
     ("schedule", "at", "share"),
     [
@@ -129,6 +140,20 @@ def test_losses_speed_and_time_left_are_shown(
     heldout = [item["eval_loss"] for item in history if "eval_loss" in item]
     assert f"loss {sum(losses) / len(losses):.3f}" in shown.getvalue()
     assert f"held-out {heldout[-2]:.3f}" in shown.getvalue()
+
+
+def test_the_same_prompts_are_answered_at_each_evaluation(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = config_for(tiny_base, tiny_data, tmp_path)
+    checks = CheckOptions(eval_every=1, samples=2)
+    records = read_history(tune(replace(config, checks=checks)).folder)
+    evaluated = [item["step"] for item in records if "eval_loss" in item]
+    sampled = [item for item in records if "samples" in item]
+    assert evaluated == [item["step"] for item in sampled] == [1, 2, 3, 4]
+    asked = [[sample["prompt"] for sample in item["samples"]] for item in sampled]
+    assert len(asked[0]) == 2
+    assert asked == [asked[0]] * 4
 
 
 def test_flags_and_keys_set_the_same(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:

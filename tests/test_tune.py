@@ -179,6 +179,39 @@ def test_prefix_parameters_follow_the_formula(
     }
 
 
+def test_a_projected_prefix_follows_its_formula_and_is_saved_without_the_net(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Trained are P x T, and a net of T to E to 2LT; saved are P x 2LT."""
+    options = PrefixOptions(virtual_tokens=7, projection=True)
+    made = tune(config_for(tiny_base, tiny_data, tmp_path, method="prefix", prefix=options))
+    encoder = json.loads((made.folder / "adapter_config.json").read_text())["encoder_hidden_size"]
+    tokens, width, layers = 7, 2 * 8, 2
+    assert made.run["parameters"]["trained"] == (
+        tokens * width
+        + (width * encoder + encoder)
+        + (encoder * 2 * layers * width + 2 * layers * width)
+    )
+    (saved,) = read_tensors(made.folder).values()
+    assert saved.shape == (7, 2 * layers * width)
+    verify_variant(made.folder, tiny_base)
+    loaded = load_variant("v", tmp_path)
+    answers = answer_items(loaded, [SuiteItem("1", "f", "Say red.", {})], 4)
+    assert len(answers) == 1
+
+
+def test_a_base_with_a_template_of_its_own_keeps_it(tmp_path: Path, tiny_data: Path) -> None:
+    base = make_base(tmp_path / "base")
+    own = (
+        "{% for m in messages %}{{ '[' + m.role + ']' + m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}"
+    )
+    (base / "chat_template.jinja").write_text(own)
+    made = tune(config_for(base, tiny_data, tmp_path, method="lora", max_steps=1))
+    assert made.run["template"] == "base"
+    assert (made.folder / "chat_template.jinja").read_text() == own
+
+
 def test_prefix_starts_as_a_worked_example(taught: Path) -> None:
     """Before any step the prefix acts as its tokens would in the context."""
     import numpy as np

@@ -91,10 +91,13 @@ class LoraOptions:
     """Low-rank adapters."""
 
     rank: int = 16
+    """Size of the low-rank matrices."""
     alpha: float | None = None
     """Scale; default twice the rank."""
     dropout: float = 0.0
+    """Share of the adapters' inputs that is left out at each step."""
     target_modules: tuple[str, ...] = ("all-linear",)
+    """Last names of the layers to adapt; `all-linear` takes all but the output head."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead of alpha / rank."""
     dora: bool = False
@@ -106,6 +109,7 @@ class PrefixOptions:
     """Prefix and prompt tuning."""
 
     virtual_tokens: int = 32
+    """How many learned tokens stand before the prompt."""
     projection: bool = False
     """Reparametrise the prefix by a two-layer net while training (prefix only)."""
     init: str = "data"
@@ -139,17 +143,25 @@ class TuningConfig:
     name: str
     """Name of the variant to make."""
     method: str = "lora"
+    """One of `METHODS`: full, lora, qlora, prefix, prompt, ia3."""
     home: Path = Path("workspace")
+    """Folder whose `models/` holds the variants, also those that `base` may name."""
     seed: int = 0
+    """Of the order of the rows, new weights, dropout and the held-out split."""
     overwrite: bool = False
     """Replace a variant of the same name once the new one is whole."""
     restart: bool = False
     """Forget an unfinished run of the same name instead of going on with it."""
     data_options: DataOptions = field(default_factory=DataOptions)
+    """How rows are read, cleaned and split."""
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    """How the weights are changed."""
     lora: LoraOptions = field(default_factory=LoraOptions)
+    """For lora and qlora."""
     prefix: PrefixOptions = field(default_factory=PrefixOptions)
+    """For prefix and prompt."""
     checks: CheckOptions = field(default_factory=CheckOptions)
+    """Evaluations, early stopping, checkpoints, samples."""
 
     def __post_init__(self) -> None:
         if isinstance(self.data, str):

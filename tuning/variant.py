@@ -287,6 +287,7 @@ def _is_weights(name: str) -> bool:
 
 
 def load_json(path: Path) -> Any:
+    """Content of one JSON file; VariantError when it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -1,0 +1,75 @@
+"""Each kind of bad data, through `tune`: an error in one line that says where, nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuning_fixtures import rows, write_rows
+
+from tuning import TuningConfig, TuningError, tune
+from tuning.config import DataOptions, LoraOptions, TrainingOptions
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+USER, ANSWER = rows(1)[0]["messages"]
+LONG = 10 * 2**20
+
+
+def config_for(base: Path, data: Path, home: Path, **changes: Any) -> TuningConfig:
+    """One step of LoRA."""
+    settings: dict[str, Any] = {"training": TrainingOptions(max_steps=1, batch_size=8), **changes}
+    return TuningConfig(base=str(base), data=(str(data),), name="v", home=home, **settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"ask": "a", "reply": "b"}], r"row 1: columns ask, reply fit no known format .*alpaca"),
+        ([], "file is empty"),
+        ([{"messages": []}], r"rows\.jsonl:1: messages: is empty"),
+        ([{"messages": [USER]}], r"rows\.jsonl:1: messages: no assistant turn \(roles: user\)"),
+        ([{"messages": [{"role": "system", "content": "x"}]}], r"no assistant turn \(roles: syst"),
+        ([{"messages": [USER, {**ANSWER, "content": "x" * LONG}]}], r"jsonl:1: .* 10,000,000 char"),
+        ([{"prompt": "a", "completion": "b"}, *rows(1)], r"jsonl:2: row is of format messages"),
+    ],
+    ids=["columns", "empty", "no messages", "no assistant", "only system", "10 MB", "mixed"],
+)
+def test_data_that_cannot_be_used(
+    tiny_base: Path, tmp_path: Path, content: list[dict[str, Any]], message: str
+) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", content)
+    with pytest.raises(TuningError, match=message) as caught:
+        tune(config_for(tiny_base, data, tmp_path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_row_of_ten_megabytes_among_others_is_left_out(tiny_base: Path, tmp_path: Path) -> None:
+    long = {"messages": [USER, {**ANSWER, "content": "x" * LONG}]}
+    data = write_rows(tmp_path / "rows.jsonl", [*rows(24), long])
+    made = tune(config_for(tiny_base, data, tmp_path, data_options=DataOptions(heldout=0)))
+    assert made.run["ledger"]["rows"]["trained"] == 24
+    (line,) = (made.folder / "bad_rows.jsonl").read_text().splitlines()
+    assert json.loads(line)["line"] == 25
+    with pytest.raises(TuningError, match=r"rows\.jsonl:25: .*mend the row, or leave --strict out"):
+        tune(
+            config_for(
+                tiny_base, data, tmp_path, overwrite=True, data_options=DataOptions(strict=True)
+            )
+        )
+
+
+def test_an_unknown_target_module_lists_those_there_are(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    lora = LoraOptions(target_modules=("q_proj", "query"))
+    with pytest.raises(TuningError) as caught:
+        tune(config_for(tiny_base, tiny_data, tmp_path, lora=lora))
+    assert str(caught.value) == (
+        "lora.target_modules: unknown module 'query'; the model has down_proj, gate_proj, k_proj, "
+        "o_proj, q_proj, up_proj, v_proj, or use all-linear"
+    )
+    assert list((tmp_path / "models").iterdir()) == []
