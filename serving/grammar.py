@@ -49,11 +49,19 @@ class GrammarMask:
 
 
 class GrammarCompiler:
-    """Compiles grammars for the tokenizers of one server; token tables are made once each."""
+    """Compiles grammars for the tokenizers of one server; token tables are made once each.
+
+    A table takes its time, and Python's lock: variants whose tokens are the same share one.
+    """
 
     def __init__(self) -> None:
-        self._tables: dict[int, tuple[Any, llguidance.LLTokenizer]] = {}
+        self._tables: dict[tuple[int, int], tuple[Any, llguidance.LLTokenizer]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def num_tables(self) -> int:
+        """Token tables made so far."""
+        return len(self._tables)
 
     def compile(
         self, grammar: str, tokenizer: Any, vocab_size: int, eos_ids: frozenset[int]
@@ -70,11 +78,12 @@ class GrammarCompiler:
         return GrammarMask(matcher, eos_ids)
 
     def _table(self, tokenizer: Any, vocab_size: int) -> llguidance.LLTokenizer:
+        tokens = getattr(tokenizer, "backend_tokenizer", tokenizer)
         with self._lock:
-            known = self._tables.get(id(tokenizer))
+            known = self._tables.get((id(tokens), vocab_size))
             if known is None:
                 table = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size)
-                known = self._tables[id(tokenizer)] = (tokenizer, table)
+                known = self._tables[id(tokens), vocab_size] = (tokens, table)
             return known[1]
 
 

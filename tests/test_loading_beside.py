@@ -18,7 +18,9 @@ from serving.accounts import EngineLimits
 from serving.adapters import read_adapter
 from serving.engine import Engine
 from serving.errors import ModelLoadError
+from serving.grammar import GrammarCompiler, translate
 from serving.pausing import small_turns
+from serving.schema import Grammar
 from serving.stacking import Stack
 from serving.tokenizing import TokenizerShelf
 
@@ -130,6 +132,13 @@ def test_folders_that_differ_in_the_template_share_a_tokenizer(tmp_path: Path) -
             == wanted
         )
     assert tuned.all_special_ids == told.all_special_ids
+    compiler, digits = GrammarCompiler(), translate(Grammar(type="regex", value="[0-9]+"))
+    for tokenizer in (base, tuned, told):
+        scores = torch.zeros(tiny.VOCAB)
+        compiler.compile(digits, tokenizer, tiny.VOCAB, frozenset({1})).mask(scores)
+        allowed = [int(token) for token in scores.isfinite().nonzero()[:, 0]]
+        assert allowed == [i for i in range(tiny.VOCAB) if told.decode([i]).isdecimal()]
+    assert compiler.num_tables == 2
 
 
 def test_folders_whose_tokens_differ_do_not(tmp_path: Path) -> None:

@@ -184,6 +184,17 @@ def test_chat_draws_as_transformers_processors_say(
     assert len(generated) == told["usage"]["completion_tokens"]
 
 
+def test_which_parameters_turn_sampling_on(tiny_server: ServerThread) -> None:
+    """Only an answer that was drawn has a seed."""
+    for wish, is_drawn in (
+        ({}, False), ({"temperature": 1.0}, False), ({"repetition_penalty": 1.2}, False),
+        ({"seed": 3}, False), ({"do_sample": True}, True), ({"temperature": 0.9}, True),
+        ({"top_k": 3}, True), ({"top_p": 0.9}, True), ({"typical_p": 0.9}, True),
+    ):  # fmt: skip
+        told = generate(tiny_server, max_new_tokens=1, details=True, **wish)["details"]["seed"]
+        assert (told is not None) == is_drawn, wish
+
+
 def test_stop_strings_stay_in_the_text_on_tgi_routes(
     tiny_server: ServerThread, tiny_home: Path
 ) -> None:
@@ -436,6 +447,11 @@ def test_characters_of_several_tokens_come_whole(tiny_server: ServerThread) -> N
     assert "".join(pieces) == text
     assert told[-1].generated_text in (text, PROMPT + text)
     assert "" in pieces, "some token holds a part of a character"
+    # The end is told as a token, counted, and no part of the text.
+    end = told[-1].token
+    assert (end.id, end.text, end.special) == (1, "</s>", True)
+    assert told[-1].details.finish_reason == "eos_token"
+    assert told[-1].details.generated_tokens == len(told)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     body = {"model": "lora", "messages": MESSAGES, "response_format": wish["grammar"],
             "max_tokens": 200, "stream": True}  # fmt: skip
