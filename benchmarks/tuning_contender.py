@@ -1,8 +1,8 @@
 """One contender of `tuning_speed.py` in a process of its own, worked by lines on stdin.
 
-`step` runs forward and backward of one batch, `run` a whole training with its data, logging and
-saving; each answer is a JSON line with CPU seconds. Every contender has the same random Llama,
-token ids, masks, LoRA (r=8, all linear layers), batch and optimizer.
+`step` runs forward and backward of one batch, `run 64` a whole training on 64 rows with its data,
+logging and saving; each answer is a JSON line with CPU seconds. Every contender has the same random
+Llama, token ids, masks, LoRA (r=8, all linear layers), batch and optimizer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHAPES: dict[str, dict[str, int]] = {
     },
 }  # fmt: skip
 BATCH, LENGTH, MASKED = 4, 190, 120
-RUN_ROWS, RUN_STEPS, PACK_LENGTH = 64, 16, 512
+PACK_LENGTH = 512
 Row = tuple[list[int], int]
 """Token ids, and how many of them at the start are masked."""
 
@@ -40,7 +40,7 @@ def step_rows(shape: dict[str, int]) -> list[Row]:
     return [(row, MASKED) for row in ids.tolist()]
 
 
-def run_rows(shape: dict[str, int], wide: bool) -> list[Row]:
+def run_rows(shape: dict[str, int], count: int, wide: bool) -> list[Row]:
     """Rows of a whole run, 63 % of their tokens masked: 30 to 190 tokens each, all lengths alike.
 
     `wide`: 16 to 512, short ones more often (the logarithms of the lengths are spread evenly).
@@ -49,10 +49,10 @@ def run_rows(shape: dict[str, int], wide: bool) -> list[Row]:
 
     generator = torch.Generator().manual_seed(2)
     if wide:
-        spread = torch.rand(RUN_ROWS, generator=generator)
+        spread = torch.rand(count, generator=generator)
         lengths = (16 * (PACK_LENGTH / 16) ** spread).int().tolist()
     else:
-        lengths = torch.randint(30, LENGTH + 1, (RUN_ROWS,), generator=generator).tolist()
+        lengths = torch.randint(30, LENGTH + 1, (count,), generator=generator).tolist()
     rows = []
     for length in lengths:
         ids = torch.randint(3, shape["vocab"], (length,), generator=generator).tolist()
@@ -227,15 +227,15 @@ def trainer_steps(name: str, shape: dict[str, int], half: bool) -> Callable[[], 
 
 
 def whole_run(
-    name: str, shape: dict[str, int], half: bool, pack: bool, wide: bool
+    name: str, shape: dict[str, int], rows: list[Row], half: bool, pack: bool
 ) -> dict[str, float]:
     """CPU seconds of a run from rows to saved adapter, and the real tokens it trained on."""
     import torch
 
     with tempfile.TemporaryDirectory() as scratch:
-        rows = run_rows(shape, wide)
         began = time.process_time()
-        steps = RUN_STEPS if not pack else -(-sum(len(ids) for ids, _ in rows) // PACK_LENGTH)
+        tokens = sum(len(ids) for ids, _ in rows)
+        steps = -(-tokens // PACK_LENGTH) if pack else len(rows) // BATCH
         trainer = MAKERS[name](shape, rows, common_arguments(Path(scratch), steps, half, pack))
         made = time.process_time()
         seen = 0
@@ -285,16 +285,17 @@ def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr
     for line in sys.stdin:
+        part, count = line.split()
+        rows = run_rows(shape, int(count), "wide" in part)
         began = time.process_time()
-        if line.strip() == "step":
+        if part == "step":
             loss = step()
             found: dict[str, float] = {"seconds": time.process_time() - began, "loss": loss}
         elif name == "litgpt":
-            assert "packed" not in line, "litgpt packs no rows"
-            found = litgpt_run(shape, run_rows(shape, "wide" in line), BATCH, RUN_STEPS)
+            assert "packed" not in part, "litgpt packs no rows"
+            found = litgpt_run(shape, rows, BATCH, len(rows) // BATCH)
         else:
-            part = line.strip()
-            found = whole_run(name, shape, bool(half), "packed" in part, "wide" in part)
+            found = whole_run(name, shape, rows, bool(half), "packed" in part)
         found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found), file=answers, flush=True)
 

@@ -86,7 +86,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
         try:
             for repeat in range(arguments.repeats + 1):
                 for contender in contenders:
-                    found = contender.ask(arguments.part)
+                    found = contender.ask(f"{arguments.part} {arguments.rows}")
                     if repeat:
                         runs[contender.name].append(found)
         finally:
@@ -125,6 +125,7 @@ def report(arguments: argparse.Namespace, runs: dict[str, list[dict[str, float]]
     content = {
         "shape": {arguments.shape: SHAPES[arguments.shape]},
         "part": arguments.part,
+        "rows": arguments.rows,
         "threads": 1,
         "load_average": os.getloadavg(),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl")},
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument(
         "--part", choices=("step", "run", "packed", "wide-run", "wide-packed"), default="step"
     )
+    parser.add_argument("--rows", type=int, default=64, help="rows of a whole run")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS[:3])
     parser.add_argument("--litgpt", default=sys.executable, help="Python that has litgpt")
