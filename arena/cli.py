@@ -201,6 +201,7 @@ def serve_models(
 
 @app.command("tune")
 def tune_variant(
+    context: typer.Context,
     base: Annotated[
         str | None, typer.Option("--base", help="starter, a variant, a folder or a hub id.")
     ] = None,
@@ -267,6 +268,8 @@ def tune_variant(
         run_reproduce(reproduce, home, json_out=json_out)
         return
 
+    source = context.get_parameter_source("home")
+    from_default = source is not None and source.name == "DEFAULT"  # then --config may say
     given = {
         "base": base,
         "data": tuple(data or ()),
@@ -283,7 +286,7 @@ def tune_variant(
         "seed": seed,
         "overwrite": overwrite,
         "restart": restart,
-        "home": home,
+        "home": None if from_default else home,
     }
     settings = {key: value for key, value in given.items() if value not in (None, ())}
     settings.update(parse_assignment(text) for text in assignments or ())

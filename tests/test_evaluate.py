@@ -266,6 +266,9 @@ def test_models_commands(home: Path, tmp_path: Path) -> None:
     assert (bad["good"], good["good"], good["problem"]) == (False, True, None)
     assert "adapter_config.json: content differs" in bad["problem"]
     assert told.stderr.count("\n") == 1
+    cut_short = other / "models" / ".x.removed.tmp"  # by a kill
+    cut_short.mkdir()
+    (cut_short / "left").touch()
     assert run(other, "models", "remove", "x", "--yes").returncode == 0
     assert list((other / "models").iterdir()) == []
     gone = run(other, "models", "remove", "x", "--yes")

@@ -156,6 +156,20 @@ def test_the_same_prompts_are_answered_at_each_evaluation(
     assert asked == [asked[0]] * 4
 
 
+def test_home_may_be_written_in_the_file_or_given(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    written, given = tmp_path / "written", tmp_path / "given"
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"base: {tiny_base}\ndata: {tiny_data}\nname: v\nhome: {written}\nmax_steps: 1\n"
+    )
+    for words, home in (([], written), (["--home", str(given)], given)):
+        done = CliRunner().invoke(app, ["tune", "--config", str(file), *words])
+        assert done.exit_code == 0, done.output
+        assert (home / "models" / "v" / "variant.json").is_file()
+
+
 def test_flags_and_keys_set_the_same(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = ["tune", "--base", str(tiny_base), "--data", str(tiny_data), "--name", "v"]
     words += ["--epochs", "2", "--max-steps", "1", "--learning-rate", "1e-3", "--batch-size", "4"]

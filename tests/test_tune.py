@@ -426,6 +426,7 @@ def test_qlora_is_refused_with_a_reason_where_it_cannot_run(tmp_path: Path) -> N
         ({"home": Path("/proc/nowhere")}, "home /proc/nowhere: cannot be written"),
         ({"method": "lora", "lora": LoraOptions(target_modules=("foo",))}, "unknown module 'foo'"),
         ({"training": TrainingOptions(max_length=1000)}, "more than the 256 positions"),
+        ({"checks": CheckOptions(patience=2)}, "patience: 2 evaluations, but no row is held out"),
     ],
 )
 def test_mistakes_leave_nothing_behind(

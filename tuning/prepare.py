@@ -78,6 +78,11 @@ def prepare(config: TuningConfig) -> Prepared:
     max_length = pick_max_length(config, model_config)
     rows = encode_examples(tokenizer, corpus.train, max_length, config.data_options, ledger)
     heldout = encode_heldout(tokenizer, corpus.heldout, max_length, config.data_options, ledger)
+    if config.checks.patience is not None and not heldout:
+        raise ConfigError(
+            f"checks.patience: {config.checks.patience} evaluations, but no row is held out to "
+            "evaluate on; raise data_options.heldout or give data_options.heldout_file"
+        )
     by_example: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
         by_example.setdefault(row.example, []).append(position)
