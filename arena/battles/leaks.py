@@ -9,11 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+# Names that are ordinary words as well count with a number or a letter behind them only.
 FAMILIES = (
-    "chatgpt|gpt|claude|gemini|gemma|llama|qwen|mistral|mixtral|deepseek|smollm|phi|falcon|olmo"
-    "|granite|command|vicuna|alpaca|bloom|pythia|yi|grok"
+    *("chatgpt", "gpt", "claude", "gemini", "gemma", "llama", "qwen", "mistral", "mixtral"),
+    *("deepseek", "smollm", "olmo", "vicuna", "alpaca", "pythia", "grok", r"command[ -]?r"),
+    *(r"phi[ -]?\d", r"falcon[ -]?\d", r"granite[ -]?\d", r"bloomz?[ -]?\d", r"yi[ -]?\d"),
 )
-_SAYS_I = r"(?:i am|i'm|i’m|my name is|je suis|ich bin|soy|我是|我叫)"
+_SAYS_I = (
+    r"(?:(?<![^\W_])(?:i am|i'm|i’m|my name is|je suis|ich bin|soy)(?![^\W_])|我是|我叫)"
+    r"(?:\W+(?:\w+\W+){0,3}?)?"
+)
+_SAYS_MODEL = r"language model[^.!?\n]{0,60}?(?<!\w)"
+_FAMILY = re.compile(
+    rf"(?:{_SAYS_I}|{_SAYS_MODEL})(?:{'|'.join(FAMILIES)})(?![a-z])", re.IGNORECASE
+)
 
 
 def names_itself(text: str, names: Iterable[str]) -> bool:
@@ -27,10 +36,7 @@ def names_itself(text: str, names: Iterable[str]) -> bool:
         if len(name) < 3:
             continue
         telling = re.search(r"[\d/_-]", name) is not None
-        before = "" if telling else _SAYS_I + r"\W+(?:\w+\W+){0,3}?"
+        before = "" if telling else _SAYS_I
         if re.search(rf"{before}(?<![\w-]){re.escape(name)}(?![\w-])", text, re.IGNORECASE):
             return True
-    family = "|".join(FAMILIES)
-    return (
-        re.search(rf"{_SAYS_I}\W*(?:\w+\W+){{0,3}}?(?:{family})", text, re.IGNORECASE) is not None
-    )
+    return _FAMILY.search(text) is not None
