@@ -58,7 +58,7 @@ def test_no_text_is_left_over() -> None:
         "history",
         "admin",
     }
-    families |= {"status.voted", "error"}
+    families |= {"status.voted", "error", "problem", "flag"}
     unused = {
         key
         for key in words().texts
@@ -110,6 +110,19 @@ def test_errors_of_the_page_are_told_in_the_voters_language() -> None:
     long = ArenaError("9 characters").coded("prompt_long", count=9, limit=5)
     assert told(long, words("fr")).startswith("L’invite a 9 caractères ; 5 au plus")
     assert told(ArenaError("only here"), words("zh")) == "only here"
+
+
+def test_whatever_keeps_a_server_or_a_vote_out_has_a_text() -> None:
+    """Each fault of a server, each mark of quarantine, each way a model ends an answer."""
+    from typing import get_args
+
+    from arena.asking.roster import Fault
+
+    faults = {f"problem.{name}" for name in get_args(Fault) if name}
+    marks = {"rate", "same_side", "same_prompt", "identity_leak", "failed_side"}
+    ends = {"eos_token", "stop", "stop_sequence", "length"}
+    told = faults | {f"flag.{mark}" for mark in marks} | {f"reveal.end_{end}" for end in ends}
+    assert told <= words().texts.keys()
 
 
 def test_every_refusal_that_a_voter_can_meet_has_a_text_of_its_own() -> None:

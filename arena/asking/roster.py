@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx2
@@ -21,6 +21,7 @@ from arena.errors import ArenaError
 from arena.values.battle import AskAs, Participant, SamplingParams
 
 PROBE_SECONDS = 3.0
+Fault = Literal["", "answered", "silent", "no_list", "not_served", "no_model"]
 NO_ACCESS = (401, 403)  # of HTTP: the server is there, and not for us
 FRESH_SECONDS = 5.0
 FRESH_SECONDS_DOWN = 0.5  # a server that is starting should be seen as soon as it is up
@@ -32,12 +33,17 @@ class RosterError(ArenaError):
 
 @dataclass(frozen=True)
 class Backend:
-    """One server as it answered the last probe; `problem` is empty while it is up."""
+    """One server as it answered the last probe; `problem` is empty while it is up.
+
+    `fault` and `about` tell the same problem by a word of the catalogue (`problem.<fault>`).
+    """
 
     url: str
     wire: Wire = "openai"
     entrants: tuple[Entrant, ...] = ()
     problem: str = ""
+    fault: Fault = ""
+    about: str = ""
 
     @property
     def is_up(self) -> bool:
@@ -139,7 +145,14 @@ async def probe_guest(guest: Guest, sampling: SamplingParams) -> Backend:
     offered = {entrant.participant.model: entrant for entrant in backend.entrants}
     model = guest.model if guest.model is not None or len(offered) > 1 else next(iter(offered))
     if model is None or model not in offered:
-        return replace(backend, entrants=(), problem=f"it does not serve {model or 'one model'}")
+        named = model or "one model"
+        return replace(
+            backend,
+            entrants=(),
+            problem=f"it does not serve {named}",
+            fault="not_served",
+            about=model or "?",
+        )
     entrant = offered[model]
     participant = replace(
         entrant.participant,
@@ -169,18 +182,24 @@ async def probe(
             elif named is not None and reply.status_code not in NO_ACCESS:
                 entries = [{"id": named}]
             else:
-                return Backend(url, problem=f"/v1/models answered HTTP {reply.status_code}")
+                problem = f"/v1/models answered HTTP {reply.status_code}"
+                return Backend(url, "openai", (), problem, "answered", str(reply.status_code))
         models = {str(entry["id"]): entry for entry in entries}
     except httpx2.HTTPError as error:
-        return Backend(url, problem=f"no answer ({type(error).__name__})")
+        name = type(error).__name__
+        return Backend(url, "openai", (), f"no answer ({name})", "silent", name)
     except (ValueError, KeyError, TypeError) as error:
-        return Backend(url, problem=f"/v1/models is no model list ({type(error).__name__})")
+        name = type(error).__name__
+        problem = f"/v1/models is no model list ({name})"
+        return Backend(url, "openai", (), problem, "no_list", name)
     entrants = tuple(
         replace(_entrant(url, wire, entry, models, sampling), key_env=key_env)
         for entry in entries
         if entry.get("kind") != "reward"
     )
-    return Backend(url, wire, entrants, "" if entrants else "it serves no model")
+    if not entrants:
+        return Backend(url, wire, (), "it serves no model", "no_model")
+    return Backend(url, wire, entrants)
 
 
 async def _wire(client: httpx2.AsyncClient, url: str) -> Wire:

@@ -18,7 +18,7 @@ from arena.exchange.export import RAW
 from arena.exchange.formats import FORMATS
 from arena.page.elements import markup
 from arena.page.frame import note_html
-from arena.page.panes import WINNER_KEYS, status_html
+from arena.page.panes import WINNER_KEYS, problem_text, status_html
 from arena.storage.overseeing import Activity
 from arena.values.judgement import FlaggedVote
 from arena.wording import Words
@@ -74,7 +74,7 @@ def live_html(
             f'<th scope="row">{html.escape(backend.url)}</th>',
             _cell(say("admin.up"), "good")
             if backend.is_up
-            else _cell(say("admin.down", problem=backend.problem), "bad"),
+            else _cell(say("admin.down", problem=problem_text(backend, say)), "bad"),
             _cell(backend.wire.upper() if backend.is_up else "–"),
             _cell(", ".join(_asked(backend, say)) or "–"),
             _cell(_number(queues.get(backend.url, Queue()).running)),
@@ -137,7 +137,8 @@ def _flagged_row(found: FlaggedVote, reason: str, detail: str, say: Words) -> li
         f'data-reason="{html.escape(reason)}" aria-label="{clear}: {vote.id}, '
         f'{html.escape(reason)}">{clear}</button></td>'
     )
-    return [_cell(when), _cell(vote.voter), _cell(said), _cell(f"{reason}: {detail}"), button]
+    why = f"{say.texts.get(f'flag.{reason}', reason)}: {detail}"
+    return [_cell(when), _cell(vote.voter), _cell(said), _cell(why), button]
 
 
 def _cell(text: str, kind: str = "") -> str:

@@ -48,10 +48,11 @@ def account_html(name: str, say: Words) -> str:
 
 
 def empty_html(say: Words) -> str:
-    """What the page says before the first battle."""
+    """What the page says before the first battle; of a prompt set while one is chosen."""
     return (
         f'<div class="empty"><h2>{html.escape(say("empty.title"))}</h2>'
-        f"<p>{html.escape(say('empty.body'))}</p></div>"
+        f"<p>{html.escape(say('empty.body'))}</p>"
+        f'<p class="for-set">{html.escape(say("set.body"))}</p></div>'
     )
 
 

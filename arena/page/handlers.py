@@ -126,7 +126,7 @@ class Handlers:
         try:
             tokens = await self.stage.tokens(access, index)
         except ArenaError as error:
-            return self.painter.status(str(error), say, "bad")
+            return self.painter.status(told(error, say), say, "bad")
         return {self.page.tokens: tokens_html(tokens, index, say)}
 
     async def on_undo(self, battle: str, token: str, marked: bool, request: gr.Request) -> Changes:

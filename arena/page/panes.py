@@ -157,10 +157,15 @@ def status_html(text: str, say: Words, *, tone: str = "") -> str:
     )
 
 
+def problem_text(backend: Backend, say: Words) -> str:
+    """Why a server takes no part, in the reader's language."""
+    return say(f"problem.{backend.fault}", about=backend.about)
+
+
 def servers_text(backends: Sequence[Backend], say: Words) -> tuple[str, str]:
     """What can be asked now, and the tone: no model is named."""
     problems = [
-        say("status.down", url=backend.url, problem=backend.problem)
+        say("status.down", url=backend.url, problem=problem_text(backend, say))
         for backend in backends
         if not backend.is_up
     ]

@@ -67,7 +67,8 @@ def _measures(answer: Answer, say: Words) -> list[tuple[str, str]]:
     if speed is not None:
         rows.append(("reveal.speed", html.escape(say("reveal.per_second", value=f"{speed:.0f}"))))
     if answer.finish_reason:
-        rows.append(("reveal.ended", html.escape(answer.finish_reason)))
+        text = say.texts.get(f"reveal.end_{answer.finish_reason}", answer.finish_reason)
+        rows.append(("reveal.ended", html.escape(text)))
     return rows
 
 

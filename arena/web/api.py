@@ -18,12 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from arena.battles.scene import Access, Scene
 from arena.battles.stage import BusyError, Stage, StillWritingError, TooManyError
+from arena.errors import ArenaError
 from arena.storage.searching import Past
 from arena.values.battle import SIDES
 from arena.values.judgement import Judgement, Strength, Winner
 from arena.values.refusals import RefusedError
 from arena.web.api_admin import add_admin, add_datasets, add_sets
 from arena.web.visitors import caller_secret
+from arena.wording import negotiate, told, words
 
 SideLetter = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 ALL_SIDES = Body(default_factory=lambda: OneOrAll())
@@ -202,17 +204,20 @@ def _add_votes(router: APIRouter, stage: Stage) -> None:
         x_battle_token: str | None = Header(None),
     ) -> dict[str, Any]:
         allowed = await _access(stage, request, battle_id, x_battle_token)
-        told = await stage.tokens(allowed, SIDES.index(side))
-        return {"tokens": [{"text": text, "logprob": logprob} for text, logprob in told]}
+        found = await stage.tokens(allowed, SIDES.index(side))
+        return {"tokens": [{"text": text, "logprob": logprob} for text, logprob in found]}
 
 
-async def answer_error(_: Request, error: Exception) -> JSONResponse:
-    """A refusal as JSON, with the status that fits it."""
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """A refusal as JSON, with the status that fits it; the page's script gets the voter's words."""
     status = error.status if isinstance(error, RefusedError) else 422
     status = 503 if isinstance(error, BusyError) else status
     status = 409 if isinstance(error, StillWritingError) else status
     status = 429 if isinstance(error, TooManyError) else status
-    return JSONResponse({"error": str(error)}, status)
+    text = str(error)
+    if request.url.path.startswith("/live/") and isinstance(error, ArenaError):
+        text = told(error, words(negotiate(request.headers.get("accept-language"))))
+    return JSONResponse({"error": text}, status)
 
 
 async def _voter(stage: Stage, request: Request) -> str:

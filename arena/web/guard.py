@@ -22,6 +22,7 @@ from arena.battles.rates import Rates
 from arena.errors import ArenaError
 from arena.web.doorman import Doorman
 from arena.web.visitors import KEY, Visitor
+from arena.wording import negotiate, words
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Guard:
             await send(message)
 
         if refusal is not None:
-            await _answer(refusal, send_guarded)
+            await _answer(refusal, send_guarded, headers)
         elif scope["path"] == JOIN_PATH:
             await _join(self.app, scope, receive, send_guarded)
         else:
@@ -133,11 +134,11 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         if not OPEN_PATHS.fullmatch(scope["path"]):
-            return 404, "There is nothing here."
+            return 404, "guard.nothing"
         is_harmless = scope["path"] == "/signout"
         is_counted = scope["method"] in COUNTED_METHODS
         if is_counted and not is_harmless and not self._is_own_origin(headers):
-            return 403, "This page takes no requests from other sites."
+            return 403, "guard.foreign"
         return None
 
     async def _visitor(
@@ -149,7 +150,7 @@ class Guard:
             return Visitor(voter), None
         claim = headers.get("authorization", "")
         if self.doorman.is_new_guess(claim) and not self.guesses.allow(_address(scope)):
-            return Visitor(), (429, "Too many tries to sign in. Wait a minute, then try again.")
+            return Visitor(), (429, "signin.slow")
         try:
             if claim:  # a password takes long to check
                 found = await asyncio.to_thread(self.doorman.visitor, cookies, voter, claim)
@@ -157,12 +158,12 @@ class Guard:
                 found = self.doorman.visitor(cookies, voter, "")
         except ArenaError as error:
             log.error("%s", error)
-            return Visitor(), (503, "The user file cannot be read; nobody can come in.")
+            return Visitor(), (503, "guard.users")
         if found is not None or scope["path"] in BEFORE_SIGN_IN:
             return found or Visitor(is_open=False), None
         if scope["path"] == "/" and scope["method"] == "GET":
             return Visitor(), (303, "/signin")
-        return Visitor(), (401, "Sign in first.")
+        return Visitor(), (401, "guard.sign_in")
 
     def _too_many(self, scope: Scope, visitor: Visitor) -> tuple[int, str] | None:
         if scope["method"] not in COUNTED_METHODS:
@@ -170,7 +171,7 @@ class Guard:
         address = _address(scope)
         own = self.rates.allow(visitor.secret or address)
         if not own or not self.address_rates.allow(address):
-            return 429, "Too many requests in a minute. Wait a little, then try again."
+            return 429, "guard.too_many"
         return None
 
     def _is_own_origin(self, headers: Headers) -> bool:
@@ -223,15 +224,17 @@ async def _join(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
         if not unknown:
             raise
     if unknown:
-        await _answer((404, "There is no such act on this page."), send)
+        await _answer((404, "guard.no_act"), send, Headers(scope=scope))
 
 
-async def _answer(refusal: tuple[int, str], send: Send) -> None:
-    status, detail = refusal
-    body = b"" if status == 303 else json.dumps({"detail": detail}).encode()
+async def _answer(refusal: tuple[int, str], send: Send, asked: Headers) -> None:
+    """A status with the key of its text, told in the language asked for; or where to go instead."""
+    status, told = refusal
+    say = words(negotiate(asked.get("accept-language")))
+    body = b"" if status == 303 else json.dumps({"detail": say(told)}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 303:
-        headers.append((b"location", detail.encode()))
+        headers.append((b"location", told.encode()))
     if status == 429:
         headers.append((b"retry-after", b"10"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
