@@ -99,7 +99,8 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
     counts = pair_counts(table)
     thin = _few_decided(table.models, counts)
     wide = _loose(table.models, thin, links)
-    half = Z95 * np.sqrt(np.maximum(_honest_variance(result, v, wide), 0))
+    variance = _honest_variance(result, v, wide, links.component)
+    half = Z95 * np.sqrt(np.maximum(variance, 0))
     bounds = result.theta - half, result.theta + half
     lost = 0.0
     if config.bootstrap and len(kept):
@@ -166,16 +167,26 @@ def _few_decided(models: tuple[str, ...], counts: Ints) -> list[str]:
     return [model for i, model in enumerate(models) if decided[i] < MIN_DECIDED]
 
 
-def _honest_variance(result: Fit, v: Floats, wide: list[bool]) -> Floats:
+def _honest_variance(result: Fit, v: Floats, wide: list[bool], group: Ints) -> Floats:
     """Variance of each strength; where the votes do not fix it, at least the penalty's.
 
-    Strengths are relative to the mean of all, so one loose model widens every interval.
+    Strengths are relative to the mean of those they were compared with, so one loose model widens
+    every interval of its group, and of no other.
     """
     count = result.layout.num_models
-    sandwich = np.diag(v)[:count]
+    variance = np.diag(v)[:count].copy()
     if not any(wide):
-        return sandwich
-    return np.maximum(sandwich, np.diag(covariance_root(result))[:count])
+        return variance
+    root = covariance_root(result)
+    for number in range(int(group.max()) + 1):
+        members = np.flatnonzero(group == number)
+        if not any(wide[member] for member in members):
+            continue
+        block = root[np.ix_(members, members)]
+        if len(members) > 1:
+            block = block - block.mean(axis=0) - block.mean(axis=1, keepdims=True) + block.mean()
+        variance[members] = np.maximum(variance[members], np.diag(block))
+    return variance
 
 
 def _resampled_bounds(
@@ -219,7 +230,7 @@ def _ratings(
     wide: list[bool],
 ) -> tuple[Rating, ...]:
     lower, upper = bounds
-    best, worst = ranks(lower, upper)
+    best, worst = ranks(lower, upper, links.component)
     counts = {
         "num_wins": _count(votes, LEFT, RIGHT),
         "num_losses": _count(votes, RIGHT, LEFT),
@@ -241,7 +252,13 @@ def _ratings(
         )
         for i, model in enumerate(models)
     ]
-    return tuple(sorted(lines, key=lambda line: (-line.rating, line.model)))
+    size = np.bincount(links.component, weights=[line.num_battles for line in lines])
+    return tuple(
+        sorted(
+            lines,
+            key=lambda line: (-size[line.component], line.component, -line.rating, line.model),
+        )
+    )
 
 
 def _count(votes: Ints, as_left: int, as_right: int) -> Ints:

@@ -370,6 +370,24 @@ def test_groups_never_compared_are_said_not_ranked() -> None:
     assert any("2 groups that were never compared" in note for note in board.notes)
 
 
+def test_a_group_apart_changes_nothing_of_the_others() -> None:
+    """Two models that met only each other, once: the others keep their intervals and ranks."""
+    games = [("A", "B", 60, 0, 20), ("B", "C", 60, 0, 20), ("C", "A", 15, 0, 65)]
+    config = RatingConfig(FitConfig(position=False))
+    alone = rate(table_of(games), config)
+    beside = rate(table_of([("X", "Y", 1, 0, 0), *games]), config)
+    assert [line.model for line in beside.ratings] == ["A", "B", "C", "X", "Y"], "by group"
+    for one, two in zip(alone.ratings, beside.ratings, strict=False):
+        assert (two.rating, two.lower, two.upper) == pytest.approx(
+            (one.rating, one.lower, one.upper), abs=1e-6
+        )
+        assert (two.rank, two.worst_rank, two.determined) == (one.rank, one.worst_rank, True)
+    assert [line.rank for line in alone.ratings] == [1, 2, 3]
+    apart = beside.ratings[3:]
+    assert [(line.rank, line.worst_rank, line.determined) for line in apart] == [(1, 2, False)] * 2
+    assert all(line.upper - line.lower > 400 for line in apart)
+
+
 def test_an_undefeated_model_stays_finite_wide_and_marked() -> None:
     board = rate(table_of([("A", "B", 10, 0, 0), ("B", "C", 6, 0, 5)]))
     best = board.ratings[0]

@@ -120,12 +120,15 @@ def few_voters_factor(count: int) -> float:
     return over_z * over_z
 
 
-def ranks(lower: Floats, upper: Floats) -> tuple[Ints, Ints]:
+def ranks(lower: Floats, upper: Floats, group: Ints | None = None) -> tuple[Ints, Ints]:
     """Best and worst rank that intervals allow: 1 + the number surely above, and M - surely
-    below. The first is the rank to show.
+    below. The first is the rank to show. Only models of the same `group` are held against each
+    other; without one all are.
     """
-    best = 1 + (lower[None, :] > upper[:, None]).sum(axis=1)
-    worst = len(lower) - (upper[None, :] < lower[:, None]).sum(axis=1)
+    group = np.zeros(len(lower), np.int64) if group is None else group
+    same = group[None, :] == group[:, None]
+    best = 1 + (same & (lower[None, :] > upper[:, None])).sum(axis=1)
+    worst = (same & (upper[None, :] >= lower[:, None])).sum(axis=1)
     return best, worst
 
 
