@@ -12,6 +12,8 @@ from arena.wording import Words
 SHADES = (0.9, 0.6, 0.3, 0.1)
 """Probabilities below which the shade grows darker; 0 is no shade, 4 the darkest."""
 NUM_LEAST = 5
+NEW_LINE = "↵\n"
+"""A token that is a new line alone could not be seen or pointed at."""
 
 
 def tokens_html(tokens: Sequence[tuple[str, float]], side: int, say: Words) -> str:
@@ -26,7 +28,7 @@ def tokens_html(tokens: Sequence[tuple[str, float]], side: int, say: Words) -> s
         return f'<p class="muted tokens-none">{html.escape(say("tokens.none"))}</p>'
     spans = "".join(
         f'<span class="token shade-{_shade(logprob)}" title="{_percent(logprob)}">'
-        f"{html.escape(text)}</span>"
+        f"{html.escape(text.replace(chr(10), NEW_LINE))}</span>"
         for text, logprob in tokens
     )
     least = sorted(tokens, key=lambda token: token[1])[:NUM_LEAST]

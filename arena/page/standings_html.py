@@ -81,8 +81,10 @@ def over_time_html(times_ms: Sequence[int], boards: Sequence[Leaderboard], say: 
     from arena.statistics.plots import history_figure
 
     drawn = io.StringIO()
-    figure = history_figure(times_ms, boards)
-    figure.savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
+    figure = history_figure(times_ms, boards, label="")  # its font has not every script's signs
+    figure.savefig(
+        drawn, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
+    )
     svg = drawn.getvalue()
     label = html.escape(say("leaderboard.over_time"))
     return f'<figure role="img" aria-label="{label}">{svg[svg.index("<svg") :]}</figure>'
@@ -129,10 +131,10 @@ def _board_row(
 
 
 def _pairs(board: Leaderboard, say: Words) -> str:
-    """How sure the order of two models is, the least sure first, and what would settle it."""
+    """How sure the order of two models is, the least sure that can be told first."""
     if not board.pairs:
         return ""
-    unsure = sorted(board.pairs, key=lambda pair: pair.p_better)[:MOST_PAIRS]
+    unsure = sorted(board.pairs, key=lambda p: (not p.supported, p.p_better))[:MOST_PAIRS]
     rows = "".join(_pair_row(pair, say) for pair in unsure)
     heads = _heads(("better", "sure", "wins", "more_votes"), say)
     return f"<h2>{html.escape(say('leaderboard.pairs'))}</h2>{_table(heads, rows)}"

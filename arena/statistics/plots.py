@@ -69,36 +69,42 @@ def win_matrix_figure(board: Leaderboard) -> Figure:
     return figure
 
 
-def history_figure(times_ms: Sequence[int], boards: Sequence[Leaderboard]) -> Figure:
-    """Rating of each model after the votes up to each time, with the interval as a band."""
+def history_figure(
+    times_ms: Sequence[int], boards: Sequence[Leaderboard], label: str = "rating"
+) -> Figure:
+    """Rating of each model after the votes up to each time, with the interval as a band.
+
+    A model is drawn from its first vote on.
+    """
     import datetime
 
-    from matplotlib.dates import AutoDateFormatter, AutoDateLocator, date2num
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
     if not boards:
         raise PlotError("there is no vote to plot; vote on the page first")
-    figure = _figure(8, 4.5)
+    figure = _figure(9, 4)
     axes = figure.add_subplot()
     days = [
         float(date2num(datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC))) for ms in times_ms
     ]
     locator = AutoDateLocator()
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(AutoDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     for last in boards[-1].ratings:
         seen = [
             (day, line)
             for day, board in zip(days, boards, strict=True)
             for line in board.ratings
-            if line.model == last.model
+            if line.model == last.model and line.num_battles
         ]
         x = [day for day, _ in seen]
         (drawn,) = axes.plot(x, [line.rating for _, line in seen], marker=".", label=last.model)
         lower, upper = [line.lower for _, line in seen], [line.upper for _, line in seen]
-        axes.fill_between(x, lower, upper, color=drawn.get_color(), alpha=0.15)
-    axes.set_ylabel("rating")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    figure.autofmt_xdate()
+        axes.fill_between(x, lower, upper, color=drawn.get_color(), alpha=0.1)
+    axes.set_ylabel(label)
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
     return figure
 
 

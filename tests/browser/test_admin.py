@@ -90,6 +90,8 @@ def test_admin_sees_switches_clears_and_exports(
         page.wait_for_selector("#admin-outcome .good:has-text('exports/trl-')")
         (folder,) = (tmp_path / "exports").iterdir()
         assert (folder / "MANIFEST.json").exists()
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_voters_sign_in_and_see_no_admin(

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+REASONS = [
+    *("helpful", "correct", "follows the instruction", "right format", "good style"),
+    *("incorrect", "ignores the instruction", "harmful", "repetitive", "cut off"),
+]
 CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-tie:not([disabled])"
 HOSTILE = "\n\n".join(
     (
@@ -162,6 +166,7 @@ def test_after_the_vote_more_may_be_said_and_taken_back(visit: Any, arena: PageS
     page.click("#vote-a")
     page.wait_for_selector("#details")
     page.click("#details button")
+    assert page.locator("#reasons label").all_inner_texts() == REASONS
     page.get_by_label("much").check()
     page.get_by_label("incorrect").check()
     page.fill("#comment textarea", "B is wrong.")

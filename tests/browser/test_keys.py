@@ -45,6 +45,19 @@ JUDGE = """() => {
   return {missed: missed.map(told), back: back.map(told), count: reached.length};
 }"""
 
+# Where the panes stand, and how many pairs of them cover each other.
+PLACES = """(() => {
+  const panes = [...document.querySelectorAll("#panes .pane")];
+  const boxes = panes.map((node) => node.getBoundingClientRect());
+  const covers = (a, b) => a !== b && a.left < b.right && b.left < a.right
+    && a.top < b.bottom && b.top < a.bottom;
+  return {
+    columns: new Set(boxes.map((box) => Math.round(box.left))).size,
+    rows: new Set(boxes.map((box) => Math.round(box.top))).size,
+    overlaps: boxes.filter((a) => boxes.some((b) => covers(a, b))).length,
+  };
+})()"""
+
 
 @pytest.fixture(scope="module")
 def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
@@ -143,7 +156,9 @@ def reached_all(page: Page, at_least: int) -> None:
     assert found["count"] >= at_least
 
 
-def test_eight_models_answer_and_are_ranked_on_a_phone(visit: Any, arena: PageServer) -> None:
+def test_eight_models_answer_and_are_ranked_on_a_phone_and_beside_each_other(
+    visit: Any, arena: PageServer
+) -> None:
     page: Page = visit(*EIGHT, viewport={"width": 390, "height": 844})
     page.fill("#prompt textarea", "Say something.")
     page.click("#send")
@@ -169,3 +184,9 @@ def test_eight_models_answer_and_are_ranked_on_a_phone(visit: Any, arena: PageSe
         page.get_by_role("tab").nth(tab).click()
         page.wait_for_selector(filled)
         assert page.evaluate(width) == [390, 390]
+    assert [page.locator(f"#{name}").count() for name in ("leaderboard", "export")] == [1, 1]
+    page.get_by_role("tab").nth(0).click()
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.wait_for_function(f"{PLACES}.columns === 3")
+    assert page.evaluate(PLACES) == {"columns": 3, "rows": 3, "overlaps": 0}
+    assert page.evaluate(width) == [1440, 1440]
