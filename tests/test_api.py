@@ -15,6 +15,7 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 
 from arena.web.api import api_router
+from arena.web.doorman import Doorman
 
 PROMPT = {"prompt": "What is the capital of France?"}
 
@@ -62,6 +63,43 @@ def test_every_act_of_programs_is_in_the_docs(page: PageServer) -> None:
     told = httpx2.get(f"{page.url}/gradio_api/info", trust_env=False).json()["named_endpoints"]
     assert len(told) > 9
     assert [name for name in told if f"`{name}`" not in text] == []
+
+
+def test_every_field_of_every_reply_is_in_the_docs(page: PageServer) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "arena.md").read_text(encoding="utf-8")
+    key = {"authorization": f"Bearer {Doorman(page.config.home).key}"}
+    seen: set[str] = set()
+
+    def note(value: Any, skip: tuple[str, ...] = ("votes", "rows", "left_out", "sampling")) -> None:
+        """Names of fields; the keys below `skip` are models, days, splits and parameters."""
+        for name, inner in value.items() if isinstance(value, dict) else ():
+            seen.add(name)
+            for item in inner if isinstance(inner, list) else [inner]:
+                if name not in (*skip, "reasons"):
+                    note(item)
+
+    with httpx2.Client(base_url=page.url, trust_env=False, headers=key, timeout=60) as admin:
+        opened = admin.post("/api/battles", json=PROMPT).json()
+        note(opened)
+        path, token = f"/api/battles/{opened['battle']}", {"x-battle-token": opened["token"]}
+        events(admin, opened["battle"], opened["token"])
+        body = {"winner": "model_a", "reasons": ["correct"]}
+        judged = admin.post(f"{path}/votes", json=body, headers=token).json()
+        assert judged["sides"][0]["sampling"]["max_new_tokens"] == 160
+        (vote,) = page.store.votes_of(opened["battle"])
+        page.store.flag_vote(vote.id, "odd")
+        for reply in (
+            judged,
+            admin.get(f"{path}/tokens/a", headers=token).json(),
+            admin.get("/api/battles").json(),
+            admin.get("/api/sets").json(),
+            admin.post("/api/exports", json={"format": "raw"}).json(),
+            admin.get("/api/admin/state").json(),
+            admin.post("/api/admin/participants", json={"off": []}).json(),
+        ):
+            note(reply)
+    assert len(seen) > 40
+    assert [name for name in sorted(seen) if f"`{name}`" not in text] == []
 
 
 def test_blind_battle_from_start_to_vote(client: httpx2.Client, page: PageServer) -> None:

@@ -261,6 +261,7 @@ def scene_json(scene: Scene) -> dict[str, Any]:
             side["weights_sha256"] = participant.weights_sha256
             if answer is not None and not scene.is_running:
                 side["prompt_sent"] = answer.prompt_sent
+                side["sampling"] = asdict(answer.sampling)
                 side["num_tokens"] = answer.num_tokens
                 side["first_token_s"] = answer.first_token_s
                 side["total_s"] = answer.total_s
