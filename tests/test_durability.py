@@ -21,7 +21,7 @@ from arena.exchange.importing import import_file
 from arena.storage.backup import BackupError, backup, restore
 from arena.storage.database import StoreBusyError
 from arena.storage.ledger import Ledger
-from arena.storage.migrations import steps
+from arena.storage.migrations import step_names, steps
 from arena.storage.store import Store
 from arena.values.judgement import Judgement, Winner
 
@@ -129,12 +129,21 @@ def test_a_lock_of_ten_seconds_is_told_and_the_vote_succeeds_later(hand: Hand) -
     assert len(hand.store.votes_of(battle)) == 1
 
 
-@pytest.mark.parametrize("step", ["M001", "M002"])
+STEPS = ("m001_battles_and_votes", "m002_vote_changes", "m003_answer_tokens")
+STEPS += ("m004_search_and_switches",)
+
+
+def test_every_step_of_the_migrations_is_killed_below() -> None:
+    assert set(STEPS) == step_names()
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_a_migration_killed_half_way_runs_again(tmp_path: Path, step: str) -> None:
-    """The process dies after the last statement of a step, on a store that the first step made."""
+    """The process dies after the last statement of a step, on a store that those before it made."""
     path = tmp_path / "arena.db"
-    if step != "M001":
-        old_store(path)
+    if step != STEPS[0]:
+        old_store(path, step)
+    statements = step[:4].upper()
     script = f"""
 import os, sqlite3
 from pathlib import Path
@@ -145,7 +154,7 @@ class Dying(tuple):
         for statement in tuple.__iter__(self):
             yield statement
         os.kill(os.getpid(), 9)
-migrations.{step} = Dying(migrations.{step})
+migrations.{statements} = Dying(migrations.{statements})
 Store(Path({str(path)!r}))
 """
     with closing(sqlite3.connect(path)) as conn:
@@ -160,10 +169,10 @@ Store(Path({str(path)!r}))
     assert len(Ledger(hand.store).refresh()) == 1
 
 
-def old_store(path: Path) -> None:
-    """A store as the first version of the program left it."""
+def old_store(path: Path, before: str) -> None:
+    """A store as a program left it that did not know this step yet."""
     db = Database(sqlite3.connect(path), execute_plugins=False)
-    steps.apply(db, stop_before="m002_vote_changes")
+    steps.apply(db, stop_before=before)
     db.conn.commit()
     db.close()
 

@@ -130,6 +130,16 @@ def test_later_turns_only_with_one_shared_history(hand: Hand, tmp_path: Path) ->
         hand.store.cast_vote(battle, judgement, voter=hand.voter(), turn=turn)
     done = run(hand, tmp_path / "out")
     assert done.left_out == {"diverged": 1}
+    # Where each side has a conversation of its own, they are written when asked for; one prompt
+    # they never have.
+    for name, more, left_out in (
+        ("lmsys", frozenset({LeftOut.DIVERGED}), {}),
+        ("lmsys", frozenset(), {"diverged": 1}),
+        ("trl", frozenset({LeftOut.DIVERGED}), {"diverged": 1}),
+    ):
+        options = ExportOptions(format=name, selection=Selection(include=more))
+        told = export(hand.store, tmp_path / f"{name}{len(more)}", options)
+        assert (told.splits["train"], told.left_out) == (3 - len(left_out), left_out)
     rows = read_lines(tmp_path / "out")
     assert rows[1]["prompt"] == [
         {"role": "user", "content": "p1"},

@@ -215,6 +215,53 @@ def test_redaction_replaces_addresses_numbers_and_keys(hand: Hand, tmp_path: Pat
     assert manifest["redacted"] == {"email": 2, "key": 2, "phone": 2}
 
 
+# What the reader of each format takes for the text of the left answer.
+LEFT_TEXT = {
+    "trl": lambda row: row["chosen"][0]["content"],
+    "kto": lambda row: row["completion"][0]["content"],
+    "lmsys": lambda row: row["conversation_a"][1]["content"],
+    "55k": lambda row: json.loads(row["response_a"])[0],
+    "100k": lambda row: row["conversation_a"][1]["content"],
+    "140k": lambda row: row["conversation_a"][1]["content"][0]["text"],
+    "openwebui": lambda row: row["snapshot"]["chat"]["history"]["messages"][
+        row["meta"]["message_id"]
+    ]["content"],
+    "comparator": lambda row: row["output_text_a"],
+    "csv": lambda row: row["answer_a"],
+    "raw": lambda row: row["turns"][0]["answers"][0]["text"],
+}
+BARE = [
+    "  spaces\tand tab  ",
+    "CRLF\r\nLF\nCR\rend\r\n",
+    "def f():\n\treturn `x`\n",
+    "e\u0301 é 𝄞 \u2028 \u2029 \x85 \x1f \ufeff \u202e “quotes” \"quotes\", 'x';\\n",
+    '<script>&amp;</script> {"json": [1]} |a|b|',
+]
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "raw"])
+def test_texts_come_out_byte_by_byte(hand: Hand, tmp_path: Path, name: str) -> None:
+    """Read with the format's own reader: Parquet, JSON, JSON lines or a sheet."""
+    for text in BARE:
+        hand.vote(Winner.MODEL_A, [text, "other"], prompt=text)
+    run(hand, tmp_path / "out", name)
+    out = tmp_path / "out"
+    if name == "csv":
+        with (out / "train.csv").open(encoding="utf-8-sig", newline="") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    elif name in ("openwebui", "comparator"):
+        found = json.loads((out / "train.json").read_text(encoding="utf-8"))
+        rows = found["examples"] if name == "comparator" else found
+    elif name == "raw":
+        lines = (out / "battles.jsonl").read_bytes().decode().split("\n")
+        rows = [json.loads(line) for line in lines if line]
+    else:
+        rows = table(out)
+    texts = [LEFT_TEXT[name](row) for row in rows]
+    kept = texts[::2] if name == "kto" else texts
+    assert [text.encode() for text in kept] == [text.encode() for text in BARE]
+
+
 def test_raw_takes_no_filter(votes: Hand, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="takes no filter"):
         run(votes, tmp_path / "out", "raw", models=("lora",))

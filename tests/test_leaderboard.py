@@ -122,12 +122,18 @@ def test_the_plot_is_written(home: Path, tmp_path: Path, suffix: str) -> None:
         run("leaderboard", "--home", str(home), "--plot", str(tmp_path / "board.gif"))
 
 
-def test_matrix_and_history_are_drawn(home: Path, tmp_path: Path) -> None:
-    matrix, history = tmp_path / "matrix.png", tmp_path / "history.svg"
-    run("leaderboard", "--home", str(home), "--plot-matrix", str(matrix))
-    run("leaderboard", "--home", str(home), "--plot-history", str(history))
-    assert matrix.read_bytes().startswith(b"\x89PNG")
-    assert "lora" in history.read_text()
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_matrix_and_history_are_drawn(home: Path, tmp_path: Path, suffix: str) -> None:
+    """What is drawn can be read off the SVG, where names stand as comments of their outlines."""
+    matrix, history = tmp_path / f"matrix{suffix}", tmp_path / f"history{suffix}"
+    plots = ("--plot-matrix", str(matrix), "--plot-history", str(history))
+    run("leaderboard", "--home", str(home), *plots)
+    for path, said in ((matrix, ("lora", "starter", "69%", "31%")), (history, ("lora", "rating"))):
+        if suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        else:
+            drawn = path.read_text()
+            assert [text for text in said if f"<!-- {text}" not in drawn] == []
 
 
 def test_style_control_gives_the_plain_rating_beside(hand: Hand) -> None:
@@ -298,6 +304,21 @@ def test_the_admin_sees_clears_and_marks(hand: Hand) -> None:
     ):
         with pytest.raises(ArenaError, match=told):
             run(*command, *arguments)
+
+
+def test_rarely_drawn_pairs_weigh_more(hand: Hand) -> None:
+    """One over the probability, in units of the mean of all, at most ten of them: by hand."""
+    drawn = [0.5] * 14 + [0.25, 0.001]
+    for i, propensity in enumerate(drawn):
+        battle, _ = hand.store.create_battle(
+            [BASE, LORA], voter=hand.voter(), mode=Mode.BLIND, propensity=propensity
+        )
+        hand.turn(battle, f"p{i}", ["a", "b"])
+        hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
+    mean = (14 * 2 + 4 + 1000) / 16  # 64.5
+    weight = tally(hand.store, Ballot(propensity=True)).table.weight
+    assert weight.tolist() == pytest.approx([2 / mean] * 14 + [4 / mean, 10.0])
+    assert tally(hand.store).table.weight.tolist() == [1.0] * 16
 
 
 def test_propensity_needs_to_be_known(hand: Hand) -> None:

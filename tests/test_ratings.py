@@ -26,6 +26,7 @@ from arena.statistics.votetable import (
     LEFT,
     RIGHT,
     TIE,
+    Cells,
     TableError,
     VoteTable,
     table_from_columns,
@@ -101,6 +102,23 @@ def simulated(
         feature_names=("length",) if style else (),
     )
     return table, theta
+
+
+def counted(
+    num_models: int, num_votes: int, seed: int, spread: float = 0.7
+) -> tuple[Cells, np.ndarray]:
+    """As `simulated` with a side effect of 0.2 and no ties, drawn as numbers of wins of each
+    ordered pair: as many votes as one likes.
+    """
+    draw = np.random.default_rng(seed)
+    theta = draw.normal(scale=spread, size=num_models)
+    theta -= theta.mean()
+    left, right = np.nonzero(~np.eye(num_models, dtype=bool))
+    votes = draw.multinomial(num_votes, np.full(len(left), 1 / len(left)))
+    wins = draw.binomial(votes, 1 / (1 + np.exp(theta[right] - theta[left] - 0.2)))
+    weight = np.stack([wins, votes - wins, np.zeros_like(wins)], axis=1).astype(float)
+    features, rows = np.zeros((len(left), 0)), np.zeros(0, dtype=np.int64)
+    return Cells(num_models, left, right, weight, weight, features, rows), theta
 
 
 def test_the_published_example() -> None:
@@ -252,6 +270,44 @@ def test_the_error_shrinks_with_the_root_of_the_number_of_votes() -> None:
         return math.sqrt(np.mean(squares))
 
     assert error(1_000) / error(16_000) == pytest.approx(4, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("num_models", "fewest", "rounds"), [(2, 100, 300), (20, 1_000, 40), (200, 10_000, 6)]
+)
+def test_a_hundred_times_the_votes_make_a_tenth_of_the_error(
+    num_models: int, fewest: int, rounds: int
+) -> None:
+    def error(num_votes: int) -> float:
+        squares = []
+        for seed in range(rounds):
+            # Of two unlike models, a hundred votes may hold no loss of the better.
+            cells, theta = counted(num_models, num_votes, seed, spread=0.35)
+            squares.append(((fit(cells, FitConfig()).theta - theta) ** 2).mean())
+        return math.sqrt(np.mean(squares))
+
+    errors = [error(num_votes) for num_votes in (fewest, 100 * fewest)]
+    assert errors[0] / errors[1] == pytest.approx(10, rel=0.25)
+    if num_models == 2:
+        assert errors[1] / error(1_000_000) == pytest.approx(10, rel=0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_models", [2, 20, 200])
+def test_intervals_of_a_million_votes_cover_the_truth(num_models: int) -> None:
+    """400 repetitions: 93 to 97 % of the intervals hold the true strengths and side effect."""
+    nobody = table_from_columns([], [], [])
+    inside, beside = [], []
+    for seed in range(400):
+        cells, theta = counted(num_models, 1_000_000, seed)
+        result = fit(cells, FitConfig())
+        v = covariance(result, cells, nobody, clustered=False)
+        half = Z95 * np.sqrt(np.diag(v))
+        inside.append(np.mean(np.abs(result.theta - theta) <= half[:num_models]))
+        assert result.position is not None
+        beside.append(abs(result.position - 0.2) <= half[num_models])
+    assert 0.93 <= np.mean(inside) <= 0.97
+    assert 0.93 <= np.mean(beside) <= 0.97
 
 
 def test_style_and_side_are_found_within_their_errors() -> None:

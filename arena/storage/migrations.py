@@ -242,12 +242,16 @@ M002 = (
 @steps()  # type: ignore[untyped-decorator]
 def m003_answer_tokens(db: Database) -> None:
     """The log-probability of each token of an answer, where its server told them."""
-    db.execute(
-        """CREATE TABLE answer_tokens (
+    for statement in M003:
+        db.execute(statement)
+
+
+M003 = (
+    """CREATE TABLE answer_tokens (
             answer_id INTEGER PRIMARY KEY REFERENCES answers (id) ON DELETE CASCADE,
             tokens TEXT NOT NULL CHECK (json_valid(tokens))
-        ) STRICT"""
-    )
+        ) STRICT""",
+)
 
 
 @steps()  # type: ignore[untyped-decorator]
