@@ -50,7 +50,7 @@ docs: $(done)/install ## Write docs/cli.md from the help texts, README's table f
 	$(bin)/python tests/cli_reference.py
 	$(bin)/python tests/readme_table.py
 
-screenshot: $(done)/test ## Take README's picture of the page anew
+screenshot: $(done)/test ## Take README's pictures of the page anew
 	@$(bin)/python tests/chromium.py
 	$(bin)/python tests/screenshot.py
 

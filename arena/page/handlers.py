@@ -21,7 +21,7 @@ from arena.page.layout import Page, mode_choices
 from arena.page.likelihood import tokens_html
 from arena.page.painting import Changes, Painter
 from arena.page.panes import servers_text, skipped_text
-from arena.values.battle import SIDES
+from arena.values.battle import SIDES, Mode
 from arena.values.judgement import Judgement, Strength, Winner
 from arena.values.refusals import RefusedError
 from arena.web.visitors import Visitor, visitor_of
@@ -61,7 +61,19 @@ class Handlers:
             scene = await self.stage.scene(access)
         except RefusedError as error:
             return texts | self.painter.blank() | self.painter.status(told(error, say), say, "bad")
+        if scene.battle.mode is Mode.NAMED:
+            texts |= self._named([person.name for person in scene.battle.participants], say)
         return texts | self.painter.scene(scene, say) | self.painter.link(access)
+
+    def _named(self, names: list[str], say: Words) -> Changes:
+        """Who is compared by name, as of a link or of the battle that it opens."""
+        page = self.page
+        return {
+            page.models: gr.update(
+                value=names[: len(SIDES)], label=say("mode.models"), info=say("mode.models_info")
+            ),
+            page.mode: gr.update(value="named", label=say("mode.label"), choices=mode_choices(say)),
+        }
 
     def _preset(self, query: Any, say: Words) -> Changes:
         """What a link asks for: `prompt`, `models` (by name, commas between) or `set`."""
@@ -73,16 +85,14 @@ class Handlers:
                 label=say("prompt.label"), placeholder=say("prompt.placeholder"), **value
             )
         }
-        ways = {"label": say("mode.label"), "choices": mode_choices(say)}
         names = [name for name in str(query.get("models") or "")[:1000].split(",") if name]
         if query.get("set"):
             changes[page.sets] = gr.update(value=str(query["set"])[:100], label=say("set.label"))
-            changes[page.mode] = gr.update(value="set", **ways)
-        elif names:
-            changes[page.models] = gr.update(
-                value=names[: len(SIDES)], label=say("mode.models"), info=say("mode.models_info")
+            changes[page.mode] = gr.update(
+                value="set", label=say("mode.label"), choices=mode_choices(say)
             )
-            changes[page.mode] = gr.update(value="named", **ways)
+        elif names:
+            changes |= self._named(names, say)
         return changes
 
     async def on_vote(

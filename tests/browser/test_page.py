@@ -157,6 +157,10 @@ def test_chosen_models_are_named_from_the_start(page: Page, arena: PageServer) -
     page.wait_for_selector(".status-line.good")
     (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", page.url)[1])
     assert (vote.judgement.winner, vote.blind) == (Winner.TIE, False)
+    page.reload()
+    page.wait_for_selector("#reveal .reveal-card")
+    page.wait_for_selector("#models [class*=token] >> nth=1")
+    assert page.get_by_label("By name").is_checked(), "the page says how it was compared"
 
 
 def test_example_stop_and_new_battle(page: Page, arena: PageServer) -> None:
