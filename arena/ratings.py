@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from arena.statistics.anchoring import Anchors, anchors
 from arena.statistics.bradley_terry import Fit, FitConfig, Ties, covariance_root, fit
 from arena.statistics.connectivity import Connectivity, connectivity
 from arena.statistics.intervals import (
@@ -98,16 +99,17 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
         v *= few_voters_factor(num_voters)
     counts = pair_counts(table)
     thin = _few_decided(table.models, counts)
-    wide = _loose(table.models, thin, links)
-    variance = _honest_variance(result, v, wide, links.component)
-    half = Z95 * np.sqrt(np.maximum(variance, 0))
-    bounds = result.theta - half, result.theta + half
+    held = anchors(links, [model in thin for model in table.models])
+    wide = (~held.fixed).tolist()
+    theta = held.shift @ result.theta
+    half = Z95 * np.sqrt(np.maximum(_honest_variance(result, v, held), 0))
+    bounds = theta - half, theta + half
     lost = 0.0
     if config.bootstrap and len(kept):
-        bounds, lost = _resampled_bounds(kept, cells, config, result, bounds, wide, clustered)
+        bounds, lost = _resampled_bounds(kept, cells, config, result, bounds, held, clustered)
     wins, numbers = win_matrix(counts)
     return Leaderboard(
-        ratings=_ratings(table.models, counts, result, bounds, links, wide),
+        ratings=_ratings(table.models, counts, theta, bounds, links, wide),
         position=_position(result, v),
         style=_style(kept, result, v),
         pairs=_pairs(kept, result, v, links, wide, thin, numbers),
@@ -120,7 +122,10 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
         tie_parameter=result.nu,
         nll=result.nll,
         converged=result.converged,
-        notes=(*_notes(kept, config, result, links, thin, clustered=clustered), *_lost_note(lost)),
+        notes=(
+            *_notes(kept, config, result, links, held, thin, clustered=clustered),
+            *_lost_note(lost),
+        ),
     )
 
 
@@ -156,37 +161,20 @@ def _num_voters(table: VoteTable) -> int | None:
     return int(table.cluster.max(initial=-1)) + 1
 
 
-def _loose(models: tuple[str, ...], thin: list[str], links: Connectivity) -> list[bool]:
-    """Models whose interval the votes alone cannot give."""
-    return [m in thin or not links.is_determined(i) for i, m in enumerate(models)]
-
-
 def _few_decided(models: tuple[str, ...], counts: Ints) -> list[str]:
     """Models with fewer than MIN_DECIDED votes for or against them."""
     decided = _count(counts, LEFT, RIGHT) + _count(counts, RIGHT, LEFT)
     return [model for i, model in enumerate(models) if decided[i] < MIN_DECIDED]
 
 
-def _honest_variance(result: Fit, v: Floats, wide: list[bool], group: Ints) -> Floats:
-    """Variance of each strength; where the votes do not fix it, at least the penalty's.
-
-    Strengths are relative to the mean of those they were compared with, so one loose model widens
-    every interval of its group, and of no other.
-    """
+def _honest_variance(result: Fit, v: Floats, held: Anchors) -> Floats:
+    """Variance of each rating's strength; where the votes do not fix it, at least the penalty's."""
     count = result.layout.num_models
-    variance = np.diag(v)[:count].copy()
-    if not any(wide):
+    variance = held.variance(v[:count, :count])
+    if held.fixed.all():
         return variance
-    root = covariance_root(result)
-    for number in range(int(group.max()) + 1):
-        members = np.flatnonzero(group == number)
-        if not any(wide[member] for member in members):
-            continue
-        block = root[np.ix_(members, members)]
-        if len(members) > 1:
-            block = block - block.mean(axis=0) - block.mean(axis=1, keepdims=True) + block.mean()
-        variance[members] = np.maximum(variance[members], np.diag(block))
-    return variance
+    penalty = held.variance(covariance_root(result)[:count, :count])
+    return np.where(held.fixed, variance, np.maximum(variance, penalty))
 
 
 def _resampled_bounds(
@@ -195,7 +183,7 @@ def _resampled_bounds(
     config: RatingConfig,
     result: Fit,
     sandwich: tuple[Floats, Floats],
-    wide: list[bool],
+    held: Anchors,
     clustered: bool,
 ) -> tuple[tuple[Floats, Floats], float]:
     """Percentiles of refits, and the share of resamples that no longer fix all gaps. A model that
@@ -204,9 +192,9 @@ def _resampled_bounds(
     rounds = bootstrap(
         cells, table, config.fit, result, num_rounds=config.bootstrap, clustered=clustered
     )
-    lower, upper = percentiles(rounds)
-    lower = np.where(wide, np.minimum(lower, sandwich[0]), lower)
-    upper = np.where(wide, np.maximum(upper, sandwich[1]), upper)
+    lower, upper = percentiles(rounds @ held.shift.T)
+    lower = np.where(held.fixed, lower, np.minimum(lower, sandwich[0]))
+    upper = np.where(held.fixed, upper, np.maximum(upper, sandwich[1]))
     lost = share_disconnected(
         cells, table, num_rounds=config.bootstrap, seed=0, clustered=clustered
     )
@@ -224,7 +212,7 @@ def _lost_note(lost: float) -> list[Note]:
 def _ratings(
     models: tuple[str, ...],
     votes: Ints,
-    result: Fit,
+    theta: Floats,
     bounds: tuple[Floats, Floats],
     links: Connectivity,
     wide: list[bool],
@@ -240,7 +228,7 @@ def _ratings(
     lines = [
         Rating(
             model=model,
-            rating=1000 + POINTS * float(result.theta[i]),
+            rating=1000 + POINTS * float(theta[i]),
             lower=1000 + POINTS * float(lower[i]),
             upper=1000 + POINTS * float(upper[i]),
             rank=int(best[i]),
@@ -332,6 +320,7 @@ def _notes(
     config: RatingConfig,
     result: Fit,
     links: Connectivity,
+    held: Anchors,
     few: list[str],
     *,
     clustered: bool,
@@ -349,7 +338,7 @@ def _notes(
                 count=links.num_components,
             )
         )
-    loose = [m for i, m in enumerate(table.models) if not links.is_determined(i)]
+    loose = [model for i, model in enumerate(table.models) if not held.in_circle[i]]
     if loose:
         notes.append(
             Note(

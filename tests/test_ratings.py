@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from arena.ratings import BothBad, RatingConfig, rate
+from arena.statistics.anchoring import anchors
 from arena.statistics.bradley_terry import FitConfig, Ties, fit
 from arena.statistics.connectivity import connectivity
 from arena.statistics.intervals import (
@@ -444,6 +445,29 @@ def test_a_group_apart_changes_nothing_of_the_others() -> None:
     assert all(line.upper - line.lower > 400 for line in apart)
 
 
+@pytest.mark.parametrize("newcomer", [("X", "A", 1, 0, 0), ("X", "A", 0, 0, 40)])
+def test_a_model_that_the_votes_do_not_fix_leaves_the_others_as_they_are(
+    newcomer: tuple[str, str, int, int, int],
+) -> None:
+    """One that won its only vote; one that never won. 1000 is the mean of those that are fixed."""
+    games = [("A", "B", 60, 0, 20), ("B", "C", 60, 0, 20), ("C", "A", 15, 0, 65)]
+    config = RatingConfig(FitConfig(position=False))
+    alone = {line.model: line for line in rate(table_of(games), config).ratings}
+    board = rate(table_of([*games, newcomer]), config)
+    beside = {line.model: line for line in board.ratings}
+    for model, line in alone.items():
+        found = beside[model]
+        assert found.determined
+        assert (found.rating, found.lower, found.upper) == pytest.approx(
+            (line.rating, line.lower, line.upper), abs=6
+        )
+    assert np.mean([beside[model].rating for model in alone]) == pytest.approx(1000)
+    assert not beside["X"].determined
+    assert beside["X"].upper - beside["X"].lower > 300
+    (note,) = (note for note in board.notes if note.code == "loose")
+    assert note.values["models"] == "X"
+
+
 def test_an_undefeated_model_stays_finite_wide_and_marked() -> None:
     board = rate(table_of([("A", "B", 10, 0, 0), ("B", "C", 6, 0, 5)]))
     best = board.ratings[0]
@@ -518,4 +542,7 @@ def test_connectivity_of_a_chain_of_wins() -> None:
     links = connectivity(to_cells(table_of([("A", "B", 1, 0, 0), ("B", "C", 1, 1, 0)])))
     assert links.component.tolist() == [0, 0, 0]
     assert links.strong.tolist() == [0, 1, 1]
-    assert not links.is_determined(0)
+    held = anchors(links, [False, False, False])
+    assert held.fixed.tolist() == held.in_circle.tolist() == [False, True, True]
+    assert (held.shift @ np.array([5.0, 1.0, 3.0])).tolist() == [3.0, -1.0, 1.0], "from their mean"
+    assert anchors(links, [False, True, False]).fixed.tolist() == [False] * 3

@@ -32,11 +32,6 @@ class Connectivity:
         """Number of groups that were never compared with each other."""
         return int(self.component.max(initial=-1)) + 1
 
-    def is_determined(self, model: int) -> bool:
-        """Whether the votes alone fix this model against all of its component."""
-        same = self.component == self.component[model]
-        return bool(np.all(self.strong[same] == self.strong[model]))
-
 
 def connectivity(cells: Cells) -> Connectivity:
     """Components of the models; a model without votes is a component of its own."""

@@ -17,9 +17,9 @@ POINTS = 400 / math.log(10)
 class Rating:
     """One line of the leaderboard. `rank` to `worst_rank` is what the intervals allow.
 
-    `determined`: the votes alone fix this model's gap to every model it was compared with,
+    `determined`: the votes alone fix this model's gap to all others of its group that they fix,
     and enough of them are decided; if not, the interval is the penalty's. `component` numbers
-    groups that were never compared with each other.
+    groups that were never compared with each other; the mean of those determined in each is 1000.
     """
 
     model: str
