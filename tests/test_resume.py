@@ -271,17 +271,21 @@ def test_changed_heldout_rows_are_refused(place: Path, tmp_path: Path) -> None:
         tune(config)
 
 
+@pytest.mark.parametrize("limit", [20_000, 30_000], ids=["weights", "optimizer"])
 def test_a_full_disk_keeps_the_last_good_checkpoint(
-    place: Path, interrupted: TuningConfig, whole: dict[str, str]
+    place: Path, interrupted: TuningConfig, whole: dict[str, str], limit: int
 ) -> None:
     """The kernel refuses files over a limit, as it refuses writes to a full disk."""
+    newest = interrupted.home / "models" / ".v.run" / "step-000000007"
+    sizes = [(newest / name).stat().st_size for name in ("trained.safetensors", "optimizer.pt")]
+    assert 20_000 < sizes[0] < 30_000 < sizes[1]
     limited = (
         "import resource, signal, sys, json\n"
         "from tuning import tune, TuningError\n"
         "from tuning.settings import load_config\n"
         "import torch, transformers, peft, matplotlib.font_manager\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "try:\n    tune(load_config(None, json.loads(sys.argv[1])))\n"
         "except TuningError as error:\n    print(error)\n    sys.exit(3)\n"
     )

@@ -211,7 +211,10 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Let the Trainer write into a temporary folder, which becomes a checkpoint when whole."""
         self.args.output_dir = str(self._checkpoints.prepare())
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except RuntimeError as error:  # so torch.save calls it when the disk is full
+            raise OSError(str(error)) from error
         written = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         self._checkpoints.commit(written, self.state.global_step)
 
