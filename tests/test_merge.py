@@ -13,7 +13,7 @@ import matplotlib.image
 import pytest
 import torch
 from rich.console import Console
-from tuning_fixtures import make_base, rows, write_rows
+from tuning_fixtures import files_at_most, make_base, rows, write_rows
 
 from tuning import TuningConfig, tune
 from tuning.config import DataOptions, LoraOptions, TrainingOptions
@@ -97,6 +97,13 @@ def test_a_merge_that_changes_answers_is_refused(home: Path) -> None:
     loaded.model.merge_and_unload = wrong
     with pytest.raises(MergeError, match=r"logits differ by .* keep the adapter on its base"):
         merge_loaded(loaded, torch.float32)
+
+
+def test_a_full_disk_leaves_no_half_merge(home: Path) -> None:
+    refused = pytest.raises(MergeError, match=r"could not be written .* make room")
+    with files_at_most(10_000), refused:
+        merge_variant("lora", home, "half")
+    assert not list((home / "models").glob("*half*"))
 
 
 def test_virtual_tokens_and_taken_names_are_refused(home: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuning_fixtures import make_base, rows, write_rows
+from tuning_fixtures import files_at_most, make_base, rows, write_rows
 
 from tuning import TuningConfig, tune
 from tuning.checkpoint import CheckpointError, RunFolder, identity_of
@@ -275,32 +275,25 @@ def test_changed_heldout_rows_are_refused(place: Path, tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_last_good_checkpoint(
     place: Path, interrupted: TuningConfig, whole: dict[str, str], limit: int
 ) -> None:
-    """The kernel refuses files over a limit, as it refuses writes to a full disk."""
     newest = interrupted.home / "models" / ".v.run" / "step-000000007"
     sizes = [(newest / name).stat().st_size for name in ("trained.safetensors", "optimizer.pt")]
     assert 20_000 < sizes[0] < 30_000 < sizes[1]
-    limited = (
-        "import resource, signal, sys, json\n"
-        "from tuning import tune, TuningError\n"
-        "from tuning.settings import load_config\n"
-        "import torch, transformers, peft, matplotlib.font_manager\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "try:\n    tune(load_config(None, json.loads(sys.argv[1])))\n"
-        "except TuningError as error:\n    print(error)\n    sys.exit(3)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", limited, settings_of(interrupted)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 3, done.stderr
-    assert "could not be written" in done.stdout
-    assert "step-000000007; make room and repeat the command to go on" in done.stdout
+    refused = pytest.raises(CheckpointError, match=r"a checkpoint could not be written")
+    with files_at_most(limit), refused as caught:
+        tune(interrupted)
+    assert "step-000000007; make room and repeat the command to go on" in str(caught.value)
     assert steps_of(interrupted) == ["04", "07"]
     assert not interrupted.folder.exists()
     assert tune(interrupted).weights_sha256 == whole["lora"]
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_half_variant(place: Path, tmp_path: Path) -> None:
+    """The adapter is written, the tokenizer is not."""
+    config = config_for(place, tmp_path, "prompt", checks=CheckOptions(save_every=0, samples=0))
+    refused = pytest.raises(CheckpointError, match=r"the variant could not be written .* make room")
+    with files_at_most(10_000), refused:
+        tune(config)
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_identity_ignores_what_does_not_change_weights(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tuning.errors import TuningError
 from tuning.generate import greedy_answers
 from tuning.loading import Loaded, find_base, load_variant
 from tuning.quiet import known_warnings_hidden
+from tuning.saving import WRITE_ERRORS, save_tokenizer
 from tuning.sealing import publish, seal_variant
 from tuning.template import render_prompts, tokenize
 from tuning.variant import Base, Variant, read_variant
@@ -124,29 +125,39 @@ def _write(loaded: Loaded, model: Any, parity: Parity, base_folder: Path, target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     temporary.chmod(0o755)
-    parent = loaded.variant
     try:
-        model.generation_config.eos_token_id = loaded.tokenizer.eos_token_id
-        model.generation_config.pad_token_id = loaded.tokenizer.pad_token_id
-        model.save_pretrained(temporary)
-        loaded.tokenizer.save_pretrained(temporary)
-        for name in ("history.jsonl", "loss.png"):
-            if (parent.folder / name).is_file():
-                shutil.copyfile(parent.folder / name, temporary / name)
-        seal_variant(
-            temporary,
-            name=target.name,
-            kind="full",
-            base=parent.base
-            or Base(str(base_folder), None, read_variant(base_folder).weights_sha256),
-            run={**parent.run, "merged": {"adapter": parent.name, **vars(parity)}},
-            parent=parent.name,
-        )
-        (temporary / "README.md").write_text(_card(target.name, parent, parity), encoding="utf-8")
+        _fill(temporary, loaded, model, parity, base_folder, target.name)
         publish(temporary, target)
+    except WRITE_ERRORS as error:
+        raise MergeError(
+            f"{target}: could not be written ({' '.join(str(error).split())}); make room and "
+            "repeat the command"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return read_variant(target)
+
+
+def _fill(
+    folder: Path, loaded: Loaded, model: Any, parity: Parity, base_folder: Path, name: str
+) -> None:
+    parent = loaded.variant
+    model.generation_config.eos_token_id = loaded.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = loaded.tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    save_tokenizer(loaded.tokenizer, folder)
+    for kept in ("history.jsonl", "loss.png"):
+        if (parent.folder / kept).is_file():
+            shutil.copyfile(parent.folder / kept, folder / kept)
+    seal_variant(
+        folder,
+        name=name,
+        kind="full",
+        base=parent.base or Base(str(base_folder), None, read_variant(base_folder).weights_sha256),
+        run={**parent.run, "merged": {"adapter": parent.name, **vars(parity)}},
+        parent=parent.name,
+    )
+    (folder / "README.md").write_text(_card(name, parent, parity), encoding="utf-8")
 
 
 def _card(name: str, parent: Variant, parity: Parity) -> str:

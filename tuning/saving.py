@@ -117,6 +117,14 @@ def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> 
         ) from error
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write the tokenizer's files; OSError when the disk is full."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the library that writes them knows no other kind
+        raise OSError(str(error)) from error
+
+
 def _remove_leftovers(config: TuningConfig) -> None:
     """Remove what an attempt left that was killed while it wrote; nothing else is called so."""
     pattern = re.compile(rf"\.{re.escape(config.name)}\.[a-z0-9_]{{8}}\.tmp")
@@ -127,7 +135,7 @@ def _remove_leftovers(config: TuningConfig) -> None:
 
 def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
     _save_weights(config, prepared, outcome, folder)
-    prepared.tokenizer.save_pretrained(folder)
+    save_tokenizer(prepared.tokenizer, folder)
     history = History(folder / HISTORY_FILE)
     for record in outcome.history.records:
         history.add(record)
