@@ -58,6 +58,8 @@ def test_in_bf16_it_is_nearer_the_exact_answer_than_torch(architecture: str) -> 
         index = torch.tensor([LONG[1:]]).T
         told[name] = torch.log_softmax(logits, -1).gather(1, index)[:, 0]
     engine = started(half, 1)
+    assert engine.compiled is not None
+    engine.compiled.most_tokens = len(LONG)  # Whatever this processor's torch is good at.
     found = prompt_logprobs(engine, LONG)
     assert engine.stats.compiled_steps == 1
     error = (found - told["exact"]).abs()
@@ -87,6 +89,18 @@ def test_a_long_chunk_and_places_beyond_the_table_are_left_to_torch() -> None:
     prompt_logprobs(engine, tiny.long_prompt(60))
     assert engine.stats.steps == 1
     assert engine.stats.compiled_steps == 0
+
+
+@pytest.mark.parametrize(("has_amx", "most"), [(True, 20), (False, 48)])
+def test_bf16_is_left_to_torch_sooner_where_it_has_amx(
+    monkeypatch: pytest.MonkeyPatch, has_amx: bool, most: int
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    for dtype, tokens in ((torch.bfloat16, most), (torch.float32, 48)):
+        for count, compiled in ((tokens, 1), (tokens + 1, 0)):
+            engine = started(tiny.make_model("llama").to(dtype), 1)
+            prompt_logprobs(engine, tiny.long_prompt(count))
+            assert (engine.stats.steps, engine.stats.compiled_steps) == (1, compiled)
 
 
 def test_a_server_compiles_beside_its_work(tmp_path: Path) -> None:
