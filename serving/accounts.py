@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PACE_SHARE = 0.2
+FORGETTING = 0.99
 LEAST_DOSE = 16
 MOST_STEPS = 2.0
 
@@ -53,28 +54,81 @@ class StepTimes:
 class Pace:
     """How long steps take, to dose the prompt tokens that run beside rows that write.
 
-    Moving means: `step` seconds of a step without prompt tokens, `token` seconds that a prompt
-    token adds to a step; 0 until one was seen.
+    Moving means: `steps` holds seconds of steps without prompt tokens by number of rows, `extra`
+    how many prompt tokens a step had and the seconds that they added, by their number's bits. A
+    few tokens may cost hardly less than many, where they are read in another way.
     """
 
-    step: float = 0.0
-    token: float = 0.0
+    steps: dict[int, float] = field(default_factory=dict)
+    extra: dict[int, tuple[float, float]] = field(default_factory=dict)
 
-    def note(self, seconds: float, num_prompt_tokens: int) -> None:
+    def note(self, seconds: float, num_prompt_tokens: int, num_writing: int) -> None:
         """Learn from a step; a few prompt tokens say nothing about many."""
         if not num_prompt_tokens:
-            self.step += (seconds - self.step) * (PACE_SHARE if self.step else 1.0)
-        elif num_prompt_tokens >= LEAST_DOSE:
-            token = max(seconds - self.step, seconds / 10) / num_prompt_tokens
-            self.token += (token - self.token) * (PACE_SHARE if self.token else 1.0)
+            old = self.steps.get(num_writing, seconds)
+            self.steps[num_writing] = old + (seconds - old) * PACE_SHARE
+        elif num_prompt_tokens >= LEAST_DOSE and num_writing and self.steps:
+            added = max(seconds - self._step(num_writing), seconds / 10)
+            size = num_prompt_tokens.bit_length()
+            tokens, old = self.extra.get(size, (float(num_prompt_tokens), added))
+            tokens += (num_prompt_tokens - tokens) * PACE_SHARE
+            self.extra[size] = (tokens, old + (added - old) * PACE_SHARE)
+            for larger in self.extra:  # A bad moment must not forbid a size for ever.
+                if larger > size:
+                    tokens, old = self.extra[larger]
+                    self.extra[larger] = (tokens, max(old * FORGETTING, self.extra[size][1]))
 
-    def dose(self, most: int) -> int:
+    def dose(self, most: int, num_reading: int = 1, num_writing: int = 1) -> int:
         """Prompt tokens for a step: at most `most`, and few enough to hold a stream up no longer
-        than `MOST_STEPS` steps.
+        than `MOST_STEPS` steps, or so many times as long as more rows wait for their first token
+        than write. But not so few that each costs over twice what it would among many, since the
+        streams would lose more in all, if twice that time pays for them.
         """
-        if not (self.step and self.token):
+        if not (self.steps and self.extra):
             return most
-        return max(min(most, LEAST_DOSE), min(most, int(MOST_STEPS * self.step / self.token)))
+        steps = MOST_STEPS * max(1.0, num_reading / max(1, num_writing))
+        seconds = steps * self._step(num_writing)
+        dose, worthwhile = self._fitting(seconds), self._worthwhile(most)
+        if dose < worthwhile <= self._fitting(2 * seconds):
+            dose = worthwhile
+        # Libraries prepare products for each size: few sizes are better.
+        return min(most, LEAST_DOSE * max(1, round(dose / LEAST_DOSE)))
+
+    def _step(self, num_rows: int) -> float:
+        """Seconds of a step of as many rows, or of the next fewer that was seen."""
+        fewer = [number for number in self.steps if number <= num_rows]
+        return self.steps[max(fewer) if fewer else min(self.steps)]
+
+    def _worthwhile(self, most: int) -> float:
+        """The fewest prompt tokens that cost at most twice the least for each, on lines through
+        what was seen and on to `most`; half of the fewest seen where those do.
+        """
+        seen = sorted(self.extra.values())
+        if len(seen) > 1 and seen[-1][0] < most:
+            (tokens, added), (more, cost) = seen[-2:]
+            slope = max(0.0, (cost - added) / (more - tokens))
+            seen.append((most, cost + slope * (most - more)))
+        limit = 2 * min(added / tokens for tokens, added in seen)
+        dear: tuple[float, float] | None = None
+        for tokens, added in seen:
+            if added <= limit * tokens:
+                break
+            dear = tokens, added
+        if dear is None:
+            return tokens / 2
+        slope = (added - dear[1]) / (tokens - dear[0])
+        return (dear[1] - dear[0] * slope) / (limit - slope)
+
+    def _fitting(self, seconds: float) -> float:
+        """How many prompt tokens add so many seconds: between what was seen, and little beyond."""
+        tokens, added = 0.0, 0.0
+        for size in sorted(self.extra):
+            more, cost = self.extra[size]
+            cost = max(cost, added + 1e-9)
+            if cost > seconds:
+                return tokens + (more - tokens) * (seconds - added) / (cost - added)
+            tokens, added = more, cost
+        return tokens * min(2.0, seconds / added)
 
 
 @dataclass(frozen=True)

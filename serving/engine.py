@@ -115,7 +115,9 @@ class Engine:
         if not self.rows:
             return None
         self.stats.max_rows_together = max(self.stats.max_rows_together, len(self.rows))
-        chunk = self.stats.pace.dose(self.limits.prefill_chunk)
+        num_writing = sum(row.is_decoding for row in self.rows)
+        num_reading = len(self.rows) - num_writing
+        chunk = self.stats.pace.dose(self.limits.prefill_chunk, num_reading, num_writing)
         plan = plan_step(self.rows, self.pool, chunk, self.limits.prefill_chunk)
         tuned = {name for name in plan.adapters if name in self.bank.seats}
         start = time.perf_counter()
@@ -130,7 +132,8 @@ class Engine:
             self._advance(plan, logits)
         end = time.perf_counter()
         if not failed:
-            self.stats.pace.note(end - start, sum(plan.counts) - plan.layout.num_decode)
+            num_prompt = sum(plan.counts) - plan.layout.num_decode
+            self.stats.pace.note(end - start, num_prompt, plan.layout.num_decode)
         if not (plan.layout.chunks or failed):
             moved = self.weight_bytes + sum(self.bank.num_bytes(name) for name in tuned)
             moved += sum(plan.layout.decode_lengths) * self.pool.bytes_per_token

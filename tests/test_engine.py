@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -416,17 +417,61 @@ def test_neighbours_attend_together_unless_too_much_is_read_in_vain() -> None:
 
 
 def test_prompt_tokens_are_dosed_by_what_they_cost() -> None:
+    """A step takes 10 ms, two may pass; 200 prompt tokens added 40 ms, so 100 add 20."""
     pace = Pace()
     assert pace.dose(256) == 256  # Nothing is known yet.
-    pace.note(0.010, 0)
-    pace.note(0.010 + 200 * 0.0002, 200)
-    assert pace.dose(256) == 100  # Two steps of 10 ms, at 0.2 ms a token.
+    pace.note(0.010, 0, 1)
+    pace.note(0.050, 200, 1)
+    assert pace.dose(256) == 96  # In sixteens.
     assert pace.dose(64) == 64
-    pace.note(9.0, 4)  # Too few tokens to learn from.
-    assert pace.dose(256) == 100
-    pace.note(0.010 + 200 * 0.01, 200)
-    assert pace.dose(256) == 16  # Never so few that the prompt starves.
-    assert pace.dose(7) == 7
+    pace.note(9.0, 4, 1)  # Too few tokens to learn from.
+    assert pace.dose(256) == 96
+    assert pace.dose(999, num_reading=3, num_writing=1) == 304  # Three wait, one is held up.
+    assert pace.dose(256, num_reading=1, num_writing=3) == 96
+    assert pace.dose(256, num_reading=2, num_writing=0) == 192
+    pace.note(0.030, 0, 8)  # More rows, longer steps: more may be added.
+    assert pace.dose(256, num_writing=8) == 256
+    assert pace.dose(256, num_writing=7) == 96
+    slow = Pace()
+    slow.note(0.010, 0, 1)
+    for tokens in (200, 20):
+        slow.note(0.010 + tokens * 0.01, tokens, 1)
+    assert slow.dose(256) == 16  # Never so few that the prompt starves.
+    assert slow.dose(7) == 7
+
+
+@pytest.mark.parametrize("seen", [(16, 64, 256), (16, 64)])
+def test_doses_are_never_so_small_that_the_fixed_cost_prevails(seen: tuple[int, ...]) -> None:
+    """40 ms and 0.2 for each token: 256 add 91.2, 0.356 each; at twice as much for each, 78."""
+    pace = Pace()
+    pace.note(0.020, 0, 4)
+    for tokens in seen:
+        pace.note(0.020 + 0.040 + tokens * 0.0002, tokens, 4)
+    assert pace.dose(256, num_writing=4) == 80
+    quick = replace(pace, steps={4: 0.0115})  # Four of its steps, 46 ms, do not pay for 78.
+    assert quick.dose(256, num_writing=4) == 16
+
+
+def test_doses_follow_the_cost_of_many_tokens_where_few_cost_hardly_less() -> None:
+    """16 tokens add 15 ms and each further one 0.05 ms: two steps of 10 ms pay for 116."""
+    pace = Pace()
+    pace.note(0.010, 0, 1)
+    for tokens in (16, 256):
+        pace.note(0.025 + (tokens - 16) * 0.00005, tokens, 1)
+    for _ in range(100):
+        dose = pace.dose(256)
+        pace.note(0.025 + (dose - 16) * 0.00005, dose, 1)
+    assert 112 <= pace.dose(256) <= 144  # It sometimes looks whether more are cheaper now.
+
+
+def test_one_bad_moment_does_not_forbid_a_dose_for_ever() -> None:
+    pace = Pace()
+    pace.note(0.010, 0, 1)
+    pace.note(5.0, 200, 1)
+    for _ in range(1000):
+        dose = pace.dose(256)
+        pace.note(0.010 + dose * 0.0001, dose, 1)
+    assert pace.dose(256) >= 192
 
 
 def test_a_long_prompt_does_not_hold_up_running_streams(setups: dict[str, Setup]) -> None:
