@@ -166,6 +166,7 @@ def test_after_the_vote_more_may_be_said_and_taken_back(visit: Any, arena: PageS
     page.click("#vote-a")
     page.wait_for_selector("#details")
     page.click("#details button")
+    page.wait_for_selector("#reasons label")
     assert page.locator("#reasons label").all_inner_texts() == REASONS
     page.get_by_label("much").check()
     page.get_by_label("incorrect").check()
