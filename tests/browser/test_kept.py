@@ -50,7 +50,7 @@ def test_battle_is_judged_on_another_device_after_a_restart(
             send(page, "Name a fruit.")
             page.wait_for_selector(CAN_VOTE)
             answer = page.inner_text("#answer-a .answer")
-            page.wait_for_url("**battle=*")  # the address follows the answers
+            page.wait_for_url("**battle=*&t=*")
             link = page.url.removeprefix(arena.url)
         with PageServer(tmp_path, server.url) as arena:
             context = browser.new_context()
