@@ -41,6 +41,7 @@ from arena.web.api import answer_error, api_router
 from arena.web.doorman import Doorman
 from arena.web.guard import Guard, trusted_hosts
 from arena.web.rejoining import Rejoining
+from arena.web.returning import Returning
 from arena.web.signin import signin_router
 from arena.wording import words
 
@@ -68,7 +69,7 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
         openapi_url=None,
         lifespan=_lifespan(stage),
         max_body_size=config.limits.body_bytes,
-        middleware=_middleware(config, doorman),
+        middleware=_middleware(config, doorman, stage),
     )
     app.state.stage = stage
     app.include_router(api_router(stage))
@@ -105,7 +106,7 @@ def _lifespan(stage: Stage) -> Any:
     return lifespan
 
 
-def _middleware(config: PageConfig, doorman: Doorman) -> list[Middleware]:
+def _middleware(config: PageConfig, doorman: Doorman, stage: Stage) -> list[Middleware]:
     """Outermost first. Our own CORS middleware keeps Gradio from adding its open one."""
     hosts = trusted_hosts(config.host, config.allowed_hosts)
     return [
@@ -113,6 +114,7 @@ def _middleware(config: PageConfig, doorman: Doorman) -> list[Middleware]:
         Middleware(Guard, requests_per_minute=config.limits.requests_per_minute, doorman=doorman),
         Middleware(CORSMiddleware, allow_origins=[]),
         Middleware(Rejoining),
+        Middleware(Returning, stage=stage),
     ]
 
 

@@ -24,12 +24,16 @@ HASH = "ab" * 32
 
 @dataclass
 class Script:
-    """How one model behaves: its words, its pace, and what goes wrong after how many words."""
+    """How one model behaves: its words, its pace, and what goes wrong after how many words.
+
+    With a `hold` the words after the first `after` wait until it is set.
+    """
 
     words: tuple[str, ...] = WORDS
     delay: float = 0.0
     fault: str = ""
     after: int = 3
+    hold: threading.Event | None = None
     kind: str = "lora"
     chat_template: bool = True
 
@@ -159,6 +163,8 @@ async def _watched(server: FaultServer, frames: AsyncIterator[bytes]) -> AsyncIt
 
 async def _frames(script: Script, name: str, *, is_chat: bool) -> AsyncIterator[bytes]:
     for i, word in enumerate(script.words):
+        while script.hold and i == script.after and not script.hold.is_set():
+            await asyncio.sleep(0.01)
         if script.fault and i == script.after:
             match script.fault:
                 case "cut":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 
 TEXT = ("One.", "\n\n", "Two ", "is ", "*more*", " & <b>less</b>", ".")
+LINK = re.compile(r"battle=([0-9a-f]{16})&t=([\w-]{32})")
 SLOW = Script(words=("w ",) * 200, delay=0.05)
 
 
@@ -47,9 +49,8 @@ def send(client: httpx2.Client, **question: Any) -> tuple[str, str]:
     reply = client.post("/live/send", json={"prompt": "Say it.", "mode": "blind", **question})
     assert reply.status_code == 200
     values = [value for value in reply.json()["changes"].values() if isinstance(value, str)]
-    (battle,) = [value for value in values if len(value) == 16 and value.isalnum()]
-    (token,) = [value for value in values if len(value) == 32]
-    return battle, token
+    (found,) = [found for value in values if (found := LINK.fullmatch(value))]
+    return found[1], found[2]
 
 
 def messages(client: httpx2.Client, battle: str, token: str = "") -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ def test_reply_to_the_pages_script_goes_on_as_the_stream(client: httpx2.Client) 
         assert reply.headers["content-type"].startswith("text/event-stream")
         lines = [line for line in reply.iter_lines() if line.startswith("data: ")]
     first, *news, last = [json.loads(line.removeprefix("data: ")) for line in lines]
-    assert {first["battle"], first["token"], first["run"]} <= set(map(str, _values(first)))
+    assert {first["link"], first["run"]} <= set(map(str, _values(first)))
     assert news
     assert {message["run"] for message in news} == {first["run"]}
     assert last["end"] is True
@@ -119,8 +120,8 @@ def test_who_comes_later_is_told_all_of_it(client: httpx2.Client, arena: PageSer
         (b'{"prompt": 1}', "send"),
         (b'{"prompt": "x", "mode": "named", "models": "hidden-one"}', "send"),
         (b'{"prompt": "x", "following": "zzz"}', "send"),
-        (b'{"battle": "0123456789abcdef", "side": 8}', "again"),
-        (b'{"battle": "0123456789abcdef", "side": "a"}', "stop"),
+        (b'{"link": "battle=0123456789abcdef", "side": 8}', "again"),
+        (b'{"link": "battle=0123456789abcdef", "side": "a"}', "stop"),
     ],
 )
 def test_a_body_that_no_page_sends_is_refused(
@@ -136,11 +137,43 @@ def test_acts_on_a_battle_of_somebody_else_change_nothing(
     battle, token = send(client)
     with visitor(arena, "another-browser-altogether") as other:
         for name in ("stop", "again"):
-            told = other.post(f"/live/{name}", json={"battle": battle}).json()["changes"]
+            told = other.post(f"/live/{name}", json={"link": f"battle={battle}"}).json()["changes"]
             assert "not yours" in json.dumps(told)
-        assert other.post("/live/marked", json={"battle": battle}).status_code == 403
+        assert other.post("/live/marked", json={"link": f"battle={battle}"}).status_code == 403
     assert arena.stage.num_running == 1
     messages(client, battle, token)
+
+
+def test_page_that_is_asked_for_again_finds_its_answers_however_late_its_script_runs(
+    tmp_path: Path,
+) -> None:
+    with (
+        FaultServer({"one": SLOW, "two": SLOW}) as server,
+        PageServer(tmp_path, server.url) as arena,
+        visitor(arena, "a-visitor-of-this-test") as client,
+        visitor(arena, "another-browser-altogether") as other,
+    ):
+        battle, token = send(client)
+
+        def look() -> None:
+            with client.stream("GET", f"/live/{battle}?t={token}") as reply:
+                next(reply.iter_raw())
+                wait_until(lambda: server.open_streams == 2)
+
+        look()
+        assert client.get("/", params={"battle": battle, "t": token}).status_code == 200
+        time.sleep(1.5)
+        assert (server.open_streams, arena.stage.num_running) == (2, 1), "a reload is slow"
+        look()
+        other.get("/", params={"battle": battle})
+        wait_until(lambda: not server.open_streams, 5)  # a stranger's look keeps nothing
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
+    limit = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
 
 
 def test_leaving_ends_the_streams_and_a_second_reader_keeps_them(tmp_path: Path) -> None:

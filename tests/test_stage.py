@@ -308,7 +308,7 @@ def test_kept_answers_are_written_to_their_end_and_an_unseen_question_is_not(
             break
         running = stage.runs.get(unseen.battle_id)
         assert running is not None
-        stage.runs.let_go_after(running, 0.1)
+        stage.runs.expect(running, 0.1)
         while stage.num_running:
             await asyncio.sleep(0.01)
         states = [[s.state for s in (await stage.scene(one)).sides] for one in (kept, unseen)]

@@ -23,7 +23,8 @@ GRACE_SECONDS = 0.4
 """How long a page that left may take to come back. Half a second after the last one has closed
 its tab nothing may be written any more."""
 ARRIVAL_SECONDS = 10.0
-"""How long a page may take from its question to its first look at the answers."""
+"""How long a page may take from its question, or from when it was asked for, to its first look at
+the answers. A reload asks for the page before the old one is gone; who closes a tab does not."""
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Running:
     num_followers: int = 0
     is_skipped: bool = False  # the voter would not judge it
     is_kept: bool = False  # goes on to its end without anybody
+    arrival: asyncio.TimerHandle | None = None  # until then a page is expected to watch
     judging: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by who votes early
 
     def is_known(self, access: Access) -> bool:
@@ -81,30 +83,43 @@ class Runs:
     async def watched(self, running: Running, grace: float = 0.0) -> AsyncIterator[None]:
         """While somebody watches; with a `grace` the race outlives its last watcher by that."""
         running.num_followers += 1
+        _cancel_arrival(running)
         try:
             yield
         finally:
             running.num_followers -= 1
             if grace:
-                self.let_go_after(running, grace)
+                asyncio.get_running_loop().call_later(grace, self._end, running)
             else:
                 await _let_go(running)
 
-    def let_go_after(self, running: Running, seconds: float) -> None:
-        """End the race then, if nobody watches it by that time."""
+    def expect(self, running: Running, seconds: float) -> None:
+        """Let the race go on for so long without anybody; who watches it by then decides."""
+        _cancel_arrival(running)
+        loop = asyncio.get_running_loop()
+        running.arrival = loop.call_later(seconds, self._missed, running)
 
-        def end() -> None:
-            task = asyncio.create_task(_let_go(running))
-            self._ends.add(task)
-            task.add_done_callback(self._ends.discard)
+    def _missed(self, running: Running) -> None:
+        running.arrival = None
+        self._end(running)
 
-        asyncio.get_running_loop().call_later(seconds, end)
+    def _end(self, running: Running) -> None:
+        task = asyncio.create_task(_let_go(running))
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
 
     async def close(self) -> None:
         """End every race; what was written so far is kept."""
         await asyncio.gather(*(one.race.close() for one in list(self._by_battle.values())))
 
 
+def _cancel_arrival(running: Running) -> None:
+    if running.arrival is not None:
+        running.arrival.cancel()
+        running.arrival = None
+
+
 async def _let_go(running: Running) -> None:
-    if not (running.num_followers or running.is_kept or running.race.is_finished):
+    is_wanted = running.num_followers or running.is_kept or running.arrival is not None
+    if not (is_wanted or running.race.is_finished):
         await running.race.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import parse_qs, urlencode
 
 from arena.asking.streams import Side
 from arena.battles.scribe import stored_side
@@ -21,6 +22,18 @@ class Access:
     voter: str
     battle_id: str
     token: str | None = None
+
+    @property
+    def link(self) -> str:
+        """The query of the battle's address, `battle=...&t=...`; who has it may judge."""
+        return urlencode({"battle": self.battle_id} | ({"t": self.token} if self.token else {}))
+
+    @classmethod
+    def by_link(cls, voter: str, link: str) -> Access:
+        """What this voter may act on by a link, or by the query of an address that has one."""
+        query = parse_qs(link)
+        battle, token = (query.get(key, [""])[0] for key in ("battle", "t"))
+        return cls(voter, battle, token or None)
 
 
 @dataclass(frozen=True)

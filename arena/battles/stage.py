@@ -295,9 +295,10 @@ class Stage(Judging):
         return True
 
     def await_page(self, access: Access) -> None:
-        """A page has asked and will look at the answers; if it never does, they end."""
-        if (running := self.runs.get(access.battle_id)) is not None:
-            self.runs.let_go_after(running, ARRIVAL_SECONDS)
+        """A page of who asked is on its way to the answers; if it never looks at them, they end."""
+        running = self.runs.get(access.battle_id)
+        if running is not None and running.is_known(access):
+            self.runs.expect(running, ARRIVAL_SECONDS)
 
     async def stop(self, access: Access, side: int | None = None) -> None:
         """End one side, or all, where they are."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -47,16 +48,15 @@ class Handlers:
         """Restore the battle of the page's link, or say what can be asked."""
         say = say_for(request)
         query = request.query_params
-        battle = str(query.get("battle") or "")
         visitor = visitor_by(request)
         texts = self.painter.texts(say) | {
             self.page.account: account_html(visitor.name, say),
             self.page.tab_admin: gr.update(visible=visitor.is_admin, label=say("page.tab_admin")),
             self.page.export: gr.update(value=say("export.button"), visible=visitor.may_export),
         }
-        if not battle:
+        if not query.get("battle"):
             return texts | await self._welcome(say) | self._preset(query, say)
-        access = await self._access(request, battle, str(query.get("t") or ""))
+        access = await self._access(request, urlencode(dict(query)))
         try:
             scene = await self.stage.scene(access)
         except RefusedError as error:
@@ -95,9 +95,7 @@ class Handlers:
             changes |= self._named(names, say)
         return changes
 
-    async def on_vote(
-        self, choice: str, battle: str, token: str, marked: bool, request: gr.Request
-    ) -> Changes:
+    async def on_vote(self, choice: str, link: str, marked: bool, request: gr.Request) -> Changes:
         """Store the vote, then show the names."""
         say = say_for(request)
 
@@ -108,13 +106,13 @@ class Handlers:
             early = (await self.stage.scene(access)).is_running
             await self.stage.vote(access, Judgement(winner=WINNERS[choice]), partial=early)
 
-        changes = await self._act(judge, request, battle, token, marked)
+        changes = await self._act(judge, request, link, marked)
         if choice == "skip" and self.page.reveal in changes:
             changes |= self.painter.status(skipped_text(say), say)
         return changes
 
     async def on_rank(
-        self, battle: str, token: str, marked: bool, request: gr.Request, *ranks: int | None
+        self, link: str, marked: bool, request: gr.Request, *ranks: int | None
     ) -> Changes:
         """Store a ranking of more than two answers."""
 
@@ -127,22 +125,22 @@ class Handlers:
             judgement = Judgement(ranking=tuple(map(int, given)))
             await self.stage.vote(access, judgement, partial=scene.is_running)
 
-        return await self._act(judge, request, battle, token, marked)
+        return await self._act(judge, request, link, marked)
 
-    async def on_tokens(self, index: int, battle: str, token: str, request: gr.Request) -> Changes:
+    async def on_tokens(self, index: int, link: str, request: gr.Request) -> Changes:
         """How likely each token of an answer was."""
         say = say_for(request)
-        access = await self._access(request, battle, token)
+        access = await self._access(request, link)
         try:
             tokens = await self.stage.tokens(access, index)
         except ArenaError as error:
             return self.painter.status(told(error, say), say, "bad")
         return {self.page.tokens: tokens_html(tokens, index, say)}
 
-    async def on_undo(self, battle: str, token: str, marked: bool, request: gr.Request) -> Changes:
+    async def on_undo(self, link: str, marked: bool, request: gr.Request) -> Changes:
         """Take the vote back."""
         say = say_for(request)
-        changes = await self._act(self.stage.undo, request, battle, token, marked)
+        changes = await self._act(self.stage.undo, request, link, marked)
         if self.page.reveal in changes:
             changes |= self.painter.status(say("status.undone"), say)
         return changes
@@ -153,8 +151,7 @@ class Handlers:
         reasons: list[str],
         comment: str,
         edited: str,
-        battle: str,
-        token: str,
+        link: str,
         request: gr.Request,
     ) -> Changes:
         """Add strength, reasons, comment and a better answer to the vote given."""
@@ -174,18 +171,18 @@ class Handlers:
             )
             await self.stage.vote(access, judgement, change=True)
 
-        access = await self._access(request, battle, token)
+        access = await self._access(request, link)
         failed = await self._attempt(change, access, say)
         return failed or self.painter.status(say("status.details_saved"), say, "good")
 
-    async def on_new(self, battle: str, token: str, request: gr.Request) -> Changes:
+    async def on_new(self, link: str, request: gr.Request) -> Changes:
         """Clear the page; a battle that was not judged is kept, and the voter is told so.
 
         Answers that are being written go on without the page, which stops reading them then.
         """
         say = say_for(request)
-        access = await self._access(request, battle, token)
-        if battle:
+        access = await self._access(request, link)
+        if link:
             with contextlib.suppress(RefusedError):  # a stranger's battle is not theirs to keep
                 await self.stage.keep(access)
         changes = self.painter.blank() | await self._welcome(say)
@@ -193,11 +190,11 @@ class Handlers:
             changes |= self.painter.status(say("status.kept"), say)
         return changes | {self.page.prompt: gr.update(value="")}
 
-    async def on_view(self, marked: bool, battle: str, token: str, request: gr.Request) -> Changes:
+    async def on_view(self, marked: bool, link: str, request: gr.Request) -> Changes:
         """Show the answers again, with or without marked differences."""
-        if not battle:
+        if not link:
             return {}
-        scene = await self.stage.scene(await self._access(request, battle, token))
+        scene = await self.stage.scene(await self._access(request, link))
         return self.painter.panes(scene, say_for(request), marked=marked)
 
     # -- shared ---------------------------------------------------------------------------
@@ -206,13 +203,12 @@ class Handlers:
         self,
         act: Callable[[Access], Awaitable[None]],
         request: gr.Request,
-        battle: str,
-        token: str,
+        link: str,
         marked: bool,
     ) -> Changes:
         """Do something to the battle, then paint it as it is now."""
         say = say_for(request)
-        access = await self._access(request, battle, token)
+        access = await self._access(request, link)
         failed = await self._attempt(act, access, say)
         if failed:
             return failed
@@ -235,9 +231,8 @@ class Handlers:
         text, tone = servers_text(await self.stage.roster.backends(), say)
         return self.painter.status(text, say, tone)
 
-    async def _access(self, request: gr.Request, battle: str, token: str) -> Access:
-        voter = await self.stage.voter(secret_of(request))
-        return Access(voter, battle, token or None)
+    async def _access(self, request: gr.Request, link: str) -> Access:
+        return Access.by_link(await self.stage.voter(secret_of(request)), link)
 
 
 def secret_of(request: gr.Request) -> str:

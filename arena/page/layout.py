@@ -82,8 +82,7 @@ class Page:
             self.prompt,
             self.send,
             self.stop,
-            self.battle,
-            self.token,
+            self.link,
             self.run,
         ]
 
@@ -243,9 +242,9 @@ class Page:
                         say("prompt.stop"), elem_id="stop", interactive=False, min_width=80
                     )
                     self.new = gr.Button(say("prompt.new"), elem_id="new-battle", min_width=110)
-        # Which battle this browser shows; the address bar follows them (arena.js).
-        self.battle = gr.Textbox(visible="hidden", elem_id="battle-id", label="battle")
-        self.token = gr.Textbox(visible="hidden", elem_id="battle-token", label="token")
+        # Which battle this browser shows, as the address bar has it too (live.js): one element, for
+        # Gradio's page takes up element by element, and a battle without its secret is no link.
+        self.link = gr.Textbox(visible="hidden", elem_id="battle-link", label="link")
         # The run of answers that is being written, and what applies its news (live.js).
         self.run = gr.Textbox(visible="hidden", elem_id="battle-run", label="run")
         self.apply = gr.Button(visible="hidden", elem_id="apply-news")

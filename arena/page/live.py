@@ -46,7 +46,7 @@ class _Act:
             raise BadActError("an act is a JSON object")
         self._body = body
         self.say = say
-        self.shown = Access(voter, self.text("battle"), self.text("token") or None)
+        self.shown = Access.by_link(voter, self.text("link"))
 
     def text(self, name: str) -> str:
         value = self._body.get(name) or ""
@@ -97,12 +97,12 @@ def live_router(stage: Stage, acts: Acts, places: Places) -> APIRouter:
             say = _say(request)
             changes: Changes = await do(_Act(body, voter, say))
             told = {"changes": places(changes)}
-            running = stage.runs.get(str(changes.get(acts.page.battle) or ""))
+            access = Access.by_link(voter, str(changes.get(acts.page.link) or ""))
+            running = stage.runs.get(access.battle_id)
             wants = EVENT_STREAM in request.headers.get("accept", "")
             if name not in ASKING or not wants or running is None:
                 return JSONResponse(told)
-            access = Access(voter, running.battle.id, changes[acts.page.token] or None)
-            which = {"battle": access.battle_id, "token": access.token, "run": running.key}
+            which = {"link": access.link, "run": running.key}
             telling = Telling(acts.painter, places, say)
             return _stream(stage, access, telling, as_event(told | which))
 

@@ -94,8 +94,7 @@ class Painter:
             page.next: gr.update(visible=False, value="new"),
             page.reveal: "",
             page.tokens: "",
-            page.battle: "",
-            page.token: "",
+            page.link: "",
             page.run: "",
             page.undo: gr.update(visible=False),
             **self.buttons(can_vote=False, running=False),
@@ -105,7 +104,7 @@ class Painter:
 
     def link(self, access: Access) -> Changes:
         """Which battle the page shows, and its secret."""
-        return {self.page.battle: access.battle_id, self.page.token: access.token or ""}
+        return {self.page.link: access.link}
 
     def status(self, text: str, say: Words, tone: str = "") -> Changes:
         """The status line."""

@@ -23,27 +23,26 @@ from arena.values.battle import SIDES
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 ONCE: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
 # Functions of `live.js`: each posts its act and returns what changes, by place of the element.
-LINK_JS = "(battle, token, run) => window.arena.show(battle, token, run)"
-SEND_JS = """(prompt, mode, models, following, battle, token) =>
-  window.arena.act('send', {prompt, mode, models, following, battle, token})"""
+LINK_JS = "(link, run) => window.arena.show(link, run)"
+SEND_JS = """(prompt, mode, models, following, link) =>
+  window.arena.act('send', {prompt, mode, models, following, link})"""
 EXAMPLE_JS = """(mode, models) =>
   window.arena.act('send', {prompt: PROMPT, mode, models, following: 'new', example: true})"""
-AGAIN_JS = "(battle, token) => window.arena.act('again', {battle, token})"
-STOP_JS = "(battle, token) => window.arena.act('stop', {battle, token})"
-NEXT_JS = "(set, battle, token) => window.arena.act('next', {set, battle, token})"
+AGAIN_JS = "(link) => window.arena.act('again', {link})"
+STOP_JS = "(link) => window.arena.act('stop', {link})"
+NEXT_JS = "(set, link) => window.arena.act('next', {set, link})"
 APPLY_JS = "() => window.arena.news()"
 
 
 def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     """All events of the page."""
-    link = [page.battle, page.token]
-    view = [*link, page.differences]
+    view = [page.link, page.differences]
     everything = page.battle_outputs
     loaded = demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
     # An element that stands only after loading has changed it tells of no change.
-    loaded.then(None, [*link, page.run], None, js=LINK_JS, **QUIET)
+    loaded.then(None, [page.link, page.run], None, js=LINK_JS, **QUIET)
     _asking(page)
-    page.reveal.click(_tokens(handlers), link, [page.tokens, page.status], **QUIET)
+    page.reveal.click(_tokens(handlers), page.link, [page.tokens, page.status], **QUIET)
     judged = [
         button.click(_choice(handlers, choice), view, everything, **ONCE)
         for choice, button in page.votes.items()
@@ -51,10 +50,10 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
     page.save_ranking.click(_rank(handlers), [*view, *page.ranks], everything, **ONCE)
     page.undo.click(handlers.on_undo, view, everything, **ONCE)
     told = [page.strength, page.reasons, page.comment, page.edited]
-    page.save_details.click(handlers.on_details, [*told, *link], everything, **ONCE)
-    page.new.click(handlers.on_new, link, everything, **QUIET)
+    page.save_details.click(handlers.on_details, [*told, page.link], everything, **ONCE)
+    page.new.click(handlers.on_new, page.link, everything, **QUIET)
     _sets(page, SetActs(handlers), loaded, judged)
-    shown = [page.differences, *link]
+    shown = [page.differences, page.link]
     page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
     _tabs(page, board)
     _admin(page, AdminActs(handlers.stage, page.admin))
@@ -62,18 +61,18 @@ def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
 
 def _asking(page: Page) -> None:
     """What starts and ends answers: plain requests of the page's script, no events of Gradio."""
-    link, outputs = [page.battle, page.token], page.live_outputs
-    composed = [page.prompt, page.mode, page.models, page.next, *link]
+    link, outputs = page.link, page.live_outputs
+    composed = [page.prompt, page.mode, page.models, page.next, link]
     gr.on([page.send.click, page.prompt.submit], None, composed, outputs, js=SEND_JS, **QUIET)
     for button, text in zip(page.examples, EXAMPLES, strict=True):
         js = EXAMPLE_JS.replace("PROMPT", json.dumps(text))
         button.click(None, [page.mode, page.models], outputs, js=js, **QUIET)
     page.again.click(None, link, outputs, js=AGAIN_JS, **QUIET)
     page.stop.click(None, link, outputs, js=STOP_JS, **QUIET)
-    page.next_in_set.click(None, [page.sets, *link], outputs, js=NEXT_JS, **QUIET)
+    page.next_in_set.click(None, [page.sets, link], outputs, js=NEXT_JS, **QUIET)
     page.apply.click(None, None, outputs, js=APPLY_JS, **QUIET)
-    for part in (*link, page.run):
-        part.change(None, [*link, page.run], None, js=LINK_JS, **QUIET)
+    for part in (link, page.run):
+        part.change(None, [link, page.run], None, js=LINK_JS, **QUIET)
 
 
 def _sets(page: Page, acts: SetActs, loaded: Any, judged: Sequence[Any]) -> None:
@@ -117,28 +116,26 @@ def _admin(page: Page, acts: AdminActs) -> None:
 
 
 def _tokens(handlers: Handlers) -> Callable[..., Any]:
-    async def tokens(battle: str, token: str, request: gr.Request, event: gr.EventData) -> Changes:
+    async def tokens(link: str, request: gr.Request, event: gr.EventData) -> Changes:
         told = event._data or {}
         side = str(told.get("side"))
-        if told.get("act") != "tokens" or side not in map(str, range(len(SIDES))) or not battle:
+        if told.get("act") != "tokens" or side not in map(str, range(len(SIDES))) or not link:
             return {handlers.page.status: gr.skip()}
-        return await handlers.on_tokens(int(side), battle, token, request)
+        return await handlers.on_tokens(int(side), link, request)
 
     return tokens
 
 
 def _choice(handlers: Handlers, choice: str) -> Callable[..., Any]:
-    async def judge(battle: str, token: str, marked: bool, request: gr.Request) -> Changes:
-        return await handlers.on_vote(choice, battle, token, marked, request)
+    async def judge(link: str, marked: bool, request: gr.Request) -> Changes:
+        return await handlers.on_vote(choice, link, marked, request)
 
     return judge
 
 
 def _rank(handlers: Handlers) -> Callable[..., Any]:
-    async def rank(
-        battle: str, token: str, marked: bool, request: gr.Request, *ranks: int | None
-    ) -> Changes:
-        return await handlers.on_rank(battle, token, marked, request, *ranks)
+    async def rank(link: str, marked: bool, request: gr.Request, *ranks: int | None) -> Changes:
+        return await handlers.on_rank(link, marked, request, *ranks)
 
     return rank
 

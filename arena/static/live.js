@@ -4,11 +4,12 @@
 (() => {
   "use strict";
   const LETTERS = "abcdefgh";
+  const LINK_KEYS = ["battle", "t"]; // in the order in which the server writes them
   const SETTLE_MS = 700; // how long "ask again" takes no press after an answer has ended
   const TAKE_UP_MS = 3000; // how long Gradio's page may take to show what an act changed
-  let shown = {battle: "", token: "", run: ""};
+  let shown = {link: "", run: ""};
   let source = null; // the stream of the battle that is being written
-  let followed = ""; // its battle
+  let followed = ""; // its link
   let run = ""; // its run of answers: only panes of this run are written into
   let sides = []; // what each pane has been told
   let waiting = []; // changes that Gradio's page has not taken up yet, by place of the element
@@ -52,12 +53,12 @@
   // The reply to an act that goes on: its first message is what changes, the others are the answers.
   const readOn = async (reader) => {
     const messages = messagesOf(reader);
-    const {changes, battle, token, run: begun} = (await messages.next()).value;
+    const {changes, link, run: begun} = (await messages.next()).value;
     close();
     const mine = source = {close: () => reader.cancel().catch(() => {})};
-    followed = battle;
+    followed = link;
     const isTakenUp = new Promise((resolve) => {
-      takeUp = () => { if (shown.battle === battle && shown.run === begun) resolve(); };
+      takeUp = () => { if (shown.link === link && shown.run === begun) resolve(); };
       setTimeout(resolve, TAKE_UP_MS);
     });
     (async () => {
@@ -68,7 +69,7 @@
           hear(message);
         }
       } catch { /* lost, as at an end that came too early */ }
-      if (source === mine) follow(battle, token || "");
+      if (source === mine) follow(link);
     })();
     return changes;
   };
@@ -131,8 +132,7 @@
     if (!button) return;
     const meant = event.detail && pressed && pressed.button === button ? pressed.act : null;
     if (meant && meant !== button.dataset.act) return;
-    const {battle, token} = shown;
-    const body = {battle, token, side: Number(button.dataset.side)};
+    const body = {link: shown.link, side: Number(button.dataset.side)};
     waiting = Object.assign(waiting, await act(button.dataset.act, body));
     apply();
   });
@@ -208,11 +208,11 @@
   };
 
   const finish = async () => {
-    const {battle, token} = shown;
+    const {link} = shown;
     close();
     const marks = document.querySelector("#differences input");
-    if (marks && marks.checked && battle) {
-      waiting = Object.assign(waiting, asList(await post("marked", {battle, token})));
+    if (marks && marks.checked && link) {
+      waiting = Object.assign(waiting, asList(await post("marked", {link})));
     }
     apply();
   };
@@ -225,10 +225,11 @@
     clearTimeout(repaint);
   };
 
-  const follow = (battle, token) => {
+  const follow = (link) => {
     close();
-    followed = battle;
-    source = new EventSource(`live/${battle}?t=${encodeURIComponent(token)}`);
+    followed = link;
+    const query = new URLSearchParams(link);
+    source = new EventSource(`live/${query.get("battle")}?${query}`);
     source.onmessage = (event) => hear(JSON.parse(event.data));
     source.onerror = () => { // after a lost connection a browser tries again by itself
       if (!source || source.readyState !== EventSource.CLOSED) return;
@@ -238,27 +239,27 @@
   };
 
   // The server says which battle is shown; the address bar follows, so that a reload finds it.
-  const show = (battle, token, shownRun) => {
-    shown = {battle, token, run: shownRun};
+  const show = (link, shownRun) => {
+    shown = {link, run: shownRun};
     takeUp();
     const url = new URL(window.location.href);
-    for (const [key, value] of [["battle", battle], ["t", token]]) {
-      if (value) url.searchParams.set(key, value);
+    const query = new URLSearchParams(link);
+    for (const key of LINK_KEYS) {
+      if (query.has(key)) url.searchParams.set(key, query.get(key));
       else url.searchParams.delete(key);
     }
     if (url.href !== window.location.href) window.history.replaceState(null, "", url);
-    setTimeout(() => { // battle, token and run come one by one
+    setTimeout(() => { // link and run come one by one
       if (!shown.run) { if (source) close(); }
-      else if (followed !== shown.battle || (run && run !== shown.run)) {
-        follow(shown.battle, shown.token);
-      }
+      else if (followed !== shown.link || (run && run !== shown.run)) follow(shown.link);
     });
   };
 
   window.arena = {act, news, show};
 
-  // A reload takes the stream up at once, long before the page stands: who waits for more than
-  // half a second is taken to have left, and the answers end.
-  const link = new URLSearchParams(window.location.search);
-  if (link.get("battle")) follow(link.get("battle"), link.get("t") || "");
+  // A reload takes the stream up at once, before the page stands. The server has known since the
+  // page was asked for that somebody comes, and lets the answers go on until then.
+  const query = new URLSearchParams(window.location.search);
+  const given = new URLSearchParams([...query].filter(([key]) => LINK_KEYS.includes(key)));
+  if (given.get("battle")) follow(given.toString());
 })();

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, battle_of
 
 from arena.values.judgement import Judgement, Winner
 from arena.web.doorman import Doorman
@@ -19,23 +20,12 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
-
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[FaultServer]:
     scripts = {f"hidden-{name}": Script(words=("It is ", name)) for name in ("one", "two", "three")}
     with FaultServer(scripts) as server:
         yield server
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.set_default_timeout(90_000)
-    yield opened
-    context.close()
 
 
 def flagged_battle(page: Page, arena: PageServer) -> int:
@@ -45,7 +35,7 @@ def flagged_battle(page: Page, arena: PageServer) -> int:
     page.wait_for_selector(CAN_VOTE)
     page.click("#vote-a")
     page.wait_for_selector("#reveal .reveal-card")
-    (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", page.url)[1])
+    (vote,) = arena.store.votes_of(battle_of(page))
     arena.store.flag_vote(vote.id, "rate", "70 votes <b>within a minute</b>")
     return vote.id
 
@@ -112,7 +102,7 @@ def test_voters_sign_in_and_see_no_admin(
         page.fill("#prompt textarea", "Name a fruit.")
         page.click("#send")
         page.wait_for_selector(CAN_VOTE)
-        battle = re.search(r"battle=(\w+)", page.url)[1]
+        battle = battle_of(page)
         voter = arena.store.ensure_voter("user:ann")
         arena.store.cast_vote(battle, Judgement(Winner.TIE), voter=voter)
         page.get_by_role("tab", name="Leaderboard").click()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, link_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -20,7 +20,6 @@ REASONS = [
     *("helpful", "correct", "follows the instruction", "right format", "good style"),
     *("incorrect", "ignores the instruction", "harmful", "repetitive", "cut off"),
 ]
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-tie:not([disabled])"
 HOSTILE = "\n\n".join(
     (
         "<script>window.pwned = 1</script>",
@@ -157,8 +156,7 @@ def test_status_is_one_polite_region_and_answers_are_silent(visit: Any) -> None:
 def test_after_the_vote_more_may_be_said_and_taken_back(visit: Any, arena: PageServer) -> None:
     page = visit()
     compare(page, "plain-one", "plain-two")
-    battle = re.search(r"battle=(\w+)", page.url)[1]
-    token = re.search(r"t=([\w-]+)", page.url)[1]
+    battle, token = link_of(page)
     page.click("#answer-b [data-act=again]")
     wait_until(page, lambda: num_finished(arena, battle, token) == 3)  # one of them superseded
     page.wait_for_selector("#answer-b .is-done")
@@ -201,7 +199,7 @@ def test_three_answers_are_ranked_and_gone_on_from(visit: Any, arena: PageServer
         page.wait_for_selector("[role=option]", state="detached")  # the list fades out
     page.click("#save-ranking")
     page.wait_for_selector(".status-line.good")
-    battle = re.search(r"battle=(\w+)", page.url)[1]
+    battle, token = link_of(page)
     (vote,) = arena.store.votes_of(battle)
     assert vote.judgement.ranking == (2, 3, 1)
     page.get_by_label("goes on from answer C").check()
@@ -209,7 +207,6 @@ def test_three_answers_are_ranked_and_gone_on_from(visit: Any, arena: PageServer
     page.click("#send")
     page.wait_for_selector("#answer-a .said")
     page.wait_for_selector(CAN_VOTE)
-    token = re.search(r"t=([\w-]+)", page.url)[1]
     turns = arena.store.load_battle(battle, token=token).turns
     assert [turn.prompt for turn in turns] == ["Say something.", "Go on."]
     assert turns[1].shared_side == 2

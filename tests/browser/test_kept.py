@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, battle_of
 
 from arena.values.judgement import Winner
 
@@ -18,27 +18,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
 SLOW = Script(words=("w ",) * 40, delay=0.1)
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.set_default_timeout(90_000)
-    yield opened
-    context.close()
 
 
 def send(page: Page, prompt: str) -> None:
     page.wait_for_selector(".status-line:has-text('ready')")
     page.fill("#prompt textarea", prompt)
     page.click("#send")
-
-
-def battle_of(page: Page) -> str:
-    return re.search(r"battle=(\w+)", page.url)[1]
 
 
 def test_battle_is_judged_on_another_device_after_a_restart(
@@ -50,7 +36,7 @@ def test_battle_is_judged_on_another_device_after_a_restart(
             send(page, "Name a fruit.")
             page.wait_for_selector(CAN_VOTE)
             answer = page.inner_text("#answer-a .answer")
-            page.wait_for_url("**battle=*&t=*")
+            battle_of(page)  # the address has it
             link = page.url.removeprefix(arena.url)
         with PageServer(tmp_path, server.url) as arena:
             context = browser.new_context()
@@ -94,12 +80,11 @@ def test_new_battle_lets_the_unfinished_one_be_written_to_its_end(
         page.goto(arena.url)
         send(page, "Count on.")
         page.wait_for_selector(".pane.is-streaming")
-        page.wait_for_function("location.search.includes('battle=')")
         left = battle_of(page)
         page.click("#new-battle")
         page.wait_for_selector(".status-line:has-text('kept under My battles')")
         page.wait_for_selector("#empty h2")
-        assert "battle=" not in page.url
+        page.wait_for_function("!location.search.includes('battle=')")
         page.wait_for_timeout(5_000)
         assert page.locator("#empty h2").count() == 1, (
             "the old answers do not come back by themselves"
@@ -112,7 +97,7 @@ def test_new_battle_lets_the_unfinished_one_be_written_to_its_end(
         send_again.fill("Another one.")
         page.click("#send")
         page.wait_for_selector(".status-line:has-text('kept under My battles')")
-        page.wait_for_function(f"!location.search.includes('{left}')")
+        assert battle_of(page, left) != left
 
 
 def test_history_is_searched_by_words(page: Page, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, battle_of
 
 from arena.values.judgement import Winner
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-tie:not([disabled])"
 EIGHT = tuple(f"model-{letter}" for letter in "abcdefgh")
 # Scripts of other people press these; they keep their names.
 IDS = (
@@ -112,7 +111,7 @@ def test_a_battle_is_begun_stopped_judged_and_judged_anew_by_keys(
     page.keyboard.press("3")
     page.wait_for_selector("#reveal .reveal-card")
     page.wait_for_selector("#vote-tie[disabled]")
-    battle = re.search(r"battle=(\w+)", page.url)[1]
+    battle = battle_of(page)
     (tie,) = arena.store.votes_of(battle)
     page.keyboard.press("u")
     page.wait_for_selector(CAN_VOTE)
@@ -176,7 +175,7 @@ def test_eight_models_answer_and_are_ranked_on_a_phone_and_beside_each_other(
         page.wait_for_selector("[role=option]", state="detached")  # the list fades out
     page.click("#save-ranking")
     page.wait_for_selector(".status-line.good")
-    (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", page.url)[1])
+    (vote,) = arena.store.votes_of(battle_of(page))
     assert vote.judgement.ranking == ranks
     width = "[document.documentElement.scrollWidth, window.innerWidth]"
     assert page.evaluate(width) == [390, 390]

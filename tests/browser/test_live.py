@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, battle_of, link_of
+
+from arena.battles.running import GRACE_SECONDS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
 WORDS = tuple(f"word{i} " for i in range(80))
-SLOW = Script(words=WORDS, delay=0.1)
 # Presses a button where it stands at that moment, then holds the mouse until the pane has changed.
 HELD = """() => {
     const button = document.querySelector('#answer-a [data-act=stop]');
     const box = button.getBoundingClientRect();
     return [box.x + box.width / 2, box.y + box.height / 2];
 }"""
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.set_default_timeout(90_000)
-    yield opened
-    context.close()
 
 
 def ask(page: Page, arena: PageServer) -> None:
@@ -44,23 +36,37 @@ def ask(page: Page, arena: PageServer) -> None:
     page.click("#send")
 
 
+def held(hold: threading.Event) -> Script:
+    """Writes its first ten words, and the others when it may."""
+    return Script(words=WORDS, delay=0.02, after=10, hold=hold)
+
+
 def test_reload_while_they_write_keeps_the_answers(page: Page, tmp_path: Path) -> None:
+    may_end = threading.Event()
     with (
-        FaultServer({"one": SLOW, "two": SLOW}) as server,
+        FaultServer({"one": held(may_end), "two": held(may_end)}) as server,
         PageServer(tmp_path, server.url) as arena,
     ):
         ask(page, arena)
         page.wait_for_selector("#answer-b .answer:has-text('word3 ')")
-        page.wait_for_function("location.search.includes('battle=')")
+        link_of(page)
+        page.route("**/live/*", arrive_late)
         page.reload()
-        page.wait_for_selector("#answer-a .is-streaming .answer:has-text('word3 ')")
+        page.wait_for_selector("#answer-a .is-streaming .answer:has-text('word9 ')")
         assert server.open_streams == 2
+        may_end.set()
         page.wait_for_selector(CAN_VOTE)
         assert page.locator(".pane.is-done").count() == 2
         whole = "".join(WORDS).strip()
         assert [page.inner_text(f"#answer-{x} .answer").strip() for x in "ab"] == [whole] * 2
         assert len(server.requests) == 2, "nothing was asked twice"
         assert arena.stage.num_running == 0
+
+
+def arrive_late(route: Route) -> None:
+    """What the page asks for comes after longer than a closed page is waited for."""
+    time.sleep(3 * GRACE_SECONDS)
+    route.continue_()
 
 
 def test_what_is_selected_stays_selected_while_more_is_written(page: Page, tmp_path: Path) -> None:
@@ -80,14 +86,16 @@ def test_what_is_selected_stays_selected_while_more_is_written(page: Page, tmp_p
 
 
 def test_press_on_stop_as_the_answer_ends_does_not_ask_again(page: Page, tmp_path: Path) -> None:
+    may_end = threading.Event()
     with (
-        FaultServer({"one": Script(words=WORDS[:20], delay=0.1), "two": Script()}) as server,
+        FaultServer({"one": held(may_end), "two": Script()}) as server,
         PageServer(tmp_path, server.url) as arena,
     ):
         ask(page, arena)
         page.wait_for_selector("#answer-a .is-streaming")
         page.mouse.move(*page.evaluate(HELD))
         page.mouse.down()
+        may_end.set()
         page.wait_for_selector("#answer-a .is-done")
         page.wait_for_selector("#answer-a [data-act=again]")
         page.mouse.up()
@@ -96,15 +104,18 @@ def test_press_on_stop_as_the_answer_ends_does_not_ask_again(page: Page, tmp_pat
         page.wait_for_selector(CAN_VOTE)
         page.wait_for_selector("#answer-a [data-act=again]:not([disabled])")
         assert len(server.requests) == 2
+        may_end.clear()
         page.click("#answer-a [data-act=again]")
         page.wait_for_selector("#answer-a .is-streaming")
+        may_end.set()
         page.wait_for_selector(CAN_VOTE)
         assert len(server.requests) == 3
 
 
 def test_skip_while_they_write_ends_the_answers(page: Page, tmp_path: Path) -> None:
+    never = threading.Event()
     with (
-        FaultServer({"one": SLOW, "two": SLOW}) as server,
+        FaultServer({"one": held(never), "two": held(never)}) as server,
         PageServer(tmp_path, server.url) as arena,
     ):
         page.goto(arena.url)
@@ -115,7 +126,7 @@ def test_skip_while_they_write_ends_the_answers(page: Page, tmp_path: Path) -> N
         page.wait_for_selector(".status-line:has-text('Skipped.')")
         page.wait_for_selector("#reveal .reveal-card")
         assert server.open_streams == 0
-        assert re.search(r"battle=(\w+)", page.url)
+        assert battle_of(page)
         assert arena.store.counts()["skips"] == 1
         page.wait_for_timeout(500)
         assert "Skipped." in page.inner_text(".status-line >> nth=0")

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, battle_of, link_of
 from recording_proxy import RecordingProxy
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.browser
 
 NAMES = ("opal-base", "opal-lora", "opal-prefix")
 PROMPT = "the river sings under"
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,7 @@ def test_battle_vote_names_and_reload(page: Page, arena: PageServer) -> None:
     answers = [page.inner_text(f"#answer-{side} .answer").strip() for side in "ab"]
     assert all(answers)
     assert "opal" not in page.content()
+    link_of(page)
     address = page.url
     assert re.search(r"\?battle=[0-9a-f]{16}&t=[\w-]{32}$", address)
     page.click("#vote-a")
@@ -155,7 +156,7 @@ def test_chosen_models_are_named_from_the_start(page: Page, arena: PageServer) -
     assert page.inner_text("#answer-b .pane-name") == "opal-lora"
     page.click("#vote-tie")
     page.wait_for_selector(".status-line.good")
-    (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", page.url)[1])
+    (vote,) = arena.store.votes_of(battle_of(page))
     assert (vote.judgement.winner, vote.blind) == (Winner.TIE, False)
     page.reload()
     page.wait_for_selector("#reveal .reveal-card")
@@ -169,11 +170,11 @@ def test_example_stop_and_new_battle(page: Page, arena: PageServer) -> None:
     page.wait_for_selector("#answer-a .pane")
     assert page.inner_text("#asked .asked-text") == "Name three fruits."
     page.wait_for_selector(f"{CAN_VOTE}, .is-failed")
-    battle, token = re.search(r"battle=(\w+)&t=([\w-]+)", page.url).groups()
+    battle, token = link_of(page)
     assert arena.store.load_battle(battle, token=token).sampler == "base-and-variant/1"
     page.click("#new-battle")
     page.wait_for_selector("#empty h2")
-    assert "battle=" not in page.url
+    page.wait_for_function("!location.search.includes('battle=')")
 
 
 def test_prompts_that_cannot_be_asked_leave_the_page_alive(page: Page, arena: PageServer) -> None:
@@ -216,7 +217,7 @@ def test_keys_vote_but_not_while_typing(page: Page, arena: PageServer) -> None:
     assert page.is_enabled("#vote-a"), "the help swallowed the key"
     page.keyboard.press("4")
     page.wait_for_selector("#reveal .reveal-card")
-    (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", page.url)[1])
+    (vote,) = arena.store.votes_of(battle_of(page))
     assert vote.judgement.winner is Winner.BOTH_BAD
 
 
@@ -262,7 +263,7 @@ def test_vote_before_the_end_stops_the_answers_and_is_marked(page: Page, tmp_pat
         page.wait_for_selector(".status-line.good:has-text('before the end')")
         page.wait_for_selector("#reveal .reveal-card")
         assert server.open_streams == 0
-        (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", page.url)[1])
+        (vote,) = arena.store.votes_of(battle_of(page))
         assert (vote.judgement.winner, vote.partial, vote.blind) == (Winner.MODEL_B, True, True)
         for side in "ab":
             page.wait_for_selector(f"#answer-{side} .is-stopped")

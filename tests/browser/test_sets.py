@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, battle_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +24,6 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
     scripts = {"hidden-one": Script(), "hidden-two": Script()}
     with FaultServer(scripts) as server, PageServer(home, server.url) as running:
         yield running
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 860})
-    opened = context.new_page()
-    opened.set_default_timeout(60_000)
-    yield opened
-    context.close()
 
 
 def progress(page: Page) -> tuple[str, str]:
@@ -56,11 +45,11 @@ def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -
     page.keyboard.press("1")
     page.wait_for_selector("#set-progress progress[value='1']")
     page.wait_for_selector("#reveal .reveal-card")
-    first = re.search(r"battle=(\w+)", page.url)[1]
+    first = battle_of(page)
     page.keyboard.press("n")
     page.wait_for_selector(".asked-text:has-text('Name a tool.')")
     page.wait_for_selector(CAN_VOTE)
-    second = re.search(r"battle=(\w+)", page.url)[1]
+    second = battle_of(page, first)
     assert len(arena.store.votes_of(first)) == 1
     assert arena.store.votes_of(first)[0].blind
 
@@ -69,7 +58,7 @@ def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -
     page.click("#next-in-set")
     page.wait_for_selector(".asked-text:has-text('Name a tool.')")
     page.wait_for_selector(CAN_VOTE)
-    assert f"battle={second}" in page.url, "the battle left open comes back"
+    assert battle_of(page) == second, "the battle left open comes back"
     page.keyboard.press("s")
     page.wait_for_selector("#set-progress :text('1 of them skipped')")
     page.keyboard.press("n")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, battle_of, link_of
 
 from arena.exchange.export import ExportOptions, export
 from arena.values.battle import AnswerStatus
@@ -20,18 +21,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-tie:not([disabled])"
-SLOW = Script(words=("slow ",) * 60, delay=0.1)
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.set_default_timeout(90_000)
-    yield opened
-    context.close()
-
 
 def ask(page: Page, arena: PageServer, prompt: str = "Say something.") -> None:
     """Open the page on two models by name and send them a prompt."""
@@ -39,14 +28,6 @@ def ask(page: Page, arena: PageServer, prompt: str = "Say something.") -> None:
     page.wait_for_selector("#models [class*=token]")
     page.fill("#prompt textarea", prompt)
     page.click("#send")
-
-
-def battle_of(page: Page) -> tuple[str, str]:
-    """Id and token of the battle on the page."""
-    page.wait_for_function("location.search.includes('battle=')")
-    found = re.search(r"battle=(\w+).*[?&]t=([\w-]+)", page.url)
-    assert found
-    return found[1], found[2]
 
 
 def until(page: Page, is_so: Callable[[], bool], seconds: float = 60) -> None:
@@ -58,8 +39,10 @@ def until(page: Page, is_so: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_one_side_is_stopped_and_the_other_writes_on(page: Page, tmp_path: Path) -> None:
+    may_end = threading.Event()
+    slow = Script(words=("slow ",) * 60, delay=0.02, after=10, hold=may_end)
     with (
-        FaultServer({"one": SLOW, "two": SLOW}) as server,
+        FaultServer({"one": slow, "two": slow}) as server,
         PageServer(tmp_path, server.url) as arena,
     ):
         ask(page, arena)
@@ -68,15 +51,16 @@ def test_one_side_is_stopped_and_the_other_writes_on(page: Page, tmp_path: Path)
         page.click("#answer-a [data-act=stop]")
         page.wait_for_selector("#answer-a .is-stopped")
         until(page, lambda: server.open_streams == 1, seconds=10)
+        may_end.set()
         page.wait_for_selector("#answer-b .is-done")
         page.wait_for_selector(CAN_VOTE)
-        battle, token = battle_of(page)
+        battle, token = link_of(page)
         turn = arena.store.load_battle(battle, token=token).turns[-1]
         stopped, whole = turn.answer(0), turn.answer(1)
         assert stopped is not None
         assert whole is not None
         assert (stopped.status, whole.status) == (AnswerStatus.STOPPED, AnswerStatus.COMPLETE)
-        assert whole.text == "".join(SLOW.words)
+        assert whole.text == "".join(slow.words)
         assert 0 < len(stopped.text) < len(whole.text)
         assert whole.text.startswith(stopped.text), "what was written before the stop is kept"
 
@@ -102,7 +86,7 @@ def test_each_side_goes_on_with_its_own_answers(page: Page, tmp_path: Path) -> N
             ]
         page.click("#vote-b")
         page.wait_for_selector(".status-line.good")
-        battle, token = battle_of(page)
+        battle, token = link_of(page)
         found = arena.store.load_battle(battle, token=token)
         assert [found.is_diverged(turn) for turn in (0, 1)] == [False, True]
         assert [vote.turn for vote in arena.store.votes_of(battle)] == [0, 1]
@@ -121,7 +105,7 @@ def test_better_answer_is_written_and_exported(page: Page, tmp_path: Path) -> No
         page.fill("#edited textarea", "Paris.")
         page.click("#save-details")
         page.wait_for_selector(".status-line:has-text('Saved.')")
-        battle, _ = battle_of(page)
+        battle = battle_of(page)
         (vote,) = arena.store.votes_of(battle)
         assert vote.judgement.edited_answer == "Paris."
         export(arena.store, tmp_path / "out", ExportOptions(format="trl"))

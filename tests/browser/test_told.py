@@ -6,9 +6,7 @@ given in advance, a playbook that says who meets whom.
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,26 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, ENDED, battle_of, link_of
 from running import run_arena
 
 from arena.settings import Deadlines, Limits
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-DONE = "body:not(:has(.pane.is-waiting, .pane.is-streaming))"
-CAN_VOTE = f"{DONE} #vote-a:not([disabled])"
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.set_default_timeout(90_000)
-    yield opened
-    context.close()
 
 
 def ask(page: Page, arena: PageServer, query: str = "") -> None:
@@ -47,12 +34,6 @@ def ask(page: Page, arena: PageServer, query: str = "") -> None:
         page.wait_for_selector(".status-line:has-text('ready')")
     page.fill("#prompt textarea", "Who are you?")
     page.click("#send")
-
-
-def battle_of(page: Page) -> str:
-    """Id of the battle on the page."""
-    page.wait_for_function("location.search.includes('battle=')")
-    return re.search(r"battle=(\w+)", page.url)[1]
 
 
 def test_answer_that_names_its_model_is_marked_after_the_vote(page: Page, tmp_path: Path) -> None:
@@ -87,7 +68,7 @@ def test_each_deadline_is_told_and_the_other_side_is_whole(page: Page, tmp_path:
         ):
             page.wait_for_selector(f"#answer-{side} .is-failed .problem:has-text('{text}')")
         page.wait_for_selector("#answer-c :is(.is-failed, .is-stopped)")
-        page.wait_for_selector(DONE)
+        page.wait_for_selector(ENDED)
         assert page.inner_text("#answer-b .answer").startswith("The capital of")
         assert page.inner_text("#answer-c .answer").startswith("w w")
         assert page.inner_text("#answer-d .answer") == "The capital of France is Paris."
@@ -153,8 +134,8 @@ def test_playbook_says_who_meets_whom(page: Page, tmp_path: Path) -> None:
                 "role": "system",
                 "content": "Be polite.",
             }
-            found = re.search(r"[?&]t=([\w-]+)", page.url)
-            battle = arena.store.load_battle(battle_of(page), token=found[1])
+            battle_id, token = link_of(page)
+            battle = arena.store.load_battle(battle_id, token=token)
             is_required = {person.name for person in battle.participants} == {"one", "House"}
             assert battle.propensity == pytest.approx(0.1 / 3 + 0.9 * is_required)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, link_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CAN_VOTE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
 RICH = (
     "# A head\n\nInline $x^2$ and\n\n$$\n\\frac{a}{b}\n$$\n\n",
     "```python\ndef f():\n    return 'x'\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n",
@@ -94,8 +94,7 @@ def test_scroll_together_mark_differences_and_enlarge(page: Page) -> None:
 def test_all_are_asked_again_by_key_and_tokens_are_shown_after_the_vote(
     page: Page, arena: PageServer
 ) -> None:
-    battle = re.search(r"battle=(\w+)", page.url)[1]
-    token = re.search(r"[?&]t=([\w-]+)", page.url)[1]
+    battle, token = link_of(page)
     page.keyboard.press("Escape")
     page.keyboard.press("r")
 

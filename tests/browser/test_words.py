@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from pages import CAN_VOTE, ENDED
 from store_fixtures import BASE, LORA, Hand
 
 from arena.page.layout import EXAMPLES
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-DONE = "body:not(:has(.pane.is-waiting, .pane.is-streaming))"
-CAN_VOTE = f"{DONE} #vote-a:not([disabled])"
 DOWN = "http://127.0.0.1:9"
 # Each text of the page that can be seen, and what is said of its elements to who cannot.
 TEXTS = """() => {
@@ -115,7 +114,7 @@ def test_whatever_the_page_says_is_in_the_visitors_language(
     page.goto(f"{arena.url}/?models=hidden-one,hidden-bad&prompt=Name+a+fruit.")
     page.wait_for_selector("#models [class*=token] >> nth=1")
     page.click("#send")
-    page.wait_for_selector(f"{DONE} #answer-b .is-failed")
+    page.wait_for_selector(f"{ENDED} #answer-b .is-failed")
     page.wait_for_selector(".status-line.bad")
     look("failed")
     page.goto(f"{arena.url}/?models=hidden-one,hidden-two&prompt=Name+a+fruit.")

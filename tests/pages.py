@@ -1,0 +1,30 @@
+"""What tests of the page wait for before they read it: Gradio takes up a reply piece by piece."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+ENDED = "body:not(:has(.pane.is-waiting, .pane.is-streaming))"
+CAN_VOTE = f"{ENDED} #vote-tie:not([disabled])"
+
+
+def link_of(page: Page, other_than: str = "") -> tuple[str, str]:
+    """Id and secret of the battle that the page's address has, or soon will have."""
+    page.wait_for_function(
+        """(other) => {
+            const battle = new URLSearchParams(location.search).get("battle");
+            return battle && battle !== other;
+        }""",
+        arg=other_than,
+    )
+    query = parse_qs(urlsplit(page.url).query)
+    return query["battle"][0], query["t"][0]
+
+
+def battle_of(page: Page, other_than: str = "") -> str:
+    """Id of the battle that the page's address has, or soon will have."""
+    return link_of(page, other_than)[0]
