@@ -68,6 +68,13 @@ class FaultServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def wait_for_streams(self, count: int, seconds: float = 30.0) -> None:
+        """Wait until so many answers are being written: it hears of an end a moment later."""
+        limit = time.monotonic() + seconds
+        while self.open_streams != count:
+            assert time.monotonic() < limit, f"{self.open_streams} streams, not {count}"
+            time.sleep(0.01)
+
     def stop(self) -> None:
         """Stop listening and cut every stream."""
         self._server.should_exit = True

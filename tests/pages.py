@@ -13,7 +13,7 @@ CAN_VOTE = f"{ENDED} #vote-tie:not([disabled])"
 
 
 def link_of(page: Page, other_than: str = "") -> tuple[str, str]:
-    """Id and secret of the battle that the page's address has, or soon will have."""
+    """Id and secret of the battle in the address, now or soon; an own battle may go without."""
     page.wait_for_function(
         """(other) => {
             const battle = new URLSearchParams(location.search).get("battle");
@@ -22,7 +22,7 @@ def link_of(page: Page, other_than: str = "") -> tuple[str, str]:
         arg=other_than,
     )
     query = parse_qs(urlsplit(page.url).query)
-    return query["battle"][0], query["t"][0]
+    return query["battle"][0], query.get("t", [""])[0]
 
 
 def battle_of(page: Page, other_than: str = "") -> str:

@@ -173,7 +173,7 @@ def test_one_side_is_stopped_and_asked_again_and_the_turn_passed(tmp_path: Path)
         assert passed.status_code == 201
         sides = {side["model"]: side["side"] for side in passed.json()["sides"]}
         assert set(sides) == {"hidden-one", "hidden-two"}
-        assert server.open_streams == 0
+        server.wait_for_streams(0)
         told = client.get(f"{path}/tokens/{sides['hidden-one']}").json()["tokens"]
         assert told[0] == {"text": "w ", "logprob": -0.5}
         (past,) = client.get("/api/battles", params={"search": "FRANCE"}).json()["battles"]

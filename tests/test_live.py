@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from page_server import PageServer
 
 TEXT = ("One.", "\n\n", "Two ", "is ", "*more*", " & <b>less</b>", ".")
 LINK = re.compile(r"battle=([0-9a-f]{16})&t=([\w-]{32})")
-SLOW = Script(words=("w ",) * 200, delay=0.05)
+SLOW = Script(words=("w ",) * 600, delay=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_page_that_is_asked_for_again_finds_its_answers_however_late_its_script_
         def look() -> None:
             with client.stream("GET", f"/live/{battle}?t={token}") as reply:
                 next(reply.iter_raw())
-                wait_until(lambda: server.open_streams == 2)
+                server.wait_for_streams(2)
 
         look()
         assert client.get("/", params={"battle": battle, "t": token}).status_code == 200
@@ -166,14 +166,7 @@ def test_page_that_is_asked_for_again_finds_its_answers_however_late_its_script_
         assert (server.open_streams, arena.stage.num_running) == (2, 1), "a reload is slow"
         look()
         other.get("/", params={"battle": battle})
-        wait_until(lambda: not server.open_streams, 5)  # a stranger's look keeps nothing
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    limit = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
+        server.wait_for_streams(0, seconds=8)  # a stranger's look keeps nothing
 
 
 def test_leaving_ends_the_streams_and_a_second_reader_keeps_them(tmp_path: Path) -> None:

@@ -90,26 +90,26 @@ def test_result_reaches_the_connection_that_comes_back(pause: float) -> None:
     """Closed while the event runs; opened again before (0.7: after) it ends."""
     with (
         slow_page(Middleware(Rejoining)) as url,
-        httpx2.Client(trust_env=False, timeout=5) as client,
+        httpx2.Client(trust_env=False, timeout=30) as client,
     ):
         event = join(client, url, "one")
         come_and_go(client, url)
         time.sleep(pause)
-        assert result(client, url, event, 5) == "ONE"
+        assert result(client, url, event, 30) == "ONE"
         event = join(client, url, "two")
-        assert result(client, url, event, 5) == "TWO", "the next stream is a new one"
+        assert result(client, url, event, 30) == "TWO", "the next stream is a new one"
 
 
 def test_newer_connection_takes_the_stream_over() -> None:
     with (
         slow_page(Middleware(Rejoining)) as url,
-        httpx2.Client(trust_env=False, timeout=5) as client,
+        httpx2.Client(trust_env=False, timeout=30) as client,
     ):
         event = join(client, url, "one")
         with client.stream("GET", f"{url}/data", params={"session_hash": "s"}) as older:
             lines = older.iter_lines()
             next(lines)
-            assert result(client, url, event, 5) == "ONE"
+            assert result(client, url, event, 30) == "ONE"
             assert "process_completed" not in "".join(lines), "and the older one ends"
 
 
@@ -117,7 +117,7 @@ def test_event_of_the_moment_of_closing_is_told_beside_the_one_before() -> None:
     """The page has the first result and closes, while its second event is already there."""
     with (
         slow_page(Middleware(Rejoining)) as url,
-        httpx2.Client(trust_env=False, timeout=5) as client,
+        httpx2.Client(trust_env=False, timeout=30) as client,
     ):
         first = join(client, url, "one")
         second = ""
@@ -127,13 +127,13 @@ def test_event_of_the_moment_of_closing_is_told_beside_the_one_before() -> None:
                     second = join(client, url, "two")
                 if first in line and "process_completed" in line:
                     break
-        assert result(client, url, second, 5) == "TWO"
+        assert result(client, url, second, 30) == "TWO"
 
 
 def test_page_that_stays_away_is_forgotten() -> None:
     with (
         slow_page(Middleware(Rejoining, grace=0.1)) as url,
-        httpx2.Client(trust_env=False, timeout=5) as client,
+        httpx2.Client(trust_env=False, timeout=30) as client,
     ):
         join(client, url, "one")
         come_and_go(client, url)

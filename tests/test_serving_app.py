@@ -325,12 +325,12 @@ def test_a_caller_who_leaves_takes_the_row_along(tiny_home: Path, route: str) ->
         head = f"POST /{route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         with socket.create_connection((host, int(port))) as line:
             line.sendall(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while engine.stats.decode_tokens < 3 and time.monotonic() < deadline:
                 time.sleep(0.005)
             assert running_rows(server) == 1
         left_at, told = engine.stats.steps, time.monotonic()
-        while running_rows(server) and time.monotonic() < told + 5:
+        while running_rows(server) and time.monotonic() < told + 30:
             time.sleep(0.002)
         assert running_rows(server) == 0
         assert engine.stats.steps - left_at <= 3

@@ -125,7 +125,7 @@ def test_skip_while_they_write_ends_the_answers(page: Page, tmp_path: Path) -> N
         page.click("#vote-skip:not([disabled])")
         page.wait_for_selector(".status-line:has-text('Skipped.')")
         page.wait_for_selector("#reveal .reveal-card")
-        assert server.open_streams == 0
+        server.wait_for_streams(0)
         assert battle_of(page)
         assert arena.store.counts()["skips"] == 1
         page.wait_for_timeout(500)

@@ -246,7 +246,7 @@ def test_slow_side_does_not_hold_the_fast_one(page: Page, tmp_path: Path) -> Non
         page.click("#stop")
         page.wait_for_selector(CAN_VOTE)
         page.wait_for_selector(".pane.is-stopped")
-        assert server.open_streams == 0
+        server.wait_for_streams(0)
 
 
 def test_vote_before_the_end_stops_the_answers_and_is_marked(page: Page, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_vote_before_the_end_stops_the_answers_and_is_marked(page: Page, tmp_pat
         page.click("#vote-b:not([disabled])")
         page.wait_for_selector(".status-line.good:has-text('before the end')")
         page.wait_for_selector("#reveal .reveal-card")
-        assert server.open_streams == 0
+        server.wait_for_streams(0)
         (vote,) = arena.store.votes_of(battle_of(page))
         assert (vote.judgement.winner, vote.partial, vote.blind) == (Winner.MODEL_B, True, True)
         for side in "ab":
@@ -296,7 +296,7 @@ def seconds_to_close(
     page.goto(arena.url)
     send(page, PROMPT)
     page.wait_for_selector(".pane.is-streaming")
-    assert server.open_streams == 2
+    server.wait_for_streams(2)
     page.close()
     closed = time.monotonic()
     while (server.open_streams or arena.stage.num_running) and time.monotonic() < closed + 30:
