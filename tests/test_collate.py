@@ -111,9 +111,13 @@ def test_loss_of_padded_packed_and_single_rows_agree(kind: str) -> None:
             count += row.num_trained
         padded, items = label_loss(model, Collator(pad_id=1)([[row] for row in rows]))
         packed, again = label_loss(model, Collator(pad_id=1, packed=True)([rows[:2], rows[2:]]))
-    assert int(items) == int(again) == count
+        wide = Collator(pad_id=1, packed=True, step=16, most=64)([rows[:2], rows[2:]])
+        widened, as_many = label_loss(model, wide)
+    assert int(items) == int(again) == int(as_many) == count
+    assert wide["input_ids"].shape == (2, 32)
     assert float(padded) == pytest.approx(expected, rel=1e-5)
     assert float(packed) == pytest.approx(expected, rel=1e-5)
+    assert float(widened) == pytest.approx(expected, rel=1e-5)
 
 
 def test_padding_carries_no_label_even_when_pad_is_eos() -> None:
@@ -122,6 +126,21 @@ def test_padding_carries_no_label_even_when_pad_is_eos() -> None:
     batch = Collator(pad_id=1)([[row], [token_row(9, 1)]])
     assert batch["labels"][0].tolist()[4:] == [1, -100, -100, -100, -100]
     assert batch["input_ids"][0].tolist()[4:] == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("longest", "step", "most", "width"),
+    [(9, 1, 64, 9), (9, 16, 64, 16), (16, 16, 64, 16), (17, 16, 64, 32), (17, 16, 20, 20)],
+)
+def test_width_is_a_multiple_that_the_model_has_positions_for(
+    longest: int, step: int, most: int, width: int
+) -> None:
+    rows = [[token_row(longest, 0)], [token_row(4, 1)]]
+    batch = Collator(pad_id=1, step=step, most=most)(rows)
+    assert batch["input_ids"].shape == batch["labels"].shape == (2, width)
+    assert int((batch["labels"] != -100).sum()) == int(
+        (Collator(pad_id=1)(rows)["labels"] != -100).sum()
+    )
 
 
 def test_planned_rows_give_packs() -> None:

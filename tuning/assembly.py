@@ -153,9 +153,9 @@ def tied_names(model: torch.nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
 
 
-def heldout_batches(prepared: Prepared) -> list[dict[str, torch.Tensor]]:
-    """Held-out rows, those of like length together."""
-    collate = Collator(prepared.tokenizer.pad_token_id)
+def heldout_batches(prepared: Prepared, step: int) -> list[dict[str, torch.Tensor]]:
+    """Held-out rows, those of like length together; `step` as of `Collator`."""
+    collate = Collator(prepared.tokenizer.pad_token_id, step=step, most=prepared.max_length)
     rows = sorted(prepared.heldout, key=len)
     return [
         collate([[row] for row in rows[start : start + HELDOUT_BATCH]])

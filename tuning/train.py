@@ -40,6 +40,7 @@ from tuning.methods import (
     count_parameters,
     default_learning_rate,
     pick_precision,
+    pick_width_step,
 )
 from tuning.prepare import Prepared, check_home, prepare
 from tuning.progress import Display, History, RunControl
@@ -218,11 +219,14 @@ class _Run:
     def _trainer(self, scratch: Path) -> tuple[SftTrainer, RunCheckpoints]:
         config, options = self.config, self.config.training
         checkpoints = RunCheckpoints(self.folder, self.clock, self.history)
+        step, most = pick_width_step(self.precision), self.prepared.max_length
         trainer = SftTrainer(
             model=self.model,
             args=arguments(config, self.precision, self.rate, self.plan.num_steps, scratch),
             train_dataset=PlannedRows(self.prepared.rows, self.plan),
-            data_collator=Collator(self.prepared.tokenizer.pad_token_id, options.packing),
+            data_collator=Collator(
+                self.prepared.tokenizer.pad_token_id, options.packing, step, most
+            ),
             callbacks=[self.control, self.display],
             virtual_tokens=config.prefix.virtual_tokens if config.method == "prompt" else 0,
             factor=lambda step: schedule_factor(
@@ -231,7 +235,7 @@ class _Run:
             name_rows=self._name_rows,
             on_log=self._keep,
             on_batch=self.display.count,
-            heldout=heldout_batches(self.prepared),
+            heldout=heldout_batches(self.prepared, step),
             checkpoints=checkpoints,
             lean=self.lean,
         )
