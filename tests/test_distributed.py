@@ -30,8 +30,8 @@ KILLED = """
 import os, signal
 from tuning.checkpoint import RunFolder
 commit = RunFolder.commit
-def commit_and_die(self, *arguments):
-    commit(self, *arguments)
+def commit_and_die(self, *arguments, **others):
+    commit(self, *arguments, **others)
     os.kill(os.getpid(), signal.SIGKILL)
 RunFolder.commit = commit_and_die
 """

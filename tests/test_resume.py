@@ -36,10 +36,10 @@ from tuning import tune
 from tuning.settings import load_config
 stop_at = int(os.environ.get("STOP_AT", "0"))
 commit = checkpoint.RunFolder.commit
-def commit_and_die(self, written, step, seconds):
+def commit_and_die(self, written, step, seconds, **others):
     if step == stop_at and os.environ.get("DURING"):
         os.kill(os.getpid(), signal.SIGKILL)
-    made = commit(self, written, step, seconds)
+    made = commit(self, written, step, seconds, **others)
     if step == stop_at:
         os.kill(os.getpid(), signal.SIGKILL)
     return made
@@ -136,6 +136,25 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     ]
     assert [item["step"] for item in history if "loss" in item] == list(range(1, STEPS + 1))
     assert list((tmp_path / "models").glob(".*")) == []
+
+
+@pytest.mark.slow
+def test_a_run_killed_after_its_best_evaluation_still_ends_with_those_weights(
+    place: Path, tmp_path: Path
+) -> None:
+    """The checkpoints that are kept are all newer than the best one, which is kept beside them."""
+    checks = CheckOptions(eval_every=1, patience=5, save_steps=1, samples=0)
+    config = config_for(place, tmp_path, checks=checks)
+    training = replace(config.training, max_steps=200, learning_rate=3e-2)
+    config = replace(config, training=training)
+    whole = tune(replace(config, home=tmp_path / "whole"))
+    best = whole.run["weights_of_step"]
+    assert (whole.run["stopped_early"], whole.run["steps"]) == (True, best + 5)
+    run_until(config, best + 4)
+    assert steps_of(config) == [f"{step:02d}" for step in (best, best + 3, best + 4)]
+    made = tune(config)
+    assert (made.run["resumed_at"], made.run["weights_of_step"]) == (best + 4, best)
+    assert made.weights_sha256 == whole.weights_sha256
 
 
 @pytest.mark.slow

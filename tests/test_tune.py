@@ -20,7 +20,7 @@ from tuning.inspection import read_tensors, verify_variant
 from tuning.loading import load_variant
 from tuning.plots import read_history
 from tuning.suites import SuiteItem
-from tuning.variant import VariantError, read_variant
+from tuning.variant import Variant, VariantError, read_variant
 
 # PEFT's own talk, which the package hides too (tuning.quiet).
 pytestmark = [
@@ -300,19 +300,30 @@ def test_the_clock_ends_a_run(tiny_base: Path, tiny_data: Path, tmp_path: Path) 
     assert steps[-1]["learning_rate"] < max(item["learning_rate"] for item in steps)
 
 
-def test_early_stopping(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
-    made = tune(
-        config_for(
-            tiny_base,
-            tiny_data,
-            tmp_path,
-            max_steps=200,
-            learning_rate=0.2,
-            checks=CheckOptions(eval_every=1, patience=2, samples=0),
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_early_stopping_takes_the_weights_of_the_best_evaluation(
+    method: str, tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """The same as of a run that ends there; more checkpoints than are kept lie between."""
+
+    def run(home: Path, steps: int, checks: CheckOptions) -> Variant:
+        config = config_for(
+            tiny_base, tiny_data, home, method=method, max_steps=steps, learning_rate=0.02
         )
-    )
+        training = replace(config.training, schedule="constant", warmup=0.0)
+        return tune(replace(config, training=training, checks=checks))
+
+    made = run(tmp_path, 200, CheckOptions(eval_every=1, patience=4, samples=0, save_steps=1))
+    losses = [item["eval_loss"] for item in read_history(made.folder) if "eval_loss" in item]
+    best = losses.index(min(losses)) + 1
     assert made.run["stopped_early"] is True
-    assert made.run["steps"] < 200
+    assert (made.run["steps"], made.run["weights_of_step"]) == (best + 4, best)
+    assert made.metrics["eval_loss"] == pytest.approx(min(losses), abs=1e-6)
+    found = read_tensors(made.folder)
+    for steps, are_equal in ((best, True), (best + 4, False)):
+        other = read_tensors(run(tmp_path / str(steps), steps, CheckOptions(samples=0)).folder)
+        assert found.keys() == other.keys()
+        assert all(torch.equal(found[name], other[name]) for name in found) is are_equal, steps
 
 
 def test_packed_run_trains(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:

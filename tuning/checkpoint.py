@@ -74,8 +74,18 @@ class RunFolder:
         if not (self.folder / RUN_FILE).is_file():
             write_atomically(self.folder / RUN_FILE, dump_json(self.identity))
 
-    def commit(self, written: Path, step: int, seconds: float) -> Checkpoint:
-        """Give the files in `written` a manifest, flush them, rename; drop checkpoints before."""
+    def at(self, step: int) -> Path | None:
+        """The checkpoint after so many steps; None where there is no whole one."""
+        folder = self.folder / _folder_name(step)
+        return folder if _problem(folder) is None else None
+
+    def commit(
+        self, written: Path, step: int, seconds: float, spare: int | None = None
+    ) -> Checkpoint:
+        """Give the files in `written` a manifest, flush them, rename; drop checkpoints before.
+
+        The one after `spare` steps stays.
+        """
         # A model that is spread over the processes is written into folders of its own.
         paths = sorted(path for path in written.rglob("*") if path.is_file())
         files = {path.relative_to(written).as_posix(): file_sha256(path) for path in paths}
@@ -86,12 +96,13 @@ class RunFolder:
                 os.fsync(stream.fileno())
         for folder in {path.parent for path in paths} | {written}:
             flush_directory(folder)
-        final = self.folder / f"step-{step:09d}"
+        final = self.folder / _folder_name(step)
         shutil.rmtree(final, ignore_errors=True)
         written.rename(final)
         flush_directory(self.folder)
         for old in sorted(self.folder.glob("step-*"))[:-KEPT]:
-            shutil.rmtree(old)
+            if spare is None or old.name != _folder_name(spare):
+                shutil.rmtree(old)
         return Checkpoint(final, step, seconds)
 
     def discard(self) -> None:
@@ -142,6 +153,10 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def _folder_name(step: int) -> str:
+    return f"step-{step:09d}"
 
 
 def _problem(folder: Path) -> str | None:

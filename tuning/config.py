@@ -123,7 +123,8 @@ class CheckOptions:
     eval_every: int | None = None
     """Steps between evaluations of the held-out loss; default five times a run."""
     patience: int | None = None
-    """Evaluations without a better held-out loss after which the run stops early."""
+    """Evaluations without a better held-out loss after which the run stops early; its weights are
+    those of the best evaluation."""
     save_every: float = 60.0
     """Seconds between checkpoints from which a killed run goes on; 0 saves none."""
     save_steps: int | None = None

@@ -58,6 +58,11 @@ class History:
         """(step, held-out loss) of every evaluation."""
         return [(item["step"], item["eval_loss"]) for item in self.records if "eval_loss" in item]
 
+    @property
+    def best_step(self) -> int | None:
+        """The step with the lowest held-out loss, the first of equals; None before any."""
+        return min(self.eval_losses, key=lambda item: item[1])[0] if self.eval_losses else None
+
 
 class RunControl(TrainerCallback):  # type: ignore[misc]
     """Ends the run by clock or patience and asks for evaluations and checkpoints."""
@@ -104,15 +109,17 @@ class RunControl(TrainerCallback):  # type: ignore[misc]
         control.should_save = wish != GO_ON and not over
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Sample answers, then early stopping by the held-out loss."""
+        """Sample answers, then early stopping by the held-out loss; the best weights are saved."""
         self._sample(state.global_step)
-        losses = [loss for _, loss in self._history.eval_losses]
-        patience = self._checks.patience
-        if patience is not None and len(losses) > patience:
-            best = min(range(len(losses)), key=losses.__getitem__)
-            if len(losses) - 1 - best >= patience:
-                self.stopped_early = True
-                control.should_training_stop = True
+        patience, best = self._checks.patience, self._history.best_step
+        if patience is None:
+            return
+        steps = [step for step, _ in self._history.eval_losses]
+        if best == state.global_step:
+            control.should_save = not control.should_training_stop or control.should_save
+        elif best is not None and len(steps) - 1 - steps.index(best) >= patience:
+            self.stopped_early = True
+            control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the seconds to the next checkpoint from the end of this one."""

@@ -48,10 +48,13 @@ class Outcome:
 class RunCheckpoints:
     """Takes checkpoints from the trainer into the run's folder, with the history so far."""
 
-    def __init__(self, folder: RunFolder, clock: Clock, history: History) -> None:
+    def __init__(
+        self, folder: RunFolder, clock: Clock, history: History, *, keeps_best: bool
+    ) -> None:
         self._folder = folder
         self._clock = clock
         self._history = history
+        self._keeps_best = keeps_best
 
     def prepare(self) -> Path:
         """An empty folder for the next checkpoint."""
@@ -73,7 +76,8 @@ class RunCheckpoints:
                 history = History(folder / HISTORY_FILE)
                 for record in self._history.records:
                     history.add(record)
-                self._folder.commit(folder, step, self._clock.elapsed)
+                best = self._history.best_step if self._keeps_best else None
+                self._folder.commit(folder, step, self._clock.elapsed, spare=best)
             except OSError as error:
                 raise self.failure(error) from error
         wait_for_all()
@@ -181,13 +185,14 @@ def _save_weights(config: TuningConfig, prepared: Prepared, outcome: Outcome, fo
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=outcome.weights)
 
 
-def metrics_of(history: History) -> dict[str, Any]:
-    """Training loss over the last tenth of the run, and the last held-out loss."""
+def metrics_of(history: History, step: int) -> dict[str, Any]:
+    """Training loss over the last tenth of the run, and the held-out loss after `step` or last."""
     losses = [loss for _, loss in history.losses]
     last = losses[-max(1, len(losses) // 10) :]
     metrics = {"train_loss": round(sum(last) / len(last), 6)}
     if history.eval_losses:
-        metrics["eval_loss"] = round(history.eval_losses[-1][1], 6)
+        last_loss = history.eval_losses[-1][1]
+        metrics["eval_loss"] = round(dict(history.eval_losses).get(step, last_loss), 6)
     return metrics
 
 

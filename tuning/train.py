@@ -172,6 +172,7 @@ class _Run:
                 f"{self.folder.folder}; repeat the command to go on"
             )
         seconds = time.monotonic() - began
+        taken = self._take_best(trainer, step)
         weights = whole_weights(trainer)
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         if self.config.method == "full" and weights is not None:
@@ -186,11 +187,30 @@ class _Run:
         run = describe_run(self.config, self.prepared, self.precision, self.rate)
         run["steps"] = step
         run["stopped_early"] = self.control.stopped_early
+        run["weights_of_step"] = taken
         run["resumed_at"] = checkpoint.step if checkpoint else None
         run["parameters"] = {"trained": self.trained, "all": self.total}
         run["tokens_per_second"] = round(trainer.num_tokens_seen / max(1e-9, seconds), 1)
         run["seconds"] = round(self.clock.elapsed, 2)
-        return Outcome(model, weights, self.history, run, metrics_of(self.history))
+        return Outcome(model, weights, self.history, run, metrics_of(self.history, taken))
+
+    def _take_best(self, trainer: SftTrainer, step: int) -> int:
+        """With early stopping go back to the weights of the best evaluation; of which step."""
+        best = self.history.best_step
+        if self.config.checks.patience is None or best is None or best == step:
+            return step
+        folder = self.folder.at(best)
+        if is_sharded() or folder is None:
+            reason = "is not whole" if folder is None else "is spread over the processes"
+            self.out.print(
+                f"the checkpoint of step {best}, the best, {reason}: the weights are the last "
+                f"step's, {step}",
+                highlight=False,
+            )
+            return step
+        trainer._load_from_checkpoint(str(folder))
+        self.out.print(f"the weights are those of step {best}, the best", highlight=False)
+        return best
 
     def _resume(self) -> Checkpoint | None:
         """Take history and clock from the newest whole checkpoint, if there is one."""
@@ -218,7 +238,8 @@ class _Run:
 
     def _trainer(self, scratch: Path) -> tuple[SftTrainer, RunCheckpoints]:
         config, options = self.config, self.config.training
-        checkpoints = RunCheckpoints(self.folder, self.clock, self.history)
+        keeps_best = config.checks.patience is not None
+        checkpoints = RunCheckpoints(self.folder, self.clock, self.history, keeps_best=keeps_best)
         step, most = pick_width_step(self.precision), self.prepared.max_length
         trainer = SftTrainer(
             model=self.model,
