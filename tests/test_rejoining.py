@@ -130,6 +130,43 @@ def test_event_of_the_moment_of_closing_is_told_beside_the_one_before() -> None:
         assert result(client, url, second, 30) == "TWO"
 
 
+def test_event_asked_for_as_another_ends_is_told_by_the_same_stream() -> None:
+    """A page that has a stream opens no other, so it must not be told to close this one."""
+    with (
+        slow_page(Middleware(Rejoining, linger=30)) as url,
+        httpx2.Client(trust_env=False, timeout=60) as client,
+    ):
+        asked, told = [join(client, url, "one")], []
+        with client.stream("GET", f"{url}/data", params={"session_hash": "s"}) as reply:
+            for line in reply.iter_lines():
+                message = json.loads(line.removeprefix("data: ")) if line else {"msg": ""}
+                assert message["msg"] != "close_stream"
+                if message["msg"] == "process_completed":
+                    told.append(message["output"]["data"][0])
+                    if len(asked) == 3:
+                        break
+                    time.sleep(0.2 * len(asked))  # the application has ended its reply
+                    asked.append(join(client, url, "two"))
+        assert told == ["ONE", "TWO", "TWO"]
+
+
+def test_who_asks_as_the_stream_is_closed_is_answered_after_it() -> None:
+    """Else the page may hear first that its event is under way, and then close its stream."""
+    with (
+        slow_page(Middleware(Rejoining, linger=0.2, settle=3.0)) as url,
+        httpx2.Client(trust_env=False, timeout=60) as client,
+    ):
+        first = join(client, url, "one")
+        with client.stream("GET", f"{url}/data", params={"session_hash": "s"}) as reply:
+            lines = [line for line in reply.iter_lines() if line]
+        assert first in lines[-2]
+        assert '"close_stream"' in lines[-1]
+        began = time.monotonic()
+        second = join(client, url, "two")
+        assert time.monotonic() - began > 1
+        assert result(client, url, second, 30) == "TWO"
+
+
 def test_page_that_stays_away_is_forgotten() -> None:
     with (
         slow_page(Middleware(Rejoining, grace=0.1)) as url,
