@@ -28,3 +28,16 @@ def link_of(page: Page, other_than: str = "") -> tuple[str, str]:
 def battle_of(page: Page, other_than: str = "") -> str:
     """Id of the battle that the page's address has, or soon will have."""
     return link_of(page, other_than)[0]
+
+
+def wait_for_names(page: Page, count: int = 2) -> None:
+    """Wait until the page compares by name, and so many participants are chosen."""
+    page.wait_for_selector(f"#models [class*=token] >> nth={count - 1}")
+    page.wait_for_selector("#mode input[value=named]:checked")
+
+
+def wait_for_prompt(page: Page, text: str) -> None:
+    """Wait until the prompt of the page's link stands in its place."""
+    page.wait_for_function(
+        "text => document.querySelector('#prompt textarea').value === text", arg=text
+    )

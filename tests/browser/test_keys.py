@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from pages import CAN_VOTE, battle_of
+from pages import CAN_VOTE, battle_of, wait_for_names
 
 from arena.values.judgement import Winner
 
@@ -80,7 +80,7 @@ def visit(browser: Browser, arena: PageServer) -> Iterator[Any]:
         page = context.new_page()
         page.set_default_timeout(90_000)
         page.goto(f"{arena.url}/?models={','.join(names)}")
-        page.wait_for_selector(f"#models [class*=token] >> nth={len(names) - 1}")
+        wait_for_names(page, len(names))
         return page
 
     yield visit
@@ -166,6 +166,7 @@ def test_eight_models_answer_and_are_ranked_on_a_phone_and_beside_each_other(
     names = [page.inner_text(f"#answer-{letter} .pane-name") for letter in "abcdefgh"]
     assert tuple(names) == EIGHT
     # Two answers have buttons of their own; more are ranked, and theirs are taken out.
+    page.wait_for_selector("#vote-b", state="detached")
     missing = [name for name in IDS if page.locator(f"#{name}").count() != 1]
     assert missing == ["vote-a", "vote-b"]
     ranks = (1, 2, 2, 3, 4, 5, 6, 7)

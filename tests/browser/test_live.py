@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from pages import CAN_VOTE, battle_of, link_of
+from pages import CAN_VOTE, battle_of, link_of, wait_for_names
 
 from arena.battles.running import GRACE_SECONDS
 
@@ -31,7 +31,7 @@ HELD = """() => {
 def ask(page: Page, arena: PageServer) -> None:
     """Send a prompt to two models by name."""
     page.goto(f"{arena.url}/?models=one,two")
-    page.wait_for_selector("#models [class*=token]")
+    wait_for_names(page)
     page.fill("#prompt textarea", "Count.")
     page.click("#send")
 

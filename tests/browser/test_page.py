@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from pages import CAN_VOTE, battle_of, link_of
+from pages import CAN_VOTE, battle_of, link_of, wait_for_names
 from recording_proxy import RecordingProxy
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 
@@ -98,7 +98,7 @@ def test_battle_vote_names_and_reload(page: Page, arena: PageServer) -> None:
     names = page.locator("#reveal h3").all_inner_texts()
     assert len(set(names)) == 2
     assert set(names) <= set(NAMES)
-    assert page.is_disabled("#vote-a")
+    page.wait_for_selector("#vote-a[disabled]")
     kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
     assert PROMPT not in kept, "no history of runs lies in the browser"
     page.reload()
@@ -133,6 +133,7 @@ def test_no_byte_before_the_vote_names_a_model(
         page.wait_for_selector("#prompt textarea")
         send(page, PROMPT)
         page.wait_for_selector(CAN_VOTE)
+        link_of(page)
         page.reload()
         page.wait_for_selector(CAN_VOTE)
         before = bytes(proxy.received)
@@ -148,8 +149,7 @@ def test_no_byte_before_the_vote_names_a_model(
 def test_chosen_models_are_named_from_the_start(page: Page, arena: PageServer) -> None:
     page.goto(arena.url)
     page.get_by_label("By name").check()
-    page.wait_for_selector("#models")
-    page.wait_for_selector("#models .token-remove, #models [class*=token]")
+    wait_for_names(page)
     send(page, PROMPT)
     page.wait_for_selector(CAN_VOTE)
     assert page.inner_text("#answer-a .pane-name") == "opal-base"
@@ -160,8 +160,7 @@ def test_chosen_models_are_named_from_the_start(page: Page, arena: PageServer) -
     assert (vote.judgement.winner, vote.blind) == (Winner.TIE, False)
     page.reload()
     page.wait_for_selector("#reveal .reveal-card")
-    page.wait_for_selector("#models [class*=token] >> nth=1")
-    assert page.get_by_label("By name").is_checked(), "the page says how it was compared"
+    wait_for_names(page)
 
 
 def test_example_stop_and_new_battle(page: Page, arena: PageServer) -> None:
@@ -230,7 +229,7 @@ def test_failed_side_cannot_be_judged(page: Page, server: ServerThread, tmp_path
         page.wait_for_selector(".status-line.bad:has-text('cannot be judged')")
         assert "This side failed" in page.inner_text("#answer-b")
         for button in ("a", "b", "tie", "both-bad"):
-            assert page.is_disabled(f"#vote-{button}")
+            page.wait_for_selector(f"#vote-{button}[disabled]")
         assert "broken" not in page.content()
 
 
@@ -268,7 +267,7 @@ def test_vote_before_the_end_stops_the_answers_and_is_marked(page: Page, tmp_pat
         for side in "ab":
             page.wait_for_selector(f"#answer-{side} .is-stopped")
             assert page.inner_text(f"#answer-{side} .answer").startswith("w w")
-        assert page.is_disabled("#vote-a")
+        page.wait_for_selector("#vote-a[disabled]")
 
 
 def test_closing_the_tab_ends_the_streams(browser: Browser, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from pages import CAN_VOTE, battle_of
+from pages import CAN_VOTE, battle_of, wait_for_names, wait_for_prompt
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -26,17 +26,14 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
         yield running
 
 
-def progress(page: Page) -> tuple[str, str]:
-    bar = page.locator("#set-progress progress")
-    return bar.get_attribute("value") or "", bar.get_attribute("max") or ""
-
-
 def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -> None:
     page.goto(arena.url)
     page.get_by_label("Judge a set").check()
     page.wait_for_selector("#set-progress progress[max='2']")
-    assert page.input_value("#prompt-set input") == "fruit and tools"
-    assert page.locator("#prompt textarea").count() == 0, "the prompts come from the set"
+    page.wait_for_function(
+        "document.querySelector('#prompt-set input').value === 'fruit and tools'"
+    )
+    page.wait_for_selector("#prompt textarea", state="detached")  # the prompts come from the set
     page.locator("#next-in-set").focus()
     page.keyboard.press("n")
     page.wait_for_selector(".asked-text:has-text('Name a fruit.')")
@@ -63,16 +60,16 @@ def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -
     page.wait_for_selector("#set-progress :text('1 of them skipped')")
     page.keyboard.press("n")
     page.wait_for_selector(".status-line.good:has-text('All 2 prompts of this set are judged')")
-    assert progress(page) == ("2", "2")
+    page.wait_for_selector("#set-progress progress[value='2'][max='2']")
     page.get_by_label("Blind battle").check()
     page.wait_for_selector("#prompt textarea")
-    assert page.locator("#next-in-set").count() == 0
+    page.wait_for_selector("#next-in-set", state="detached")
 
 
 def test_link_presets_participants_and_prompt(page: Page, arena: PageServer) -> None:
     page.goto(f"{arena.url}?models=hidden-two,hidden-one&prompt=What+is+this%3F")
-    page.wait_for_selector("#models [class*=token] >> nth=1")
-    assert page.input_value("#prompt textarea") == "What is this?"
+    wait_for_names(page)
+    wait_for_prompt(page, "What is this?")
     page.click("#send")
     page.wait_for_selector(CAN_VOTE)
     assert page.inner_text("#answer-a .pane-name") == "hidden-two"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from pages import CAN_VOTE, battle_of, link_of
+from pages import CAN_VOTE, battle_of, link_of, wait_for_names
 
 from arena.exchange.export import ExportOptions, export
 from arena.values.battle import AnswerStatus
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 def ask(page: Page, arena: PageServer, prompt: str = "Say something.") -> None:
     """Open the page on two models by name and send them a prompt."""
     page.goto(f"{arena.url}/?models=one,two")
-    page.wait_for_selector("#models [class*=token]")
+    wait_for_names(page)
     page.fill("#prompt textarea", prompt)
     page.click("#send")
 
@@ -157,4 +157,4 @@ def test_models_of_a_link_are_shown_once_their_server_answers(page: Page, tmp_pa
         page.goto(f"{arena.url}/?models=one,two")
         page.wait_for_selector("#prompt textarea")
         server.listing = 200
-        page.wait_for_selector("#models [class*=token]")
+        wait_for_names(page)

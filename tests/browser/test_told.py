@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from pages import CAN_VOTE, ENDED, battle_of, link_of
+from pages import CAN_VOTE, ENDED, battle_of, link_of, wait_for_names
 from running import run_arena
 
 from arena.settings import Deadlines, Limits
@@ -29,7 +29,7 @@ def ask(page: Page, arena: PageServer, query: str = "") -> None:
     """Open the page and send a prompt."""
     page.goto(f"{arena.url}/{query}")
     if query:
-        page.wait_for_selector("#models [class*=token] >> nth=1")
+        wait_for_names(page)
     else:
         page.wait_for_selector(".status-line:has-text('ready')")
     page.fill("#prompt textarea", "Who are you?")

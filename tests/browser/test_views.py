@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from pages import CAN_VOTE, link_of
+from pages import CAN_VOTE, link_of, wait_for_names, wait_for_prompt
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -47,7 +47,8 @@ def page(browser: Browser, arena: PageServer) -> Iterator[Page]:
     asked: list[str] = []
     opened.on("request", lambda request: asked.append(request.url))
     opened.goto(f"{arena.url}?models=plain-base,plain-tuned&prompt=Say+much.")
-    opened.wait_for_selector("#models [class*=token] >> nth=1")
+    wait_for_names(opened)
+    wait_for_prompt(opened, "Say much.")
     opened.click("#send")
     opened.wait_for_selector(CAN_VOTE)
     yield opened
@@ -82,6 +83,7 @@ def test_scroll_together_mark_differences_and_enlarge(page: Page) -> None:
     page.wait_for_function("document.querySelector('#answer-b .pane-body').scrollTop > 350")
     page.get_by_label("Mark differences").check()
     page.wait_for_selector("#answer-a mark")
+    page.wait_for_selector("#answer-b mark")
     assert page.locator("#answer-a mark").all_inner_texts() == ["blue."]
     assert page.locator("#answer-b mark").all_inner_texts() == ["grey."]
     page.click("#answer-b [data-focus]")

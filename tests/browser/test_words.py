@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from pages import CAN_VOTE, ENDED
+from pages import CAN_VOTE, ENDED, wait_for_names, wait_for_prompt
 from store_fixtures import BASE, LORA, Hand
 
 from arena.page.layout import EXAMPLES
@@ -108,17 +108,19 @@ def test_whatever_the_page_says_is_in_the_visitors_language(
     page.wait_for_selector("#set-progress progress")
     look("set")
     page.get_by_label(say("mode.named")).check()
-    page.wait_for_selector("#models [class*=token]")
+    wait_for_names(page)
     look("by name")
 
     page.goto(f"{arena.url}/?models=hidden-one,hidden-bad&prompt=Name+a+fruit.")
-    page.wait_for_selector("#models [class*=token] >> nth=1")
+    wait_for_names(page)
+    wait_for_prompt(page, "Name a fruit.")
     page.click("#send")
     page.wait_for_selector(f"{ENDED} #answer-b .is-failed")
     page.wait_for_selector(".status-line.bad")
     look("failed")
     page.goto(f"{arena.url}/?models=hidden-one,hidden-two&prompt=Name+a+fruit.")
-    page.wait_for_selector("#models [class*=token] >> nth=1")
+    wait_for_names(page)
+    wait_for_prompt(page, "Name a fruit.")
     page.click("#send")
     page.wait_for_selector(CAN_VOTE)
     look("answered")
