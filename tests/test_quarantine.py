@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from store_fixtures import Hand
 
-from arena.storage.quarantine import QuarantineRules
+from arena.storage.quarantine import EVIDENCE, QuarantineRules, evidence, read_evidence
 from arena.storage.store import Store
 from arena.storage.tally import tally
 from arena.values.battle import AnswerStatus, Outcome
 from arena.values.judgement import Judgement, Winner
 from arena.values.refusals import NotVotedError, UnknownBattleError
+from arena.wording import languages, words
 
 
 def strict(store: Store, **rules: int) -> Hand:
@@ -42,6 +43,17 @@ def test_always_the_same_side(store: Store) -> None:
     assert detail == ("same_side", "4 votes in a row for the right side")
     hand.vote(Winner.MODEL_A, prompt="p5")
     assert hand.store.counts()["flagged"] == 1
+
+
+def test_evidence_is_read_back_to_be_told_in_another_language() -> None:
+    values = {"count": "31", "side": "left"}
+    for key, text in EVIDENCE.items():
+        named = {name: value for name, value in values.items() if f"{{{name}}}" in text}
+        assert read_evidence(evidence(key, **named)) == (key, named)
+        for language in languages():
+            told = words(language)(f"evidence.{key}", **named)
+            assert all(value in told for value in named.values()), (language, key)
+    assert read_evidence("70 votes <b>within a minute</b>") is None
 
 
 def test_the_same_prompt_over_and_over(store: Store) -> None:

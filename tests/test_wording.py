@@ -58,7 +58,7 @@ def test_no_text_is_left_over() -> None:
         "history",
         "admin",
     }
-    families |= {"status.voted", "error", "problem", "flag"}
+    families |= {"status.voted", "error", "problem", "flag", "evidence"}
     unused = {
         key
         for key in words().texts

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from arena.commands.exporting import OptionError, existing_store
+from arena.storage.quarantine import evidence
 from arena.values.judgement import FlaggedVote
 
 
@@ -27,7 +28,7 @@ def run_quarantine(
     if clear is not None and reason is not None:
         store.clear_flag(clear, reason)
     if flag is not None and reason is not None:
-        store.flag_vote(flag, reason, "marked by hand")
+        store.flag_vote(flag, reason, evidence("by_hand"))
     found = store.flagged_votes(limit=limit)
     total = store.counts()["flagged"]
     if json_out:

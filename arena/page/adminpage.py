@@ -20,6 +20,7 @@ from arena.page.elements import markup
 from arena.page.frame import note_html
 from arena.page.panes import WINNER_KEYS, problem_text, status_html
 from arena.storage.overseeing import Activity
+from arena.storage.quarantine import read_evidence
 from arena.values.judgement import FlaggedVote
 from arena.wording import Words
 
@@ -137,8 +138,21 @@ def _flagged_row(found: FlaggedVote, reason: str, detail: str, say: Words) -> li
         f'data-reason="{html.escape(reason)}" aria-label="{clear}: {vote.id}, '
         f'{html.escape(reason)}">{clear}</button></td>'
     )
-    why = f"{say.texts.get(f'flag.{reason}', reason)}: {detail}"
+    name, told = say.texts.get(f"flag.{reason}", reason), _evidence(detail, say)
+    why = name if told == name else f"{name}: {told}"
     return [_cell(when), _cell(vote.voter), _cell(said), _cell(why), button]
+
+
+def _evidence(detail: str, say: Words) -> str:
+    """What is stored beside a mark, in the reader's language where it is a sentence of ours."""
+    found = read_evidence(detail)
+    if found is None:
+        return detail
+    key, values = found
+    side = f"evidence.{values.get('side')}"
+    if side in say.texts:
+        values["side"] = say(side)
+    return say(f"evidence.{key}", **values)
 
 
 def _cell(text: str, kind: str = "") -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from arena.storage.database import insert
+from arena.storage.quarantine import evidence
 from arena.storage.records import answer_from, answer_row, battle_from, sampling_json
 from arena.storage.searching import index_turn
 from arena.values.battle import (
@@ -145,11 +146,11 @@ def flag_judged(db: Database, which: str, values: list[Any], now: int) -> None:
     """Put votes that were cast on answers which then failed in quarantine; none is dropped."""
     db.execute(
         "INSERT INTO vote_flags (vote_id, reason, detail, created_ms)"
-        " SELECT DISTINCT c.vote_id, 'failed_side', 'an answer failed after the vote', ?"
+        " SELECT DISTINCT c.vote_id, 'failed_side', ?, ?"
         " FROM answers a JOIN votes v ON v.turn_id = a.turn_id"
         " JOIN comparisons c ON c.vote_id = v.id AND a.id IN (c.left_answer_id, c.right_answer_id)"
         f" WHERE a.superseded = 0 AND {which} ON CONFLICT DO NOTHING",
-        [now, *values],
+        [evidence("failed_side"), now, *values],
     )
 
 

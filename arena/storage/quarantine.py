@@ -6,12 +6,22 @@ leave it out unless asked. Rules look at one voter's own votes only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlite_utils import Database
 
 MINUTE_MS = 60_000
+EVIDENCE: Mapping[str, str] = {
+    "rate": "{count} votes of this voter within a minute",
+    "same_side": "{count} votes in a row for the {side} side",
+    "same_prompt": "{count} votes of this voter on the same prompt",
+    "identity_leak": "side {side} names itself",
+    "failed_side": "an answer failed after the vote",
+    "by_hand": "marked by hand",
+}
+"""What is stored beside a mark, by its reason; who marks by hand may write anything."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +46,37 @@ class Suspicion:
     detail: str
 
 
+def evidence(reason: str, **values: object) -> str:
+    """The sentence to store for a reason of ours."""
+    return EVIDENCE[reason].format(**values)
+
+
+def read_evidence(detail: str) -> tuple[str, dict[str, str]] | None:
+    """The key and the values of a stored sentence of ours, to be told in another language."""
+    for key, text in EVIDENCE.items():
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(text))
+        if found := re.fullmatch(pattern, detail):
+            return key, found.groupdict()
+    return None
+
+
 def suspicions(
     db: Database, vote_id: int, voter: int, now: int, rules: QuarantineRules
 ) -> Iterator[Suspicion]:
     """What is suspicious about a vote that was just written."""
     recent = _recent_votes(db, voter, now)
     if rules.votes_per_minute and recent > rules.votes_per_minute:
-        yield Suspicion("rate", f"{recent} votes of this voter within a minute")
+        yield Suspicion("rate", evidence("rate", count=recent))
     if rules.same_side:
         sides = _last_sides(db, voter, rules.same_side)
         if len(sides) == rules.same_side and len(set(sides)) == 1:
             side = "left" if sides[0] == "model_a" else "right"
-            yield Suspicion("same_side", f"{rules.same_side} votes in a row for the {side} side")
+            detail = evidence("same_side", count=rules.same_side, side=side)
+            yield Suspicion("same_side", detail)
     if rules.same_prompt:
         times = _same_prompt(db, vote_id, voter)
         if times > rules.same_prompt:
-            yield Suspicion("same_prompt", f"{times} votes of this voter on the same prompt")
+            yield Suspicion("same_prompt", evidence("same_prompt", count=times))
 
 
 def _recent_votes(db: Database, voter: int, now: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from arena.storage.quarantine import QuarantineRules, suspicions
+from arena.storage.quarantine import QuarantineRules, evidence, suspicions
 from arena.storage.records import VOTE_SQL, judgement_columns, read_turns, vote_from
 from arena.values.battle import SIDES, Answer, AnswerStatus, Mode, Turn
 from arena.values.judgement import FlaggedVote, Judgement, Vote
@@ -69,7 +69,8 @@ def cast(
     insert_comparisons(db, vote_id, judgement, sides, [answer.id for answer in answers])
     for answer in answers:
         if answer.identity_leak:
-            add_flag(db, vote_id, "identity_leak", f"side {SIDES[answer.side]} names itself", now)
+            detail = evidence("identity_leak", side=SIDES[answer.side])
+            add_flag(db, vote_id, "identity_leak", detail, now)
     for found in suspicions(db, vote_id, voter, now, rules):
         add_flag(db, vote_id, found.reason, found.detail, now)
     said = judgement_columns(judgement) | {"partial": is_partial, "blind": columns["blind"]}

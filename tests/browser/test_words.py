@@ -14,6 +14,7 @@ from pages import CAN_VOTE, ENDED, wait_for_names, wait_for_prompt
 from store_fixtures import BASE, LORA, Hand
 
 from arena.page.layout import EXAMPLES
+from arena.storage.quarantine import evidence
 from arena.values.judgement import Winner
 from arena.web.doorman import Doorman
 from arena.wording import Words, languages, words
@@ -47,6 +48,14 @@ ENGLISH = re.compile(r"\b(the|is|are|your|with|from|of|to|this|that|there|and|by
 ALSO = {"es": {"no"}}
 FOREIGN = (*EXAMPLES, "Name a fruit.", "Say more.", "hidden-", DOWN, "starter", "lora")
 
+MARKS: dict[str, dict[str, object]] = {
+    "rate": {"count": 70},
+    "same_side": {"count": 20, "side": "left"},
+    "same_prompt": {"count": 31},
+    "identity_leak": {"side": "a"},
+    "failed_side": {},
+}
+
 
 @pytest.fixture(scope="module")
 def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
@@ -60,6 +69,9 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
         for i in range(8):
             hand.vote(Winner.MODEL_B if i % 3 else Winner.MODEL_A, prompt=f"p{i}")
         hand.vote(participants=[replace(BASE, name="starter-x"), replace(LORA, name="lora-x")])
+        for reason, values in MARKS.items():
+            running.store.flag_vote(1, reason, evidence(reason, **values))
+        running.store.flag_vote(2, "rate", evidence("by_hand"))
         yield running
 
 
@@ -144,6 +156,9 @@ def test_whatever_the_page_says_is_in_the_visitors_language(
             page.wait_for_selector(f"#leaderboard th:has-text('{say('leaderboard.plain')}')")
             page.click("#draw-over-time")
             page.wait_for_selector("#over-time figure svg")
+        if number == 3:
+            page.wait_for_selector("#flagged td:has-text('70')")
+            assert page.locator("#flagged tbody tr").count() == len(MARKS) + 1
         look(filled)
     context.close()
     assert {state: texts for state, texts in seen.items() if texts} == {}
