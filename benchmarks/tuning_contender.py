@@ -7,6 +7,7 @@ Llama, token ids, masks, LoRA (r=8, all linear layers), batch and optimizer.
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import sys
@@ -115,7 +116,7 @@ def make_ours(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any])
     from tuning.collate import Collator, PlannedRows, plan_run
     from tuning.encode import IGNORED, TokenRow
     from tuning.lean import make_lean
-    from tuning.methods import pick_attention
+    from tuning.methods import pick_attention, pick_width_step
     from tuning.trainer import SftTrainer, label_loss
 
     encoded = []
@@ -137,13 +138,14 @@ def make_ours(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any])
     longest = PACK_LENGTH if pack else max(lengths)
     model = with_lora(build_base(shape, pick_attention(longest)))
     batch = Collator(0)([[row] for row in encoded[:2]])
+    step = pick_width_step("bf16" if arguments["bf16"] else "fp32")
     return SftTrainer(
         model=model,
         args=TrainingArguments(
             **arguments, remove_unused_columns=False, train_sampling_strategy="sequential"
         ),
         train_dataset=PlannedRows(encoded, plan),
-        data_collator=Collator(0, pack),
+        data_collator=Collator(0, pack, step, model.config.max_position_embeddings),
         virtual_tokens=0,
         factor=lambda step: 1.0,
         name_rows=str,
@@ -275,20 +277,25 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     if name == "litgpt":
         from tuning_litgpt import litgpt_run, litgpt_steps
-
-        step = litgpt_steps(shape, weights, step_rows(shape))
     else:
         import transformers
 
         transformers.utils.logging.set_verbosity_error()
-        step = trainer_steps(name, shape, bool(half))
+    step = None
     answers = sys.stdout
     sys.stdout = sys.stderr
     for line in sys.stdin:
         part, count = line.split()
         rows = run_rows(shape, int(count), "wide" in part)
+        if part == "step" and step is None:
+            if name == "litgpt":
+                step = litgpt_steps(shape, weights, step_rows(shape))
+            else:
+                step = trainer_steps(name, shape, bool(half))
+        gc.collect()  # what the run before left is no part of this one
         began = time.process_time()
         if part == "step":
+            assert step is not None
             loss = step()
             found: dict[str, float] = {"seconds": time.process_time() - began, "loss": loss}
         elif name == "litgpt":
