@@ -111,7 +111,7 @@ def test_loss_of_padded_packed_and_single_rows_agree(kind: str) -> None:
             count += row.num_trained
         padded, items = label_loss(model, Collator(pad_id=1)([[row] for row in rows]))
         packed, again = label_loss(model, Collator(pad_id=1, packed=True)([rows[:2], rows[2:]]))
-        wide = Collator(pad_id=1, packed=True, step=16, most=64)([rows[:2], rows[2:]])
+        wide = Collator(pad_id=1, packed=True, step=32, most=64)([rows[:2], rows[2:]])
         widened, as_many = label_loss(model, wide)
     assert int(items) == int(again) == int(as_many) == count
     assert wide["input_ids"].shape == (2, 32)
@@ -130,7 +130,10 @@ def test_padding_carries_no_label_even_when_pad_is_eos() -> None:
 
 @pytest.mark.parametrize(
     ("longest", "step", "most", "width"),
-    [(9, 1, 64, 9), (9, 16, 64, 16), (16, 16, 64, 16), (17, 16, 64, 32), (17, 16, 20, 20)],
+    [
+        *((9, 1, 64, 9), (9, 32, 99, 16), (16, 32, 99, 16), (17, 32, 99, 32), (17, 32, 20, 20)),
+        *((64, 32, 99, 64), (65, 32, 99, 96), (97, 32, 99, 99)),
+    ],
 )
 def test_width_is_a_multiple_that_the_model_has_positions_for(
     longest: int, step: int, most: int, width: int

@@ -131,7 +131,8 @@ class Collator:
     """Pads on the right. No attention mask is made: a causal model never looks right of a label.
 
     With `packed`, `position_ids` start again at each row, by which transformers keeps rows apart;
-    padding is a row of its own there. The width is a multiple of `step`, but at most `most`.
+    padding is a row of its own there. The width is a multiple of `step`, or of half of it
+    where rows are short, but at most `most`.
     """
 
     pad_id: int
@@ -142,7 +143,8 @@ class Collator:
     def __call__(self, items: Sequence[Sequence[TokenRow]]) -> dict[str, torch.Tensor]:
         """Tensors `input_ids`, `labels` of shape (batch, width); `examples` of shape (batch,)."""
         longest = max(sum(len(row) for row in item) for item in items)
-        width = max(longest, min(-(-longest // self.step) * self.step, self.most))
+        step = self.step if longest > 2 * self.step else max(1, self.step // 2)
+        width = max(longest, min(-(-longest // step) * step, self.most))
         ids = np.full((len(items), width), self.pad_id, dtype=np.int64)
         labels = np.full((len(items), width), IGNORED, dtype=np.int64)
         positions = np.zeros((len(items), width), dtype=np.int64)
