@@ -156,7 +156,8 @@ class _Stream:
     async def _run(self) -> None:
         while True:
             self._has_ended = self._is_wanted = False
-            await self._app(self._scope, self._receive, self._take)
+            # A copy, for routers write into it.
+            await self._app(dict(self._scope), self._receive, self._take)
             if not self._is_wanted:
                 return
 
