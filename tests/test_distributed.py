@@ -241,6 +241,23 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_processes_stop_early_together(place: Path, way: str) -> None:
+    """With the best evaluation's weights, or the last ones where each process holds a part."""
+    settings = settings_of(place, "lora", f"{way}-early", 4)
+    settings |= {"training.max_steps": 100, "training.learning_rate": 5e-2}
+    settings |= {"checks.eval_every": 1, "checks.patience": 2}
+    finish(*start_two(settings, way))
+    made = read_variant(place / "models" / f"{way}-early")
+    losses = [item["eval_loss"] for item in read_history(made.folder) if "eval_loss" in item]
+    best = losses.index(min(losses)) + 1
+    assert (made.run["stopped_early"], made.run["steps"]) == (True, best + 2)
+    assert made.run["weights_of_step"] == (best if way == "ddp" else best + 2)
+    told = losses[made.run["weights_of_step"] - 1]
+    assert made.metrics["eval_loss"] == pytest.approx(told, abs=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "method"), [("fsdp", "lora"), ("fsdp", "full"), ("zero2", "lora"), ("zero3", "full")]
 )
