@@ -92,7 +92,7 @@ def test_forged_and_old_sessions_are_strangers(page: PageServer) -> None:
     for forged in (
         f"{root}.{end}.{signature}",
         f"{name}.{int(end) + 1}.{signature}",
-        f"{name}.{end}.{signature[:-1]}0",
+        f"{name}.{end}.{signature[:-1]}{'1' if signature[-1] == '0' else '0'}",
         f"{name}.1.{signature}",
         "..",
         "x",
