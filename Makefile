@@ -38,7 +38,7 @@ arena: $(done)/install ## Install, then serve the models and open the page ('are
 	@exec $(bin)/arena up $(ARGS)
 
 test: $(done)/test ## Install, get test tools and a Chromium, run all tests
-	@$(bin)/python tests/chromium.py
+	@$(bin)/python tests/support/chromium.py
 	$(bin)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(done)/lint ## Check style, format and types
@@ -47,12 +47,12 @@ lint: $(done)/lint ## Check style, format and types
 	$(bin)/mypy
 
 docs: $(done)/install ## Write docs/cli.md from the help texts, README's table from the scores
-	$(bin)/python tests/cli_reference.py
-	$(bin)/python tests/readme_table.py
+	$(bin)/python tools/cli_reference.py
+	$(bin)/python tools/readme_table.py
 
 screenshot: $(done)/test ## Take README's pictures of the page anew
-	@$(bin)/python tests/chromium.py
-	$(bin)/python tests/screenshot.py
+	@$(bin)/python tests/support/chromium.py
+	PYTHONPATH=tests/support $(bin)/python tools/screenshot.py
 
 lock: $(done)/test $(done)/lint ## Write the versions in .venv to constraints.txt
 	@{ echo "# The versions that the tests ran with; 'make lock' writes this file."; \

@@ -165,7 +165,7 @@ def serve_models(
     """Host a base model and its variants behind the TGI and OpenAI APIs."""
     from serving.app import serve
     from serving.config import Limits, ServeConfig, name_models
-    from tuning.base import resolve_base
+    from tuning.models.resolve import resolve_base
     from tuning.starter import shipped_models
     from tuning.variant import list_variants
 
@@ -261,8 +261,8 @@ def tune_variant(
     json_out: Json = False,
 ) -> None:
     """Make an instruction-tuned variant of a base model."""
-    from tuning.commands import run_preview, run_reproduce, run_tune
-    from tuning.settings import parse_assignment
+    from tuning.commands.tune import run_preview, run_reproduce, run_tune
+    from tuning.config_files import parse_assignment
 
     if reproduce is not None:
         run_reproduce(reproduce, home, json_out=json_out)
@@ -333,7 +333,7 @@ def eval_variants(
     json_out: Json = False,
 ) -> None:
     """Score variants on an instruction suite whose answers are verified in code."""
-    from tuning.commands import run_eval
+    from tuning.commands.tune import run_eval
 
     run_eval(
         names,

@@ -10,8 +10,8 @@ import serving_models as tiny
 
 from serving.app import ServerThread
 from serving.config import ServeConfig
-from tuning.sealing import seal_variant
 from tuning.variant import Base, weights_sha256
+from tuning.variant.manifest import seal_variant
 
 
 @pytest.fixture(scope="session")

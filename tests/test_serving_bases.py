@@ -21,8 +21,8 @@ from transformers import AutoTokenizer, ByT5Tokenizer
 from serving.app import ServerThread, create_app
 from serving.registry import Registry
 from serving.watch import Watcher
-from tuning.sealing import seal_variant
 from tuning.variant import Base, weights_sha256
+from tuning.variant.manifest import seal_variant
 
 PROMPT = "the river sings under"
 COUNT = 10

@@ -20,8 +20,8 @@ from serving.config import ServeConfig, name_models
 from serving.errors import ModelLoadError, ServingError
 from serving.loading import pick_dtype
 from serving.registry import Registry, UnknownModelError
-from tuning.sealing import seal_variant
 from tuning.variant import Base, VariantError, weights_sha256
+from tuning.variant.manifest import seal_variant
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from tuning.config import TuningConfig
 from tuning.errors import TuningError
 
 if TYPE_CHECKING:
-    from tuning.train import tune
+    from tuning.training.train import tune
 
 __all__ = ["TuningConfig", "TuningError", "tune"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "tune":
-        from tuning.train import tune
+        from tuning.training.train import tune
 
         return tune
     raise AttributeError(f"module 'tuning' has no attribute {name!r}")

@@ -29,7 +29,7 @@ class DataOptions:
     """How rows are read, cleaned and split."""
 
     format: str = "auto"
-    """Name of a format of `tuning.formats`, or `auto` to detect it from the columns."""
+    """Name of a format of `tuning.data.formats`, or `auto` to detect it from the columns."""
     columns: Mapping[str, str] | None = None
     """Column map for files of no known format: keys prompt, response and perhaps system."""
     weights: tuple[float, ...] = ()
@@ -61,7 +61,7 @@ class TrainingOptions:
     max_minutes: float | None = None
     """Wall time at most, from the start of the command; the learning rate follows the clock."""
     learning_rate: float | None = None
-    """Peak learning rate; default by method and model width (`tuning.methods`)."""
+    """Peak learning rate; default by method and model width (`tuning.methods.adapters`)."""
     batch_size: int = 32
     """Rows (or packs) of one optimizer step on one process, before accumulation."""
     accumulation: int = 1

@@ -21,7 +21,7 @@ starter_app = typer.Typer(help="Rebuild the embedded starter model.", no_args_is
 @models_app.command("list")
 def list_models(home: Home = DEFAULT_HOME, json_out: Json = False) -> None:
     """Show the packaged models and the variants under home."""
-    from tuning.folder_commands import run_list
+    from tuning.commands.models import run_list
 
     run_list(home, json_out=json_out)
 
@@ -34,7 +34,7 @@ def verify_models(
     json_out: Json = False,
 ) -> None:
     """Check hashes, tensors and base of variants."""
-    from tuning.folder_commands import run_verify
+    from tuning.commands.models import run_verify
 
     run_verify(names, home, base, json_out=json_out)
 
@@ -49,7 +49,7 @@ def merge_model(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Write an adapter and its base as one full checkpoint."""
-    from tuning.folder_commands import run_merge
+    from tuning.commands.models import run_merge
 
     run_merge(name, home, new_name, base)
 
@@ -61,7 +61,7 @@ def plot_models(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Draw the loss curves of several variants over each other."""
-    from tuning.folder_commands import run_plot
+    from tuning.commands.models import run_plot
 
     run_plot(names, home, out)
 
@@ -73,7 +73,7 @@ def remove_model(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Delete a variant under home."""
-    from tuning.folder_commands import run_remove
+    from tuning.commands.models import run_remove
 
     run_remove(name, home, yes=yes)
 
@@ -89,7 +89,7 @@ def starter_pretrain(
     json_out: Json = False,
 ) -> None:
     """Pretrain the starter's base model on its generated corpus; the same command resumes."""
-    from tuning.starter.build import run_pretrain
-    from tuning.starter.recipe import pretrain_config
+    from tuning.starter.pretraining.build import run_pretrain
+    from tuning.starter.pretraining.recipe import pretrain_config
 
     run_pretrain(pretrain_config(minutes, seed, go_on), out, json_out=json_out)

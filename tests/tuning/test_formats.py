@@ -1,0 +1,126 @@
+"""Every data format gives the same messages; every bad row is named with its field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tuning.data.formats import (
+    FormatError,
+    RowError,
+    detect_format,
+    format_named,
+    mapped_format,
+    normalise_row,
+)
+
+USER = {"role": "user", "content": "Hi?"}
+ANSWER = {"role": "assistant", "content": "Yes."}
+SYSTEM = {"role": "system", "content": "Be kind."}
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "messages"),
+    [
+        ({"messages": [USER, ANSWER]}, "messages", [USER, ANSWER]),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "Hi?"},
+                    {"from": "gpt", "value": "Yes."},
+                ]
+            },
+            "sharegpt",
+            [USER, ANSWER],
+        ),
+        (
+            {"system": "Be kind.", "conversations": [USER, ANSWER]},
+            "sharegpt",
+            [SYSTEM, USER, ANSWER],
+        ),
+        ({"prompt": "Hi?", "completion": "Yes."}, "prompt-completion", [USER, ANSWER]),
+        ({"prompt": [SYSTEM, USER], "completion": [ANSWER]}, "prompt-completion", None),
+        ({"instruction": "Hi?", "input": "", "output": "Yes."}, "alpaca", [USER, ANSWER]),
+        (
+            {"instruction": "Hi?", "input": "It rains.", "output": "Yes."},
+            "alpaca",
+            [{"role": "user", "content": "Hi?\n\nIt rains."}, ANSWER],
+        ),
+        (
+            {"instruction": "Hi?", "output": "Yes.", "history": [["a", "b"]]},
+            "alpaca",
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, USER, ANSWER],
+        ),
+        ({"instruction": "Hi?", "context": None, "response": "Yes."}, "dolly", [USER, ANSWER]),
+        ({"inputs": "Hi?", "targets": "Yes."}, "flan", [USER, ANSWER]),
+        ({"question": "Hi?", "answer": "Yes."}, "question-answer", [USER, ANSWER]),
+        ({"prompt": "Hi?", "response": "Yes."}, "prompt-response", [USER, ANSWER]),
+    ],
+)
+def test_formats(row: dict[str, Any], name: str, messages: list[dict[str, str]] | None) -> None:
+    found = detect_format(row)
+    assert found.name == name
+    assert normalise_row(row, found) == (messages or [SYSTEM, USER, ANSWER])
+    assert format_named(name) is found
+
+
+def test_sharegpt_roles_are_not_trained_as_prompts() -> None:
+    """The known trap: human and gpt must become user and assistant, in this order."""
+    row = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+    roles = [message["role"] for message in normalise_row(row, detect_format(row))]
+    assert roles == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        ({"messages": []}, "messages", "is empty"),
+        ({"messages": None}, "messages", "missing or null"),
+        ({"messages": "hi"}, "messages", "is str, not a list"),
+        ({"messages": [USER]}, "messages", "no assistant turn"),
+        ({"messages": [SYSTEM]}, "messages", "no assistant turn"),
+        ({"messages": [ANSWER]}, "messages", "no user turn"),
+        ({"messages": [ANSWER, USER, ANSWER]}, "messages[0]", "starts with the assistant"),
+        ({"messages": [USER, ANSWER, USER]}, "messages[2]", "ends on user"),
+        ({"messages": [USER, USER, ANSWER]}, "messages[1]", "two user turns"),
+        ({"messages": [USER, SYSTEM, ANSWER]}, "messages[1]", "not the first"),
+        ({"messages": [USER, {"role": "bot", "content": "x"}]}, "messages[1].role", "'bot'"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role", "['user']"),
+        ({"messages": [USER, {"role": "assistant"}]}, "messages[1].content", "NoneType"),
+        ({"messages": [USER, "x"]}, "messages[1]", "not an object"),
+        ({"messages": [USER, {"role": "assistant", "content": " "}]}, "messages[1].content", "em"),
+        ({"messages": [{"role": "user", "content": "\ud800"}, ANSWER]}, "messages[0].content", "U"),
+        ({"prompt": "Hi?", "completion": [ANSWER]}, "completion", "both be text"),
+        ({"prompt": "Hi?", "completion": None}, "completion", "both"),
+        ({"instruction": "", "output": "x"}, "instruction", "is empty"),
+        ({"instruction": "x", "output": 3}, "output", "is int"),
+        ({"instruction": "x", "output": "y", "history": [["a"]]}, "history[0]", "no pair"),
+        ({"messages": [{"role": "user", "content": "x" * 10_000_001}, ANSWER]}, "messages", "long"),
+    ],
+)
+def test_bad_rows_are_named(row: dict[str, Any], field: str, reason: str) -> None:
+    with pytest.raises(RowError) as caught:
+        normalise_row(row, detect_format(row))
+    assert caught.value.field == field
+    assert reason in caught.value.reason
+
+
+def test_unknown_columns_list_what_is_known() -> None:
+    with pytest.raises(FormatError, match=r"columns a, b fit no known format .*alpaca"):
+        detect_format({"a": 1, "b": 2})
+    with pytest.raises(FormatError, match="unknown format 'alpacca'"):
+        format_named("alpacca")
+
+
+def test_column_map() -> None:
+    mapped = mapped_format({"prompt": "q", "response": "a", "system": "s"})
+    assert normalise_row({"q": "Hi?", "a": "Yes.", "s": "Be kind."}, mapped) == [
+        SYSTEM,
+        USER,
+        ANSWER,
+    ]
+    with pytest.raises(RowError, match="a: column is missing"):
+        normalise_row({"q": "Hi?", "s": ""}, mapped)
+    with pytest.raises(FormatError, match="must map prompt and response"):
+        mapped_format({"prompt": "q"})

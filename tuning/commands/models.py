@@ -1,0 +1,153 @@
+"""What the `arena models` commands print and do: list, verify, merge, plot, remove.
+
+Turns results into tables and JSON; the work itself is in the modules it calls.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tuning.errors import TuningError
+from tuning.variant.folder import VariantError, list_variants, read_variant
+
+
+class FolderCommandError(TuningError):
+    """A command on variant folders that cannot be carried out as asked."""
+
+
+def run_list(home: Path, *, json_out: bool) -> None:
+    """`arena models list`: the packaged models and the variants under home."""
+    from tuning.starter import shipped_models
+
+    rows = [_describe(folder, "packaged") for folder in shipped_models().values()]
+    rows += [_describe(folder, str(home)) for folder in list_variants(home)]
+    if json_out:
+        print(json.dumps({"models": rows}, ensure_ascii=False))
+        return
+    table = Table()
+    for column in ("name", "kind", "base", "weights", "where", "problem"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(row[key] or "") for key in row))
+    Console().print(table)
+
+
+def _describe(folder: Path, where: str) -> dict[str, Any]:
+    try:
+        variant = read_variant(folder)
+    except VariantError as error:
+        return {
+            "name": folder.name,
+            "kind": None,
+            "base": None,
+            "weights_sha256": None,
+            "where": where,
+            "problem": str(error),
+        }
+    return {
+        "name": variant.name,
+        "kind": variant.kind,
+        "base": variant.base.id if variant.base else None,
+        "weights_sha256": variant.weights_sha256[:12],
+        "where": where,
+        "problem": None,
+    }
+
+
+def run_verify(names: Sequence[str], home: Path, base: str | None, *, json_out: bool) -> None:
+    """`arena models verify`: hashes, keys, shapes, finite values, delta, base fingerprint.
+
+    With `json_out` every name is checked and listed with its problem; else the first one raises.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            rows.append(_verify(name, home, base))
+        except TuningError as error:
+            if not json_out:
+                raise
+            rows.append({"name": name, "good": False, "problem": str(error)})
+        if not json_out:
+            row = rows[-1]
+            against = f" against {row['base']}" if row["base"] else ""
+            print(f"{name}: {row['kind']}, {row['files']} files and all tensors good{against}")
+    if json_out:
+        print(json.dumps({"models": rows}, ensure_ascii=False))
+        bad = [row["name"] for row in rows if not row["good"]]
+        if bad:
+            raise FolderCommandError(f"{', '.join(bad)}: not good; `problem` says why")
+
+
+def _verify(name: str, home: Path, base: str | None) -> dict[str, Any]:
+    from tuning.models.loading import find_base
+    from tuning.models.resolve import BaseError, resolve_base
+    from tuning.variant.verify import verify_variant
+
+    folder = resolve_base(name, home)
+    variant = read_variant(folder)
+    base_folder = None
+    if variant.base is not None or base is not None:
+        try:
+            base_folder = find_base(variant, home, base)
+        except BaseError as error:
+            print(f"{name}: without its base: {error}", file=sys.stderr)
+    verify_variant(folder, base_folder)
+    return {
+        "name": name,
+        "good": True,
+        "problem": None,
+        "kind": variant.kind,
+        "files": len(variant.files),
+        "weights_sha256": variant.weights_sha256,
+        "base": str(base_folder) if base_folder else None,
+    }
+
+
+def run_remove(name: str, home: Path, *, yes: bool) -> None:
+    """`arena models remove`: delete a variant under home; packaged models stay."""
+    folder = Path(home) / "models" / name
+    if folder not in list_variants(home):
+        known = ", ".join(path.name for path in list_variants(home)) or "none"
+        raise FolderCommandError(f"{name}: no variant under {home}; there are: {known}")
+    if not yes:
+        import typer
+
+        typer.confirm(f"Remove {folder} for good?", abort=True)
+    # Renamed first, so that a removal cut short leaves no half variant under its name.
+    doomed = folder.with_name(f".{name}.removed.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was cut short
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+    print(f"removed {folder}")
+
+
+def run_merge(name: str, home: Path, new_name: str | None, base: str | None) -> None:
+    """`arena models merge`: write adapter and base as one checkpoint."""
+    from tuning.models.merge import merge_variant
+    from tuning.quiet import quiet_libraries
+
+    quiet_libraries()
+    merged = merge_variant(name, home, new_name or f"{name}-merged", base)
+    parity = merged.run["merged"]
+    print(
+        f"merged {name} into {merged.folder}: logits differ by {parity['fp32']:.1e} in fp32 and "
+        f"{parity['saved']:.1e} as saved ({parity['dtype']}), relative to the largest; "
+        f"{parity['same_greedy_answers']} of {parity['num_prompts']} greedy answers are the same"
+    )
+
+
+def run_plot(names: Sequence[str], home: Path, out: Path) -> None:
+    """`arena models plot`: loss curves of several variants in one picture."""
+    from tuning.models.resolve import resolve_base
+    from tuning.variant.plots import draw_losses, read_history
+
+    draw_losses({name: read_history(resolve_base(name, home)) for name in names}, out)
+    print(f"drew {', '.join(names)}: {out}")

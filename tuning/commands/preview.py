@@ -1,0 +1,55 @@
+"""Shows rows as they would be trained: the exact text, the trained tokens marked.
+
+Uses the very encoding of a run, so what is shown is what would be trained.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from tuning.data.encode import IGNORED, TokenRow
+from tuning.training.inputs import Prepared
+
+TRAINED_STYLE = "bold green"
+MASKED_STYLE = "dim"
+# Off a terminal there is no colour, so trained stretches stand between these.
+MARKS = ("⟦", "⟧")
+
+
+def show_preview(prepared: Prepared, count: int, console: Console) -> None:
+    """Print the ledger and the first `count` token rows."""
+    for line in prepared.ledger.lines():
+        console.print(line, highlight=False)
+    for row in prepared.rows[:count]:
+        place = prepared.corpus.train[row.example].place
+        console.rule(f"{place}: {len(row)} tokens, {row.num_trained} trained", style="")
+        text = marked_text(prepared, row, colour=console.is_terminal)
+        console.print(text, soft_wrap=True, highlight=False)
+    console.rule("exact text of the first row", style="")
+    if prepared.rows:
+        exact = prepared.tokenizer.decode(prepared.rows[0].ids)
+        console.print(Text(repr(exact)), soft_wrap=True, highlight=False)
+
+
+def marked_text(prepared: Prepared, row: TokenRow, *, colour: bool) -> Text:
+    """The row's text; trained stretches coloured, or between marks without colour."""
+    text = Text()
+    for start, stop, trained in _stretches(row):
+        piece = prepared.tokenizer.decode(row.ids[start:stop])
+        if trained and not colour:
+            piece = f"{MARKS[0]}{piece}{MARKS[1]}"
+        text.append(piece, style=TRAINED_STYLE if trained else MASKED_STYLE)
+    return text
+
+
+def _stretches(row: TokenRow) -> list[tuple[int, int, bool]]:
+    """(start, stop, trained) of the row's runs of equal kind."""
+    trained = (row.labels != IGNORED).tolist()
+    found: list[tuple[int, int, bool]] = []
+    for index, flag in enumerate(trained):
+        if found and found[-1][2] == flag:
+            found[-1] = (found[-1][0], index + 1, flag)
+        else:
+            found.append((index, index + 1, flag))
+    return found

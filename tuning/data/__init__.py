@@ -1,0 +1,1 @@
+"""From a row of any usual data set to token ids with labels, all of it counted; knows no model."""

@@ -1,0 +1,265 @@
+"""From data sources to clean conversations: normalised, deduplicated, split, all counted.
+
+Knows messages and the ledger; knows neither tokens nor models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuning.config import DataOptions
+from tuning.data.formats import (
+    Format,
+    FormatError,
+    Message,
+    RowError,
+    detect_format,
+    format_named,
+    mapped_format,
+    normalise_row,
+)
+from tuning.data.ledger import BadRow, Ledger
+from tuning.data.sources import STARTER, DataError, RawRow, read_source
+
+MAX_HELDOUT_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clean conversation, the place it came from, and its group for the held-out split."""
+
+    messages: tuple[Message, ...]
+    source: str
+    line: int
+    group: str
+
+    @property
+    def place(self) -> str:
+        """`file:line`, as errors name it."""
+        return f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a run trains on and what it is checked on; `sha256` is that of the training rows."""
+
+    train: tuple[Example, ...]
+    order: tuple[int, ...]
+    """Which training rows an epoch holds, by position; a row may be in it several times or not."""
+    heldout: tuple[Example, ...]
+    sha256: str
+    sources: dict[str, str]
+    """Source name to the sha256 of its file, or of its rows where it is no file."""
+
+
+def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger: Ledger) -> Corpus:
+    """Read, normalise, deduplicate, weight and split all sources; counts go to `ledger`."""
+    examples: list[list[Example]] = []
+    hashes: dict[str, str] = {}
+    for source in sources:
+        examples.append(list(_read_examples(source, options, seed, ledger)))
+        hashes[source] = _source_sha256(source, examples[-1])
+    heldout: list[Example] = []
+    if options.heldout_file is not None:
+        strictly = replace(options, strict=True)
+        heldout = list(_read_examples(options.heldout_file, strictly, seed, Ledger()))
+    examples = _drop_repeats(examples, options, ledger)
+    if options.heldout_file is None:
+        examples, heldout = _split(examples, options.heldout, seed)
+        ledger.rows_heldout = len(heldout)
+    examples = _drop_leaks(examples, heldout, ledger)
+    train = [example for rows in examples for example in rows]
+    if not train:
+        raise DataError(
+            f"data {', '.join(sources)}: no row is left to train on ({_why(ledger)}); mend the data"
+        )
+    ledger.rows_trained = len(train)
+    order = _weigh([len(rows) for rows in examples], options.weights, seed)
+    return Corpus(tuple(train), order, tuple(heldout), examples_sha256(train), hashes)
+
+
+def examples_sha256(examples: Sequence[Example]) -> str:
+    """Fingerprint of the conversations in their order: sha256 of their canonical JSON lines."""
+    digest = hashlib.sha256()
+    for example in examples:
+        line = json.dumps(example.messages, ensure_ascii=False, sort_keys=True)
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _read_examples(
+    source: str, options: DataOptions, seed: int, ledger: Ledger
+) -> Iterator[Example]:
+    known: Format | None = None
+    if options.columns is not None:
+        known = mapped_format(options.columns)
+    elif options.format != "auto":
+        known = format_named(options.format)
+    count = 0
+    for raw in read_source(source, seed):
+        count += 1
+        ledger.rows_read += 1
+        if raw.problem is None and known is None:
+            known = detect_format(raw.columns, f"data {raw.source!r}, row {raw.line}")
+        try:
+            if raw.problem is not None:
+                raise RowError("row", raw.problem)
+            assert known is not None
+            yield _example(raw, known, options)
+        except RowError as error:
+            bad = BadRow(raw.source, raw.line, error.field, error.reason)
+            if options.strict:
+                raise DataError(f"{bad}; mend the row, or leave --strict out to skip it") from error
+            ledger.bad_rows.append(bad)
+    if count == 0:
+        raise DataError(f"data {source!r}: holds no rows; give at least one")
+
+
+def _example(raw: RawRow, known: Format, options: DataOptions) -> Example:
+    if not known.required <= set(raw.columns):
+        _refuse_mixture(raw, known)
+    messages = tuple(normalise_row(raw.columns, known))
+    group = prompt_key(messages)
+    if options.group_by is not None:
+        if options.group_by not in raw.columns:
+            raise RowError(options.group_by, "column of data_options.group_by is missing")
+        group = str(raw.columns[options.group_by])
+    return Example(messages, raw.source, raw.line, group)
+
+
+def _refuse_mixture(raw: RawRow, known: Format) -> None:
+    """A row that fits another format shows a mixed file, which would be half read: refuse it."""
+    try:
+        other = detect_format(raw.columns)
+    except FormatError:
+        return
+    raise DataError(
+        f"{raw.source}:{raw.line}: row is of format {other.name}, those before are {known.name}; "
+        "keep one format a file, and give the files as several --data"
+    )
+
+
+def prompt_key(messages: Sequence[Message]) -> str:
+    """What makes two prompts the same: their words, case and punctuation aside."""
+    return " | ".join(
+        plain_words(message["content"]) for message in messages if message["role"] != "assistant"
+    )
+
+
+def plain_words(text: str) -> str:
+    """Lower-case words and numbers of `text`; signs stay, since 3 - 2 is not 3 + 2."""
+    return " ".join(re.findall(r"\w+|[^\w\s.,!?'\"]", text.lower()))
+
+
+def _drop_repeats(
+    examples: list[list[Example]], options: DataOptions, ledger: Ledger
+) -> list[list[Example]]:
+    if not options.deduplicate:
+        return examples
+    from tuning.data.duplicates import NearDuplicates
+
+    seen: set[str] = set()
+    seen_words: set[str] = set()
+    near = NearDuplicates(options.near_duplicates) if options.near_duplicates < 1 else None
+
+    def reason(example: Example) -> str | None:
+        exact = json.dumps(example.messages, sort_keys=True)
+        words = " | ".join(
+            f"{message['role']} {plain_words(message['content'])}" for message in example.messages
+        )
+        if exact in seen:
+            return "duplicate"
+        seen.add(exact)
+        if words in seen_words or (near is not None and near.seen_before(words)):
+            return "near duplicate"
+        seen_words.add(words)
+        return None
+
+    kept: list[list[Example]] = []
+    for rows in examples:
+        kept.append([])
+        for example in rows:
+            why = reason(example)
+            if why is None:
+                kept[-1].append(example)
+            else:
+                ledger.rows_dropped[why] += 1
+    return kept
+
+
+def _drop_leaks(
+    examples: list[list[Example]], heldout: Sequence[Example], ledger: Ledger
+) -> list[list[Example]]:
+    """Leave out training rows whose prompt is held out: of an own file, or of another group."""
+    forbidden = {prompt_key(example.messages) for example in heldout}
+    kept = [
+        [example for example in rows if prompt_key(example.messages) not in forbidden]
+        for rows in examples
+    ]
+    leaked = sum(map(len, examples)) - sum(map(len, kept))
+    if leaked:
+        ledger.rows_dropped["also in the held-out set"] += leaked
+    return kept
+
+
+def _split(
+    examples: list[list[Example]], share: float, seed: int
+) -> tuple[list[list[Example]], list[Example]]:
+    """Hold out whole groups, chosen by a hash of group and seed: none is on both sides."""
+    groups = {example.group for rows in examples for example in rows}
+    wanted = min(int(len(groups) * share), MAX_HELDOUT_ROWS)
+    ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
+    chosen: set[str] = set()
+    sizes: dict[str, int] = {}
+    for rows in examples:
+        for example in rows:
+            sizes[example.group] = sizes.get(example.group, 0) + 1
+    total, budget = 0, min(int(sum(sizes.values()) * share), MAX_HELDOUT_ROWS)
+    for group in ranked:
+        if len(chosen) >= wanted:
+            break
+        if total + sizes[group] <= budget:
+            chosen.add(group)
+            total += sizes[group]
+    heldout = [example for rows in examples for example in rows if example.group in chosen]
+    kept = [[example for example in rows if example.group not in chosen] for rows in examples]
+    return kept, heldout
+
+
+def _weigh(sizes: Sequence[int], weights: Sequence[float], seed: int) -> tuple[int, ...]:
+    """Repeat each source's rows by its weight; a fraction takes a seeded sample of them."""
+    order: list[int] = []
+    start = 0
+    for index, size in enumerate(sizes):
+        weight = weights[index] if weights else 1.0
+        whole = math.floor(weight)
+        order.extend(list(range(start, start + size)) * whole)
+        part = round((weight - whole) * size)
+        picked = random.Random(f"{seed} {index}").sample(range(size), part)
+        order.extend(start + position for position in sorted(picked))
+        start += size
+    return tuple(order)
+
+
+def _source_sha256(source: str, examples: Sequence[Example]) -> str:
+    from tuning.variant.folder import file_sha256
+
+    path = Path(source).expanduser()
+    if source != STARTER and path.is_file():
+        return file_sha256(path)
+    return examples_sha256(examples)
+
+
+def _why(ledger: Ledger) -> str:
+    parts: list[Any] = [f"{count} {reason}" for reason, count in ledger.rows_dropped.items()]
+    if ledger.bad_rows:
+        parts.append(f"{len(ledger.bad_rows)} bad, the first is {ledger.bad_rows[0]}")
+    return ", ".join(parts) or "nothing was read"

@@ -1,0 +1,204 @@
+"""Reads data sources row by row, each row with the place it came from.
+
+Knows JSON, JSONL, CSV and Parquet files, dataset folders, hub ids and the starter's own rows;
+does not know what the columns mean (`tuning.data.formats`).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuning.errors import TuningError
+
+STARTER = "starter"
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+class DataError(TuningError):
+    """A data source that cannot be used; names the source, the line where known, the remedy."""
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row as it stands in its source; `problem` says why it could not even be parsed."""
+
+    source: str
+    line: int
+    columns: dict[str, Any]
+    problem: str | None = None
+
+
+def read_source(source: str, seed: int = 0) -> Iterator[RawRow]:
+    """All rows of one source, in order; `line` counts from 1 (rows, where a file has no lines)."""
+    if source == STARTER:
+        from tuning.starter.world.instructions import training_rows
+
+        rows = training_rows(seed=seed)
+        return (RawRow(STARTER, line, row) for line, row in enumerate(rows, 1))
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _read_file(path, source)
+    if path.is_dir():
+        return _read_folder(path, source)
+    if "/" in source and path.suffix not in SUFFIXES and not source.startswith(("/", ".", "~")):
+        return _read_hub(source)
+    raise DataError(
+        f"data {source!r}: no such file or folder; give starter, a {', '.join(SUFFIXES)} file, a "
+        "dataset folder or a hub id such as owner/dataset"
+    )
+
+
+def _read_file(path: Path, source: str) -> Iterator[RawRow]:
+    readers: dict[str, Callable[[Path, str], Iterator[RawRow]]] = {
+        ".jsonl": _read_jsonl,
+        ".json": _read_json,
+        ".csv": _read_csv,
+        ".parquet": _read_parquet,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"data {source!r}: unknown file type {path.suffix!r}; give one of {', '.join(SUFFIXES)}"
+        )
+    if path.stat().st_size == 0:
+        raise DataError(f"data {source!r}: file is empty; give at least one row")
+    try:
+        yield from reader(path, source)
+    except OSError as error:
+        raise DataError(f"data {source!r}: cannot be read ({error}); check the file") from error
+
+
+def _read_jsonl(path: Path, source: str) -> Iterator[RawRow]:
+    with path.open("rb") as stream:
+        for line, raw in enumerate(stream, 1):
+            if raw.strip():
+                yield _parse_line(raw, line, source)
+
+
+def _parse_line(raw: bytes, line: int, source: str) -> RawRow:
+    try:
+        value = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        return RawRow(source, line, {}, f"is not UTF-8 ({error.reason} at byte {error.start})")
+    except json.JSONDecodeError as error:
+        return RawRow(source, line, {}, f"is no JSON ({error.msg} at column {error.colno})")
+    except RecursionError:
+        return RawRow(source, line, {}, "is nested too deeply")
+    except ValueError:  # of Python, not of JSON
+        return RawRow(source, line, {}, "holds a number of too many digits")
+    if not isinstance(value, dict):
+        return RawRow(source, line, {}, f"is a JSON {type(value).__name__}, not an object")
+    return RawRow(source, line, value)
+
+
+def _read_json(path: Path, source: str) -> Iterator[RawRow]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"data {source!r}: is not UTF-8 (byte {error.start}); save the file as UTF-8"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"data {source!r}: is no valid JSON ({error}); mend it, or use one object a line in a "
+            ".jsonl file"
+        ) from error
+    if isinstance(content, dict):
+        lists = {key: value for key, value in content.items() if isinstance(value, list)}
+        content = lists[next(iter(lists))] if len(lists) == 1 else None
+    if not isinstance(content, list):
+        raise DataError(f"data {source!r}: must be a JSON list of objects")
+    for line, value in enumerate(content, 1):
+        if isinstance(value, dict):
+            yield RawRow(source, line, value)
+        else:
+            yield RawRow(source, line, {}, f"is a JSON {type(value).__name__}, not an object")
+
+
+def _read_csv(path: Path, source: str) -> Iterator[RawRow]:
+    csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            for columns in reader:
+                extra = columns.pop(None, None) if None in columns else None
+                problem = f"has {len(extra)} field(s) too many" if extra else None
+                yield RawRow(source, reader.line_num, dict(columns), problem)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"data {source!r}: is not UTF-8 (byte {error.start}); save the file as UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"data {source!r}: is no valid CSV ({error}); mend the file") from error
+
+
+def _read_parquet(path: Path, source: str) -> Iterator[RawRow]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as table:
+            line = 0
+            for batch in table.iter_batches(batch_size=1024):
+                for columns in batch.to_pylist():
+                    line += 1
+                    yield RawRow(source, line, columns)
+    except pyarrow.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"data {source!r}: is no valid Parquet ({reason})") from error
+
+
+def _read_folder(path: Path, source: str) -> Iterator[RawRow]:
+    """A `datasets` folder (`save_to_disk`), or data files below it, `train` ones first choice."""
+    if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+        yield from _read_saved(path, source)
+        return
+    files = sorted(item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES)
+    files = [item for item in files if not item.name.isupper() and item.name[0] not in "._"]
+    train = [item for item in files if "train" in item.stem.lower()]
+    parquet = [item for item in train or files if item.suffix == ".parquet"]
+    chosen = parquet or train or files
+    if not chosen:
+        raise DataError(
+            f"data {source!r}: the folder holds no {', '.join(SUFFIXES)} files; give one that does"
+        )
+    for item in chosen:
+        yield from _read_file(item, str(item))
+
+
+def _read_saved(path: Path, source: str) -> Iterator[RawRow]:
+    import pyarrow
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"data {source!r}: is no whole folder of datasets ({reason}); save it again with "
+            "save_to_disk"
+        ) from error
+    if isinstance(loaded, DatasetDict):
+        loaded = loaded["train"] if "train" in loaded else next(iter(loaded.values()))
+    for line, columns in enumerate(loaded, 1):
+        yield RawRow(source, line, dict(columns))
+
+
+def _read_hub(source: str) -> Iterator[RawRow]:
+    from datasets import load_dataset
+
+    try:
+        loaded = load_dataset(source, split="train", streaming=False)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"data {source!r}: no such file or folder, and the hub did not give it ({reason}); "
+            "check the name and the network"
+        ) from error
+    for line, columns in enumerate(loaded, 1):
+        yield RawRow(source, line, dict(columns))

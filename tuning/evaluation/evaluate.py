@@ -1,0 +1,228 @@
+"""Scores variants on a suite of instructions, and measures what they forgot of plain text.
+
+Knows loaded models, suites and verifiers; greedy decoding only, so a score can be repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuning.data.template import render_prompts
+from tuning.evaluation.statistics import mcnemar, wilson
+from tuning.evaluation.suites import SuiteItem, load_suite
+from tuning.models.generate import greedy_answers
+from tuning.models.loading import Loaded, find_base, load_variant
+from tuning.models.resolve import BaseError
+from tuning.quiet import known_warnings_hidden
+
+COMPLETION_NOTE = (
+    "asked in completion mode: the plain prompt, the answer cut at the first line break, "
+    "which favours it"
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Successes of a number of prompts, with the Wilson 95 % interval."""
+
+    passed: int
+    num_prompts: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share that passed."""
+        return self.passed / self.num_prompts
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys `accuracy`, `lower`, `upper`, `num_prompts`."""
+        lower, upper = wilson(self.passed, self.num_prompts)
+        return {
+            "accuracy": self.accuracy,
+            "lower": lower,
+            "upper": upper,
+            "num_prompts": self.num_prompts,
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one model did: answers in suite order, which of them passed, perplexity if measured."""
+
+    name: str
+    mode: str
+    items: Sequence[SuiteItem]
+    answers: Sequence[str]
+    passed: Sequence[bool]
+    perplexity: float | None
+    base_perplexity: float | None = None
+    """Of the base it was tuned from, on the same documents."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of `arena eval --json`."""
+        families = dict.fromkeys(sorted({item.family for item in self.items}))
+        scores = {name: self._score(name).to_json() for name in families}
+        content = {"name": self.name, **self._score(None).to_json(), "families": scores}
+        content["mode"] = self.mode
+        if self.perplexity is not None:
+            content["perplexity"] = self.perplexity
+        if self.base_perplexity is not None:
+            content["base_perplexity"] = self.base_perplexity
+        return content
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every prompt with its answer and verdict, for `arena eval --answers`."""
+        return [
+            {
+                "model": self.name,
+                "id": item.id,
+                "family": item.family,
+                "prompt": item.prompt,
+                "answer": answer,
+                "passed": ok,
+            }
+            for item, answer, ok in zip(self.items, self.answers, self.passed, strict=True)
+        ]
+
+    def _score(self, family: str | None) -> Score:
+        chosen = [
+            ok
+            for item, ok in zip(self.items, self.passed, strict=True)
+            if family in (None, item.family)
+        ]
+        return Score(sum(chosen), len(chosen))
+
+
+def evaluate(
+    name: str,
+    home: Path,
+    *,
+    suite: str = "starter",
+    limit: int | None = None,
+    base: str | None = None,
+    max_new_tokens: int = 96,
+    documents: Sequence[str] = (),
+    on_batch: Callable[[int], None] | None = None,
+) -> Result:
+    """Answer and verify every prompt of `suite` with the model called `name`.
+
+    `documents` are held-out texts for perplexity; `on_batch` is told how many prompts were done.
+    """
+    items = load_suite(suite, limit)
+    with known_warnings_hidden():
+        loaded = load_variant(name, home, base)
+        answers = answer_items(loaded, items, max_new_tokens, on_batch)
+        perplexity = document_perplexity(loaded, documents) if documents else None
+        before = _perplexity_of_base(loaded, home, base, documents) if documents else None
+    passed = check_answers(items, answers)
+    mode = "chat" if loaded.speaks_chat else "completion"
+    return Result(name, mode, items, answers, passed, perplexity, before)
+
+
+def _perplexity_of_base(
+    loaded: Loaded, home: Path, base: str | None, documents: Sequence[str]
+) -> float | None:
+    """What the base of a variant made of the documents; None without a base, or far from it."""
+    if loaded.variant.base is None and base is None:
+        return None
+    if loaded.base_folder is not None:
+        folder = loaded.base_folder
+    else:
+        try:
+            folder = find_base(loaded.variant, home, base)
+        except BaseError:
+            return None
+    return document_perplexity(load_variant(str(folder.resolve()), home), documents)
+
+
+def answer_items(
+    loaded: Loaded,
+    items: Sequence[SuiteItem],
+    max_new_tokens: int,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Greedy answers: by chat template, or the first line of a plain continuation."""
+    prompts = [item.prompt for item in items]
+    if loaded.speaks_chat:
+        conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        prompts = render_prompts(loaded.tokenizer, conversations)
+    answers = greedy_answers(
+        loaded.model,
+        loaded.tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        special_tokens=not loaded.speaks_chat,
+        on_batch=on_batch,
+    )
+    if loaded.speaks_chat:
+        return [answer.strip() for answer in answers]
+    return [answer.strip().partition("\n")[0].strip() for answer in answers]
+
+
+def check_answers(items: Sequence[SuiteItem], answers: Sequence[str]) -> list[bool]:
+    """Whether each answer passes the check of its item."""
+    from tuning.evaluation.verifiers import verify
+
+    return [verify(item.check, answer) for item, answer in zip(items, answers, strict=True)]
+
+
+def compare_all(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Each pair of models on the same prompts: who passes what the other fails, and its p value.
+
+    The p value is McNemar's exact one: the two-sided binomial probability of so uneven a split
+    of the prompts on which the two differ.
+    """
+    pairs = []
+    for index, left in enumerate(results):
+        for right in results[index + 1 :]:
+            both = list(zip(left.passed, right.passed, strict=True))
+            only_left = sum(a and not b for a, b in both)
+            only_right = sum(b and not a for a, b in both)
+            pairs.append(
+                {
+                    "a": left.name,
+                    "b": right.name,
+                    "only_a": only_left,
+                    "only_b": only_right,
+                    "p": mcnemar(only_left, only_right),
+                }
+            )
+    return pairs
+
+
+@torch.no_grad()
+def document_perplexity(loaded: Loaded, documents: Sequence[str]) -> float:
+    """Perplexity per token of plain documents, each read from its start."""
+    total, count = 0.0, 0
+    limit = getattr(loaded.model.config, "max_position_embeddings", None) or 1024
+    limit -= (
+        getattr(getattr(loaded.model, "active_peft_config", None), "num_virtual_tokens", 0) or 0
+    )
+    for document in documents:
+        ids = loaded.tokenizer(document, return_tensors="pt")["input_ids"][:, :limit]
+        if ids.shape[1] < 2:
+            continue
+        logits = loaded.model(input_ids=ids.to(loaded.model.device), use_cache=False).logits
+        scores = logits[0, -ids.shape[1] :][:-1].float()
+        total += float(
+            torch.nn.functional.cross_entropy(scores, ids[0, 1:].to(scores.device), reduction="sum")
+        )
+        count += ids.shape[1] - 1
+    return math.exp(total / count)
+
+
+def starter_documents(count: int = 100) -> list[str]:
+    """Held-out documents of the starter's corpus, for the forgetting meter."""
+    from tuning.starter.world.corpus import heldout_documents
+
+    return heldout_documents()[:count]
+
+
+def metrics_of(suite: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a result goes into `variant.json`, by suite."""
+    return {f"eval:{suite}": {key: value for key, value in result.items() if key != "name"}}

@@ -1,0 +1,243 @@
+"""Makes a loaded model train in fewer passes over memory, with the same loss and gradients.
+
+LoRA layers, decoder layers, norms, attention, MLPs and the output head get a forward of their
+own, each only where it is known to compute the same; a model that gives another loss with them
+goes on without. Knows modules by their shape; knows neither data nor runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuning.fused.attention import CausalAttention
+from tuning.fused.functions import LabelLoss, RmsNorm, SwiGlu, apply, apply_all
+from tuning.fused.layers import (
+    adapted,
+    allow_copies,
+    computing_dtype,
+    frozen_as,
+    is_plain_lora,
+    together,
+)
+from tuning.fused.lora import gated_mlp
+
+# Attention whose forward is: project, rotate, attend, project; nothing in between.
+PLAIN_ATTENTION = frozenset({"LlamaAttention", "MistralAttention", "Qwen2Attention"})
+# Decoder layers whose forward is: norm, attention, sum, norm, MLP, sum.
+PLAIN_BLOCK = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
+# MLPs whose forward is: down(act(gate(x)) * up(x)).
+GATED_MLP = frozenset({"LlamaMLP", "MistralMLP", "Qwen2MLP"})
+TOLERANCE = 1e-5
+
+
+class Lean:
+    """The changed modules of one model, and what of the present batch is scored."""
+
+    def __init__(self) -> None:
+        self.changed: list[Any] = []
+        self.last_attention: Any = None
+        """That of the last decoder layer, of whose output only scored positions matter."""
+        self.targets: Tensor | None = None
+        self.index: Tensor | None = None
+        self.lengths: Sequence[int] = ()
+
+    def change(self, module: Any, forward: Callable[..., Any]) -> None:
+        """Give `module` another forward, called with the module and the forward it had."""
+        module.forward = partial(forward, module, module.forward)
+        self.changed.append(module)
+
+    def undo(self) -> None:
+        """Give every module its own forward back."""
+        for module in self.changed:
+            vars(module).pop("forward", None)
+        self.changed.clear()
+
+    @contextmanager
+    def scoring(
+        self, keep: Tensor, targets: Tensor, positions: Tensor | None = None
+    ) -> Iterator[None]:
+        """Within, the model's `logits` are the sum of cross entropies of `targets`.
+
+        `keep` of shape (batch, length) marks the scored positions, `targets` of shape (marked,).
+        Attention is causal; `positions` of shape (batch, length) start again at 0 where a row
+        begins, and keep packed rows apart.
+        """
+        self.index, self.targets = keep.flatten().nonzero()[:, 0], targets
+        self.lengths = [keep.shape[1]] * len(keep) if positions is None else _lengths(positions)
+        try:
+            yield
+        finally:
+            self.index = self.targets = None
+
+
+def _lengths(positions: Tensor) -> list[int]:
+    """Lengths of the rows whose positions these are, one after the other."""
+    starts = (positions.flatten() == 0).nonzero()[:, 0].tolist()
+    return [end - start for start, end in itertools.pairwise([*starts, positions.numel()])]
+
+
+def make_lean(model: Any, loss: Callable[[Lean | None], Tensor]) -> Lean | None:
+    """Change the layers of `model`; None, and nothing changed, where its loss is then another.
+
+    `loss` computes the loss of a few rows, with or without the changes.
+    """
+    lean = Lean()
+    with torch.no_grad():
+        before = float(loss(None))
+        for module in list(model.modules()):
+            _change_layer(lean, module)
+        _change_ends(lean, model)
+        allow_copies(lean.changed)
+        if abs(float(loss(lean)) - before) <= TOLERANCE * abs(before):
+            return lean
+    lean.undo()
+    return None
+
+
+def _change_layer(lean: Lean, module: Any) -> None:
+    name = type(module).__name__
+    if is_plain_lora(module):
+        lean.change(module, _lora_forward)
+    elif name in PLAIN_ATTENTION and not module.config.attention_dropout:
+        if getattr(module, "sliding_window", None) is None:
+            lean.change(module, partial(_attention_forward, lean))
+    elif name in PLAIN_BLOCK:
+        lean.change(module, partial(_block_forward, lean))
+    elif name in GATED_MLP and module.config.hidden_act == "silu":
+        lean.change(module, _mlp_forward)
+    elif name.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
+        probe = torch.linspace(-2, 3, 2 * module.weight.numel()).view(2, -1)
+        ours = _normed(module, probe)[1]
+        if ours.dtype == torch.float32 and torch.allclose(module(probe), ours, 1e-5, 1e-5):
+            lean.change(module, _norm_forward)
+
+
+def _change_ends(lean: Lean, model: Any) -> None:
+    """The output head, and the last decoder layer."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = base.get_output_embeddings()
+    if type(head) is nn.Linear and head.bias is None:
+        lean.change(head, partial(_head_forward, lean))
+    stacks = [part for part in base.modules() if isinstance(part, nn.ModuleList) and len(part)]
+    last = stacks[0][-1] if stacks else None
+    mlp = getattr(last, "mlp", None)
+    if mlp is not None:
+        lean.change(mlp, partial(_last_mlp_forward, lean))
+        lean.last_attention = getattr(last, "self_attn", None)
+
+
+def _lora_forward(layer: Any, usual: Callable[..., Tensor], x: Tensor, **extra: Any) -> Tensor:
+    """A LoRA layer in one product, in autocast's dtype where that is on."""
+    if extra or not is_plain_lora(layer):
+        return usual(x, **extra)
+    return together([layer], x)[0]
+
+
+def _mlp_forward(mlp: Any, usual: Callable[..., Tensor], x: Tensor) -> Tensor:
+    layers = (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    if all(is_plain_lora(layer) and layer.base_layer.bias is None for layer in layers):
+        dtype = computing_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return gated_mlp(x.to(dtype), *(adapted(layer, dtype) for layer in layers))
+    gate, up = together(layers[:2], x)
+    if gate.dtype != up.dtype:
+        return usual(x)
+    made: Tensor = mlp.down_proj(apply(SwiGlu, gate, up))
+    return made
+
+
+def _norm_forward(norm: Any, usual: Callable[..., Tensor], x: Tensor) -> Tensor:
+    return _normed(norm, x)[1] if x.dtype == torch.float32 else usual(x)
+
+
+def _normed(norm: Any, x: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The residual stream, and the norm of it."""
+    with torch.autocast(x.device.type, enabled=False):
+        stream, normed = apply_all(RmsNorm, x, added, norm.weight, norm.variance_epsilon)
+    return stream, normed
+
+
+def _block_forward(
+    lean: Lean, block: Any, usual: Callable[..., Any], hidden_states: Tensor, **extra: Any
+) -> Any:
+    """A decoder layer whose sums and norms are made in one pass."""
+    norms = (block.input_layernorm, block.post_attention_layernorm)
+    known = all("forward" in vars(norm) for norm in norms)
+    if lean.index is None or hidden_states.dtype != torch.float32 or not known:
+        return usual(hidden_states, **extra)
+    stream, normed = _normed(norms[0], hidden_states)
+    attended, _ = block.self_attn(hidden_states=normed, **extra)
+    stream, normed = _normed(norms[1], stream, attended)
+    return stream + block.mlp(normed)
+
+
+def _attention_forward(
+    lean: Lean,
+    layer: Any,
+    usual: Callable[..., Any],
+    hidden_states: Tensor,
+    position_embeddings: tuple[Tensor, Tensor] | None = None,
+    attention_mask: Tensor | None = None,
+    past_key_values: Any = None,
+    **extra: Any,
+) -> Any:
+    """Causal attention of whole rows within `Lean.scoring`; all else is left to transformers."""
+    if lean.index is None or past_key_values is not None:
+        return usual(
+            hidden_states,
+            position_embeddings=position_embeddings,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            **extra,
+        )
+    assert position_embeddings is not None
+    parts = (layer.q_proj, layer.k_proj, layer.v_proj)
+    is_last = layer is lean.last_attention
+    if is_last:
+        k, v = together(parts[1:], hidden_states)
+        q = _at_scored(lean.index, layer.q_proj, hidden_states)
+    else:
+        q, k, v = together(parts, hidden_states)
+    positions = hidden_states.shape[0] * hidden_states.shape[1]
+    q, k, v = (part.view(positions, -1, layer.head_dim) for part in (q, k, v))
+    cos, sin = (
+        part.expand(len(hidden_states), -1, -1).reshape(positions, -1)
+        for part in position_embeddings
+    )
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        out = apply(CausalAttention, q, k, v, cos, sin, lean.lengths, layer.scaling)
+    out = out.view(*hidden_states.shape[:-1], -1)
+    return (_at_scored(lean.index, layer.o_proj, out) if is_last else layer.o_proj(out)), None
+
+
+def _last_mlp_forward(lean: Lean, mlp: Any, usual: Callable[..., Any], x: Tensor) -> Any:
+    return usual(x) if lean.index is None else _at_scored(lean.index, usual, x)
+
+
+def _at_scored(index: Tensor, made_by: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """What is made of scored positions, zeros elsewhere: what the others become reaches no loss."""
+    flat = x.reshape(-1, x.shape[-1])
+    made = made_by(flat.index_select(0, index)[None])[0]
+    whole = made.new_zeros(len(flat), made.shape[-1]).index_copy(0, index, made)
+    return whole.view(*x.shape[:-1], -1)
+
+
+def _head_forward(lean: Lean, head: Any, usual: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+    """Within `Lean.scoring` the loss itself, else logits."""
+    if lean.targets is None:
+        return usual(hidden)
+    dtype = computing_dtype(hidden)
+    if head.weight.requires_grad:
+        weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
+        weight = weight.to(dtype)
+    else:
+        weight = frozen_as(head, dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return apply(LabelLoss, hidden.to(dtype), weight, lean.targets)

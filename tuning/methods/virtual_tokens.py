@@ -1,0 +1,75 @@
+"""Start values of prefix and prompt tuning, taken from real training rows; knows no run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tuning.config import TuningConfig
+from tuning.data.encode import TokenRow
+
+INIT_CANDIDATES = 8
+
+
+INIT_ROWS = 64
+
+
+def start_from_data(model: Any, rows: Sequence[TokenRow], config: TuningConfig) -> float:
+    """Set the virtual tokens to what the base makes of real training rows; returns their loss.
+
+    Several stretches of training rows, each ending with a whole row, are tried on other rows and
+    the one with the lowest loss is taken: virtual tokens that begin as a worked example start
+    where in-context learning already is (Li and Liang 2021 initialise from real words).
+    """
+    generator = np.random.default_rng([config.seed, 7])
+    count = config.prefix.virtual_tokens
+    sample = [rows[i] for i in generator.permutation(len(rows))[:INIT_ROWS]]
+    best: tuple[float, torch.Tensor] | None = None
+    for _ in range(INIT_CANDIDATES):
+        context = _context(rows, count, generator)
+        _set_virtual_tokens(model, context, config.method)
+        loss = _loss(model, sample, config.method, count)
+        if best is None or loss < best[0]:
+            best = (loss, context)
+    assert best is not None
+    _set_virtual_tokens(model, best[1], config.method)
+    return best[0]
+
+
+def _context(rows: Sequence[TokenRow], count: int, generator: np.random.Generator) -> torch.Tensor:
+    """Ids of shape (1, count): the last `count` ids of random rows joined."""
+    ids: list[int] = []
+    while len(ids) < count:
+        row = rows[int(generator.integers(len(rows)))]
+        ids = [*row.ids.tolist(), *ids]
+    return torch.tensor([ids[-count:]])
+
+
+@torch.no_grad()
+def _set_virtual_tokens(model: Any, context: torch.Tensor, method: str) -> None:
+    base = model.get_base_model()
+    context = context.to(base.device)
+    weight = model.prompt_encoder[model.active_adapter].embedding.weight
+    if method == "prompt":
+        weight.copy_(base.get_input_embeddings()(context)[0])
+        return
+    cache = base(input_ids=context, use_cache=True).past_key_values
+    # PEFT's layout: (tokens, layers x 2, heads, head size), keys of a layer before its values.
+    parts = [
+        part[0].transpose(0, 1) for layer in cache.layers for part in (layer.keys, layer.values)
+    ]
+    weight.copy_(torch.stack(parts, dim=1).reshape(context.shape[1], -1))
+
+
+@torch.no_grad()
+def _loss(model: Any, rows: Sequence[TokenRow], method: str, count: int) -> float:
+    from tuning.data.batching import Collator
+    from tuning.fused.loss import label_loss
+
+    batch = Collator(pad_id=0)([[row] for row in rows])
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    total, items = label_loss(model, batch, virtual_tokens=count if method == "prompt" else 0)
+    return float(total / items)

@@ -1,0 +1,1 @@
+"""Base models and variants in memory: found by name, loaded, asked, merged; knows no training."""

@@ -1,0 +1,121 @@
+"""Loads a variant ready to generate: the checkpoint, or its base with the adapter on it.
+
+Matches adapter and base by the fingerprint of the base's weights, never by a path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuning.models.resolve import BaseError, resolve_base
+from tuning.variant.folder import (
+    ADAPTER_CONFIG,
+    Variant,
+    list_variants,
+    read_variant,
+    weights_sha256,
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory with its tokenizer; `base_folder` is set for adapters."""
+
+    variant: Variant
+    model: Any
+    tokenizer: Any
+    base_folder: Path | None
+
+    @property
+    def speaks_chat(self) -> bool:
+        """Whether it answers through a chat template; a base without one continues text."""
+        return bool(self.tokenizer.chat_template)
+
+
+def load_variant(name: str, home: Path, base: str | None = None) -> Loaded:
+    """Load the variant called `name` in fp32; `base` names the base of a foreign adapter."""
+    import torch
+
+    from tuning.models.tokenizers import load_tokenizer
+
+    folder = resolve_base(name, home)
+    variant = read_variant(folder)
+    if not variant.is_adapter:
+        model = load_model(folder, dtype=torch.float32, attention="sdpa")
+        return Loaded(variant, model.eval(), load_tokenizer(folder), None)
+    from peft import PeftModel
+
+    base_folder = find_base(variant, home, base)
+    model = load_model(base_folder, dtype=torch.float32, attention="sdpa")
+    model = PeftModel.from_pretrained(model, folder, local_files_only=True)
+    return Loaded(variant, model.eval(), load_tokenizer(folder), base_folder)
+
+
+def find_base(variant: Variant, home: Path, base: str | None = None) -> Path:
+    """Folder of the base that an adapter belongs to, by fingerprint.
+
+    Tried in order: `base`, the recorded id, the recorded path seen from the variant, the packaged
+    models, every variant under `home`.
+    """
+    from tuning.starter import shipped_models
+
+    wanted = variant.base.sha256 if variant.base else None
+    if wanted is None and base is None:
+        raise BaseError(f"{variant.name}: does not say what its base is; give --base")
+    candidates: list[Path] = []
+    for name in (base, variant.base.id if variant.base else None):
+        if name is not None:
+            try:
+                candidates.append(resolve_base(name, home, local_files_only=name != base))
+            except BaseError:
+                if name == base:
+                    raise
+                candidates.append(variant.folder / name)
+    candidates += [*shipped_models().values(), *list_variants(home)]
+    for folder in candidates:
+        whole = any(folder.glob("*.safetensors")) and not (folder / ADAPTER_CONFIG).exists()
+        if whole and wanted in (None, weights_sha256(folder)):
+            return folder
+    assert variant.base is not None
+    raise BaseError(
+        f"{variant.name}: its base {variant.base.id!r} (weights {variant.base.sha256[:12]}) is not "
+        "here; give the same checkpoint with --base"
+    )
+
+
+def load_model(folder: Path, *, dtype: torch.dtype, attention: str, four_bit: bool = False) -> Any:
+    """Load a causal model from `folder` (safetensors only, no code of its own).
+
+    `four_bit` quantises its layers to NF4 for QLoRA (CUDA and bitsandbytes only).
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    extra: dict[str, Any] = {}
+    if four_bit:
+        extra["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **extra,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BaseError(
+            f"base {folder}: cannot be loaded as a causal language model ({reason}); give a "
+            "folder with config.json, tokenizer and *.safetensors"
+        ) from error

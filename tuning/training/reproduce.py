@@ -1,0 +1,109 @@
+"""Repeats the run behind a variant and says whether it gives the same weights.
+
+The history holds how far the run was at each step, so a run that the clock ended is repeated
+step by step with the same learning rates. Same machine and versions are up to the caller.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from tuning.config import TuningConfig
+from tuning.config_files import load_config
+from tuning.errors import TuningError
+from tuning.models.loading import find_base
+from tuning.training.checkpoints import flatten
+from tuning.variant.folder import Variant, read_variant
+from tuning.variant.plots import read_history
+
+
+class ReproduceError(TuningError):
+    """A variant that cannot be made again here; says what is missing or differs."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The fingerprints of the variant and of what the repeated run made."""
+
+    variant: Variant
+    weights_sha256: str
+
+    @property
+    def same(self) -> bool:
+        """True when not one bit of the weights differs."""
+        return self.weights_sha256 == self.variant.weights_sha256
+
+
+def reproduce(folder: Path, home: Path, console: Console | None = None) -> Reproduction:
+    """Repeat the run of the variant in `folder` with its settings, in a scratch folder.
+
+    ReproduceError when the variant has no run, or when its data is not what it was.
+    """
+    from tuning.training.inputs import prepare
+    from tuning.training.train import tune
+
+    variant = read_variant(folder)
+    if "config" not in variant.run or "merged" in variant.run:
+        raise ReproduceError(f"{variant.name}: was not made by a tuning run; nothing to repeat")
+    config = _config_of(variant, home)
+    data = prepare(config).corpus.sha256
+    if data != variant.run["data_sha256"]:
+        raise ReproduceError(
+            f"{variant.name}: its data ({', '.join(config.data)}) is not what it was when the "
+            "variant was made; restore the files"
+        )
+    progress = {
+        item["step"]: item["progress"] for item in read_history(folder) if "progress" in item
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(variant.run.get("threads", threads))
+    try:
+        with tempfile.TemporaryDirectory(prefix="arena-reproduce-") as scratch:
+            made = tune(replace(config, home=Path(scratch)), console=console, replayed=progress)
+            return Reproduction(variant, made.weights_sha256)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def differences(variant: Variant) -> list[str]:
+    """Versions and device that are not what they were, since they may change the last bits."""
+    from tuning.hardware import describe_device
+    from tuning.training.save import package_versions
+
+    now = {**package_versions(), "device": describe_device()}
+    then = {**variant.run["versions"], "device": variant.run["device"]}
+    return [
+        f"{key} was {then[key]}, is {value}"
+        for key, value in now.items()
+        if key in then and then[key] != value
+    ]
+
+
+def _config_of(variant: Variant, home: Path) -> TuningConfig:
+    """The recorded settings, with the base where it is now and the precision it was run in."""
+    settings = _by_field(variant.run["config"])
+    # Variants from before there were lean layers were made without; the last bits tell.
+    settings.setdefault("training.lean", False)
+    settings["base"] = str(find_base(variant, home))
+    settings["home"] = str(home)
+    settings["training.precision"] = variant.run["precision"]
+    settings.update({"overwrite": False, "restart": False, "checks.save_every": 0.0})
+    settings["checks.save_steps"] = None
+    return load_config(None, settings)
+
+
+def _by_field(content: dict[str, object]) -> dict[str, object]:
+    """One entry for each setting; the column map is a value, not a section."""
+    options = content.get("data_options")
+    columns = options.get("columns") if isinstance(options, dict) else None
+    flat = {
+        key: value
+        for key, value in flatten(content).items()
+        if not key.startswith("data_options.columns.")
+    }
+    return {**flat, "data_options.columns": columns}

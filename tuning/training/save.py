@@ -1,0 +1,216 @@
+"""Writes what a run leaves: checkpoints while it goes on, the variant folder when it is done.
+
+Knows folders and what goes into `variant.json`; trains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuning.config import TuningConfig
+from tuning.hardware import describe_device
+from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer
+from tuning.training.checkpoints import CheckpointError, RunFolder
+from tuning.training.clock import Clock
+from tuning.training.distributed import is_main_process, num_processes, wait_for_all
+from tuning.training.history import History
+from tuning.training.inputs import Prepared
+from tuning.variant.card import write_card
+from tuning.variant.manifest import publish, seal_variant
+from tuning.variant.plots import draw_losses
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
+HISTORY_FILE = "history.jsonl"
+BAD_ROWS_FILE = "bad_rows.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training leaves: the model and the numbers for `variant.json`."""
+
+    model: Any
+    weights: dict[str, torch.Tensor] | None
+    """The whole weights where `model` holds a part of them only."""
+    history: History
+    run: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class RunCheckpoints:
+    """Takes checkpoints from the trainer into the run's folder, with the history so far."""
+
+    def __init__(
+        self, folder: RunFolder, clock: Clock, history: History, *, keeps_best: bool
+    ) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._history = history
+        self._keeps_best = keeps_best
+
+    def prepare(self) -> Path:
+        """An empty folder for the next checkpoint."""
+        if is_main_process():
+            try:
+                self._folder.begin()
+                shutil.rmtree(self._folder.saving, ignore_errors=True)
+                self._folder.saving.mkdir()
+            except OSError as error:
+                raise self.failure(error) from error
+        wait_for_all()
+        return self._folder.saving
+
+    def commit(self, folder: Path, step: int) -> None:
+        """Seal and rename what the trainer wrote; every process waits for it."""
+        wait_for_all()
+        if is_main_process():
+            try:
+                history = History(folder / HISTORY_FILE)
+                for record in self._history.records:
+                    history.add(record)
+                best = self._history.best_step if self._keeps_best else None
+                self._folder.commit(folder, step, self._clock.elapsed, spare=best)
+            except OSError as error:
+                raise self.failure(error) from error
+        wait_for_all()
+
+    def failure(self, error: Exception) -> CheckpointError:
+        """The error of a checkpoint that could not be written; the one before stays."""
+        shutil.rmtree(self._folder.saving, ignore_errors=True)
+        reason = " ".join(str(error).split())
+        return CheckpointError(
+            f"{self._folder.folder}: a checkpoint could not be written ({reason}); {self.kept}; "
+            "make room and repeat the command to go on"
+        )
+
+    @property
+    def kept(self) -> str:
+        """Says which checkpoint is the last whole one."""
+        whole = sorted(self._folder.folder.glob("step-*"))
+        return f"the last good one is {whole[-1]}" if whole else "there is none before it"
+
+
+def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
+    """Write everything to a temporary folder beside the final one, seal it, rename it."""
+    models = config.folder.parent
+    _remove_leftovers(config)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=models))
+        temporary.chmod(0o755)
+        try:
+            _fill(temporary, config, prepared, outcome)
+            _put_in_place(temporary, config)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except WRITE_ERRORS as error:
+        raise CheckpointError(
+            f"{config.folder}: the variant could not be written ({' '.join(str(error).split())}); "
+            "make room and repeat the command"
+        ) from error
+
+
+def _remove_leftovers(config: TuningConfig) -> None:
+    """Remove what an attempt left that was killed while it wrote; nothing else is called so."""
+    pattern = re.compile(rf"\.{re.escape(config.name)}\.[a-z0-9_]{{8}}\.tmp")
+    for folder in config.folder.parent.iterdir():
+        if pattern.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
+    _save_weights(config, prepared, outcome, folder)
+    save_tokenizer(prepared.tokenizer, folder)
+    history = History(folder / HISTORY_FILE)
+    for record in outcome.history.records:
+        history.add(record)
+    _list_bad_rows(folder / BAD_ROWS_FILE, prepared)
+    draw_losses({config.name: outcome.history.records}, folder / "loss.png")
+    variant = seal_variant(
+        folder,
+        name=config.name,
+        kind=config.kind,
+        base=prepared.base,
+        run=outcome.run,
+        metrics=outcome.metrics,
+        parent=prepared.parent.name,
+    )
+    (folder / "README.md").write_text(write_card(variant), encoding="utf-8")
+
+
+def _list_bad_rows(path: Path, prepared: Prepared) -> None:
+    """Every row that was left out as bad, one JSON line each; no file where there is none."""
+    lines = [json.dumps(vars(bad), ensure_ascii=False) for bad in prepared.ledger.bad_rows]
+    if lines:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _put_in_place(temporary: Path, config: TuningConfig) -> None:
+    """Rename; what is replaced is moved aside first and removed last."""
+    aside = config.folder.with_name(f".{config.name}.replaced.tmp")
+    if config.overwrite and config.folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        config.folder.rename(aside)
+    publish(temporary, config.folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _save_weights(config: TuningConfig, prepared: Prepared, outcome: Outcome, folder: Path) -> None:
+    model = outcome.model
+    if config.method == "full":
+        model.generation_config.eos_token_id = prepared.tokenizer.eos_token_id
+        model.generation_config.pad_token_id = prepared.tokenizer.pad_token_id
+        model.save_pretrained(folder, state_dict=outcome.weights)
+        return
+    model.peft_config["default"].base_model_name_or_path = prepared.base.id
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=outcome.weights)
+
+
+def metrics_of(history: History, step: int) -> dict[str, Any]:
+    """Training loss over the last tenth of the run, and the held-out loss after `step` or last."""
+    losses = [loss for _, loss in history.losses]
+    last = losses[-max(1, len(losses) // 10) :]
+    metrics = {"train_loss": round(sum(last) / len(last), 6)}
+    if history.eval_losses:
+        last_loss = history.eval_losses[-1][1]
+        metrics["eval_loss"] = round(dict(history.eval_losses).get(step, last_loss), 6)
+    return metrics
+
+
+def describe_run(
+    config: TuningConfig, prepared: Prepared, precision: str, rate: float
+) -> dict[str, Any]:
+    """The part of `variant.json` that says what was run, on what and with what."""
+    # Where the home lay says nothing of the variant, and a folder's name may say much of a person.
+    settings = {key: value for key, value in config.to_json().items() if key != "home"}
+    return {
+        "config": settings,
+        "data_sha256": prepared.corpus.sha256,
+        "sources": prepared.corpus.sources,
+        "ledger": prepared.ledger.to_json(),
+        "template": "default" if prepared.default_template else "base",
+        "max_length": prepared.max_length,
+        "learning_rate": rate,
+        "precision": precision,
+        "seed": config.seed,
+        "versions": package_versions(),
+        "device": describe_device(),
+        "threads": torch.get_num_threads(),
+        "processes": num_processes(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that make the weights."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }

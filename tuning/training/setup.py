@@ -1,0 +1,165 @@
+"""Puts together the parts that a training needs: loaded base, plan, arguments, batches.
+
+Knows settings and libraries; holds no state of a run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuning.config import TuningConfig
+from tuning.data.batching import Collator, Plan, plan_run
+from tuning.fused.loss import label_loss
+from tuning.fused.model import Lean, make_lean
+from tuning.hardware import pick_attention
+from tuning.models.loading import load_model
+from tuning.training.distributed import is_sharded, num_processes
+from tuning.training.inputs import Prepared
+from tuning.training.trainer import SftTrainer
+
+HELDOUT_BATCH = 32
+
+
+def load_base(config: TuningConfig, prepared: Prepared, precision: str) -> tuple[Any, torch.dtype]:
+    """The loaded base and the dtype it is stored in.
+
+    A frozen base stored in bf16 stays in it under bf16 autocast, which saves casting its weights
+    at every step and rounds nothing; weights that are trained are always fp32.
+    """
+    from transformers import AutoConfig
+
+    stored = AutoConfig.from_pretrained(prepared.folder, local_files_only=True).dtype
+    stored = stored if isinstance(stored, torch.dtype) else torch.float32
+    keep_half = config.method != "full" and precision == "bf16" and stored == torch.bfloat16
+    longest = prepared.max_length if config.training.packing else max(map(len, prepared.rows))
+    model = load_model(
+        prepared.folder,
+        dtype=torch.bfloat16 if keep_half else torch.float32,
+        attention=pick_attention(longest),
+        four_bit=config.method == "qlora",
+    )
+    if config.method == "qlora":
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return model, stored
+
+
+def lean_of(config: TuningConfig, prepared: Prepared, model: Any) -> Lean | None:
+    """Make the model's layers lean where that is known to change nothing: on a CPU, unsharded.
+
+    On a GPU, and under FSDP and DeepSpeed, which put their own hands on the layers, they stay.
+    """
+    if not config.training.lean or torch.cuda.is_available() or is_sharded():
+        return None
+    batch = Collator(prepared.tokenizer.pad_token_id)([[row] for row in prepared.rows[:2]])
+    virtual = config.prefix.virtual_tokens if config.method == "prompt" else 0
+
+    def loss(lean: Lean | None) -> torch.Tensor:
+        return label_loss(model, batch, virtual_tokens=virtual, lean=lean)[0]
+
+    was_training = model.training
+    model.eval()
+    try:
+        return make_lean(model, loss)
+    finally:
+        model.train(was_training)
+
+
+def plan_of(config: TuningConfig, prepared: Prepared) -> Plan:
+    """The order of all rows of the run."""
+    options = config.training
+    return plan_run(
+        [len(row) for row in prepared.rows],
+        prepared.order,
+        epochs=options.epochs,
+        max_steps=options.max_steps,
+        batch=options.batch_size * options.accumulation * num_processes(),
+        seed=config.seed,
+        pack_length=prepared.max_length if options.packing else None,
+    )
+
+
+def arguments(config: TuningConfig, precision: str, rate: float, steps: int, scratch: Path) -> Any:
+    """Arguments of the Trainer; when to log, evaluate and save is for `callbacks`."""
+    from transformers import TrainingArguments
+
+    options = config.training
+    return TrainingArguments(
+        output_dir=str(scratch),
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulation,
+        max_steps=steps,
+        learning_rate=rate,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.clip,
+        optim="adamw_torch_fused",
+        bf16=precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+        neftune_noise_alpha=options.neftune,
+        logging_nan_inf_filter=False,
+        average_tokens_across_devices=True,
+    )
+
+
+def remove_printers(trainer: SftTrainer) -> None:
+    """Our own callbacks decide when to log, evaluate and save; nothing prints between them."""
+    from transformers import DefaultFlowCallback, PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(DefaultFlowCallback)
+
+
+def let_zero3_gather(trainer: SftTrainer) -> None:
+    """Switch on what DeepSpeed's stage 3 needs to give whole weights, before its engine is made.
+
+    Unless its config says so, the engine refuses to gather, which would show only at the end.
+    """
+    if trainer.is_deepspeed_enabled:
+        config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
+        zero = config.get("zero_optimization", {})
+        if zero.get("stage") == 3:
+            zero["stage3_gather_16bit_weights_on_model_save"] = True
+
+
+def whole_weights(trainer: SftTrainer) -> dict[str, torch.Tensor] | None:
+    """The whole weights of a model that is spread over the processes; None where it is not.
+
+    Every process has to call it, since each gives its part.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return None
+    state: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return state
+
+
+def tied_names(model: torch.nn.Module) -> set[str]:
+    """Further names of parameters that the model has under another name already.
+
+    Gathered weights are copies: what is tied lies there twice, and a checkpoint holds it once.
+    """
+    once = {name for name, _ in model.named_parameters()}
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
+
+
+def heldout_batches(prepared: Prepared, step: int) -> list[dict[str, torch.Tensor]]:
+    """Held-out rows, those of like length together; `step` as of `Collator`."""
+    collate = Collator(prepared.tokenizer.pad_token_id, step=step, most=prepared.max_length)
+    rows = sorted(prepared.heldout, key=len)
+    return [
+        collate([[row] for row in rows[start : start + HELDOUT_BATCH]])
+        for start in range(0, len(rows), HELDOUT_BATCH)
+    ]

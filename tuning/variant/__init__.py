@@ -1,0 +1,45 @@
+"""The variant folder: read and checked, sealed, looked into, described; contract 1.
+
+Knows files and tensors on disk; knows neither data, training nor how a model is loaded. `serving`
+imports this package and nothing else of `tuning`.
+"""
+
+from __future__ import annotations
+
+from tuning.variant.folder import (
+    ADAPTER_CONFIG,
+    ADAPTER_KINDS,
+    FORMAT_VERSION,
+    KINDS,
+    UNSEALED_FILES,
+    VARIANT_FILE,
+    Base,
+    Variant,
+    VariantError,
+    combine_weights,
+    file_sha256,
+    list_variants,
+    load_json,
+    parse_variant,
+    read_variant,
+    weights_sha256,
+)
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_KINDS",
+    "FORMAT_VERSION",
+    "KINDS",
+    "UNSEALED_FILES",
+    "VARIANT_FILE",
+    "Base",
+    "Variant",
+    "VariantError",
+    "combine_weights",
+    "file_sha256",
+    "list_variants",
+    "load_json",
+    "parse_variant",
+    "read_variant",
+    "weights_sha256",
+]
