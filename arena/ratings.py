@@ -108,11 +108,13 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
     if config.bootstrap and len(kept):
         bounds, lost = _resampled_bounds(kept, cells, config, result, bounds, held, clustered)
     wins, numbers = win_matrix(counts)
+    variances = gap_variances(result, v, links, held)
     return Leaderboard(
         ratings=_ratings(table.models, counts, theta, bounds, links, wide),
         position=_position(result, v),
         style=_style(kept, result, v),
-        pairs=_pairs(kept, result, v, links, wide, thin, numbers),
+        pairs=_pairs(kept, result, variances, links, thin, numbers),
+        gap_variances=tuple(tuple(row) for row in variances.tolist()),
         models=table.models,
         win_matrix=tuple(tuple(row) for row in wins.tolist()),
         count_matrix=tuple(tuple(row) for row in numbers.tolist()),
@@ -272,9 +274,8 @@ def _style(table: VoteTable, result: Fit, v: Floats) -> tuple[Effect, ...]:
 def _pairs(
     table: VoteTable,
     result: Fit,
-    v: Floats,
+    variances: Floats,
     links: Connectivity,
-    wide: list[bool],
     thin: list[str],
     counts: Ints,
 ) -> tuple[Pair, ...]:
@@ -283,7 +284,6 @@ def _pairs(
     if size > MAX_PAIRED_MODELS:
         return ()
     tie_share = float((table.outcome >= TIE).mean()) if len(table) else 0.0
-    prior = covariance_root(result)
     pairs = []
     for i in range(size):
         for j in range(size):
@@ -292,9 +292,7 @@ def _pairs(
                 continue
             if links.component[i] != links.component[j]:
                 continue
-            variance = gap_variance(v, i, j)
-            if wide[i] or wide[j]:
-                variance = max(variance, gap_variance(prior, i, j))
+            variance = float(variances[i, j])
             pairs.append(
                 Pair(
                     model=table.models[i],
@@ -310,9 +308,23 @@ def _pairs(
     return tuple(sorted(pairs, key=lambda pair: -pair.gap))
 
 
-def gap_variance(v: Floats, i: int, j: int) -> float:
-    """Variance of θ_i - θ_j."""
-    return float(v[i, i] + v[j, j] - 2 * v[i, j])
+def gap_variances(result: Fit, v: Floats, links: Connectivity, held: Anchors) -> Floats:
+    """Variance of θ_i - θ_j, shape (models, models): Var i + Var j - 2 Cov(i, j).
+
+    `v` is the covariance that the votes give. Where they do not fix a gap, since one of the two is
+    held by the penalty or no chain of votes joins them, it is at least what the penalty leaves.
+    """
+    given, prior = (_differences(matrix) for matrix in (v, covariance_root(result)))
+    apart = links.component[:, None] != links.component[None, :]
+    loose = apart | ~held.fixed[:, None] | ~held.fixed[None, :]
+    size = len(links.component)
+    given, prior = given[:size, :size], prior[:size, :size]
+    return np.asarray(np.where(loose, np.maximum(given, prior), given))
+
+
+def _differences(v: Floats) -> Floats:
+    own = np.diag(v)
+    return np.asarray(own[:, None] + own[None, :] - 2 * v)
 
 
 def _notes(

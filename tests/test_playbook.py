@@ -149,10 +149,11 @@ def judge(store: Store, left: str, right: str, winner: Winner) -> None:
 
 @pytest.fixture
 def voted(tmp_path: Path) -> Store:
-    """a and b were compared four times, a and c once, b and c never."""
+    """a and b were compared four times, each left twice, a and c once, b and c never."""
     store = Store.at_home(tmp_path)
-    for winner in (Winner.MODEL_A, Winner.MODEL_B, Winner.MODEL_A, Winner.TIE):
+    for winner in (Winner.MODEL_A, Winner.MODEL_B):  # each side in turn: no effect of the side
         judge(store, "a-model", "b-model", winner)
+        judge(store, "b-model", "a-model", winner)
     judge(store, "c-model", "a-model", Winner.MODEL_A)
     return store
 
@@ -170,6 +171,19 @@ def test_information_goes_where_least_is_known(voted: Store) -> None:
     chances = asyncio.run(Sampler(voted, Drawing("information_seeking")).chances(NAMES))
     assert min(chances, key=chances.__getitem__) == ("a-model", "b-model")
     assert min(chances.values()) > 0.05
+
+
+def test_a_pair_judged_often_is_known_better_than_one_judged_once(voted: Store) -> None:
+    """The chain b - a - c: the gap b to c is as uncertain as both of its links together."""
+    known = gaps(asyncio.run(Sampler(voted, Drawing("information_seeking"))._votes()))
+    often, once, never = (
+        known[pair][0]
+        for pair in (("a-model", "b-model"), ("a-model", "c-model"), ("b-model", "c-model"))
+    )
+    assert often < 0.8 * once
+    assert once < never
+    chances = asyncio.run(Sampler(voted, Drawing("information_seeking")).chances(NAMES))
+    assert chances["a-model", "b-model"] < 0.9 * chances["a-model", "c-model"]
 
 
 def test_what_is_known_of_the_votes(voted: Store) -> None:

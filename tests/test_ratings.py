@@ -416,6 +416,32 @@ def test_votes_needed_are_none_for_equals_and_zero_when_settled() -> None:
     assert votes_to_settle(1.0, 0.01, 0.0) == 0
 
 
+@pytest.mark.parametrize(
+    "votes",
+    [
+        {("h", "a"): 400, ("h", "b"): 100},  # a star; a and b never met
+        {("a", "b"): 400, ("b", "c"): 100, ("c", "d"): 300},  # a chain
+        {("a", "b"): 600, ("b", "c"): 200, ("a", "c"): 200, ("c", "d"): 100},  # a circle with a tail
+    ],
+)
+def test_variance_of_a_gap_counts_what_moves_together(votes: dict[tuple[str, str], int]) -> None:
+    """Equals won half each: the effective resistance between them, n votes conducting n / 4."""
+    games = [(i, j, n // 4, 0, n // 4) for i, j in votes for n in [votes[i, j]]]
+    games += [(j, i, n // 4, 0, n // 4) for i, j in votes for n in [votes[i, j]]]
+    board = rate(table_of(games))
+    place = {name: number for number, name in enumerate(board.models)}
+    laplacian = np.zeros((len(place), len(place)))
+    for (i, j), n in votes.items():
+        edge = np.zeros(len(place))
+        edge[place[i]], edge[place[j]] = 1, -1
+        laplacian += n / 4 * np.outer(edge, edge)
+    inverse = np.linalg.pinv(laplacian)
+    own = np.diag(inverse)
+    expected = own[:, None] + own[None, :] - 2 * inverse
+    # The weak penalty of every strength takes a little off.
+    assert np.asarray(board.gap_variances) == pytest.approx(expected, rel=0.02, abs=1e-9)
+
+
 def test_groups_never_compared_are_said_not_ranked() -> None:
     board = rate(table_of([("A", "B", 30, 0, 20), ("C", "D", 30, 0, 20)]))
     assert {line.component for line in board.ratings} == {0, 1}

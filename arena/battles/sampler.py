@@ -25,7 +25,7 @@ from arena.statistics.pairing import (
     weighted,
     with_required,
 )
-from arena.statistics.standings import POINTS, Leaderboard
+from arena.statistics.standings import POINTS, Leaderboard, sigmoid
 from arena.storage.ledger import Ledger
 from arena.storage.tally import tally
 
@@ -83,22 +83,14 @@ def num_votes(board: Leaderboard) -> dict[Pair, int]:
 
 
 def gaps(board: Leaderboard) -> dict[Pair, tuple[float, float]]:
-    """Per pair the variance of its gap, on the natural scale, and the first one's win rate.
-
-    The gap's variance is taken as the sum of the two ratings' own, from their 95 % intervals:
-    an upper bound, as ratings that were compared move together.
-    """
-    variances = {
-        rating.model: ((rating.upper - rating.lower) / 2 / 1.959964 / POINTS) ** 2
-        for rating in board.ratings
-    }
+    """Per pair the variance of its gap, on the natural scale, and the first one's win rate."""
     strength = {rating.model: rating.rating / POINTS for rating in board.ratings}
     found = {}
-    for one in variances:
-        for other in variances:
+    for i, one in enumerate(board.models):
+        for j, other in enumerate(board.models):
             if one < other:
-                chance = 1 / (1 + np.exp(strength[other] - strength[one]))
-                found[one, other] = (variances[one] + variances[other], float(chance))
+                chance = sigmoid(strength[one] - strength[other])
+                found[one, other] = (board.gap_variances[i][j], chance)
     return found
 
 

@@ -91,12 +91,16 @@ class Note(str):
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All that one fit says; `win_matrix[i][j]` counts wins of models[i] over models[j]."""
+    """All that one fit says; `win_matrix[i][j]` counts wins of models[i] over models[j].
+
+    `gap_variances[i][j]` is the variance of their difference in ability, on the natural scale.
+    """
 
     ratings: tuple[Rating, ...]
     position: Effect | None
     style: tuple[Effect, ...]
     pairs: tuple[Pair, ...]
+    gap_variances: tuple[tuple[float, ...], ...]
     models: tuple[str, ...]
     win_matrix: tuple[tuple[float, ...], ...]
     count_matrix: tuple[tuple[int, ...], ...]
@@ -110,7 +114,7 @@ class Leaderboard:
 
 
 EMPTY = Leaderboard(
-    *((), None, (), (), (), (), (), 0, None, False, None, 0.0, True),
+    *((), None, (), (), (), (), (), (), 0, None, False, None, 0.0, True),
     notes=(Note("There is no vote to rate.", "none"),),
 )
 
