@@ -161,9 +161,9 @@ def test_useless_files_are_refused(tmp_path: Path, content: str, message: str) -
     ("name", "content", "message"),
     [
         ("data.txt", "x", "unknown file type '.txt'"),
-        ("data.json", "{", "no valid JSON"),
+        ("data.json", "{", "is no JSON"),
         ("data.json", "3", "must be a JSON list"),
-        ("data.json", "[" + "1" * 5000 + "]", "no valid JSON"),
+        ("data.json", "[" + "1" * 5000 + "]", "number of too many digits"),
         ("data.parquet", "x", "no valid Parquet"),
         ("data.csv", 'question,answer\n"q,a\n', "no valid CSV"),
     ],

@@ -6,14 +6,15 @@ does not know what the columns mean (`tuning.data.formats`).
 
 from __future__ import annotations
 
+import codecs
 import csv
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuning.errors import TuningError
+from tuning.json_lines import JsonError, parse_json, read_json_lines
 
 STARTER = "starter"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -74,23 +75,14 @@ def _read_file(path: Path, source: str) -> Iterator[RawRow]:
 
 
 def _read_jsonl(path: Path, source: str) -> Iterator[RawRow]:
-    with path.open("rb") as stream:
-        for line, raw in enumerate(stream, 1):
-            if raw.strip():
-                yield _parse_line(raw, line, source)
+    for line in read_json_lines(path):
+        try:
+            yield _row(line.value(), line.number, source)
+        except JsonError as error:
+            yield RawRow(source, line.number, {}, str(error))
 
 
-def _parse_line(raw: bytes, line: int, source: str) -> RawRow:
-    try:
-        value = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        return RawRow(source, line, {}, f"is not UTF-8 ({error.reason} at byte {error.start})")
-    except json.JSONDecodeError as error:
-        return RawRow(source, line, {}, f"is no JSON ({error.msg} at column {error.colno})")
-    except RecursionError:
-        return RawRow(source, line, {}, "is nested too deeply")
-    except ValueError:  # of Python, not of JSON
-        return RawRow(source, line, {}, "holds a number of too many digits")
+def _row(value: Any, line: int, source: str) -> RawRow:
     if not isinstance(value, dict):
         return RawRow(source, line, {}, f"is a JSON {type(value).__name__}, not an object")
     return RawRow(source, line, value)
@@ -98,15 +90,10 @@ def _parse_line(raw: bytes, line: int, source: str) -> RawRow:
 
 def _read_json(path: Path, source: str) -> Iterator[RawRow]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
+        content = parse_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except JsonError as error:
         raise DataError(
-            f"data {source!r}: is not UTF-8 (byte {error.start}); save the file as UTF-8"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"data {source!r}: is no valid JSON ({error}); mend it, or use one object a line in a "
-            ".jsonl file"
+            f"data {source!r}: {error}; mend it, or use one object a line in a .jsonl file"
         ) from error
     if isinstance(content, dict):
         lists = {key: value for key, value in content.items() if isinstance(value, list)}
@@ -114,10 +101,7 @@ def _read_json(path: Path, source: str) -> Iterator[RawRow]:
     if not isinstance(content, list):
         raise DataError(f"data {source!r}: must be a JSON list of objects")
     for line, value in enumerate(content, 1):
-        if isinstance(value, dict):
-            yield RawRow(source, line, value)
-        else:
-            yield RawRow(source, line, {}, f"is a JSON {type(value).__name__}, not an object")
+        yield _row(value, line, source)
 
 
 def _read_csv(path: Path, source: str) -> Iterator[RawRow]:

@@ -5,7 +5,6 @@ One line is `{"id": ..., "family": ..., "prompt": ..., "check": {"kind": ...}}`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from tuning.errors import TuningError
 from tuning.evaluation.form_suite import constraint_items
 from tuning.evaluation.verifiers import CheckError, verify
+from tuning.json_lines import JsonError, Line, read_json_lines
 
 STARTER = "starter"
 CONSTRAINTS = "constraints"
@@ -54,23 +54,23 @@ def load_suite(name: str, limit: int | None = None) -> list[SuiteItem]:
 
 def _read(path: Path) -> list[SuiteItem]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = list(read_json_lines(path))
+    except OSError as error:
         raise SuiteError(
             f"suite {str(path)!r}: cannot be read ({error}); give starter, constraints or a JSONL "
             "file"
         ) from error
-    items = [_item(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line]
+    items = [_item(line, f"{path}:{line.number}") for line in lines]
     if not items:
         raise SuiteError(f"suite {str(path)!r}: holds no prompts; write one JSON object a line")
     return items
 
 
-def _item(line: str, where: str) -> SuiteItem:
+def _item(line: Line, where: str) -> SuiteItem:
     try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise SuiteError(f"{where}: is no JSON ({error}); mend the line") from error
+        content = line.value()
+    except JsonError as error:
+        raise SuiteError(f"{where}: {error}; mend the line") from error
     if not isinstance(content, dict):
         raise SuiteError(f"{where}: is no JSON object; mend the line")
     for key, kind in (("prompt", str), ("check", dict)):

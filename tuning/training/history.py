@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tuning.json_lines import load_records
+
 
 class History:
     """The records of a run, one JSON line each: losses, held-out losses, sample answers."""
@@ -23,8 +25,7 @@ class History:
 
     def load(self, path: Path) -> None:
         """Begin with the records of an earlier part of the run."""
-        lines = path.read_text(encoding="utf-8").splitlines()
-        self.records[:] = [json.loads(line) for line in lines]
+        self.records[:] = load_records(path)
 
     @property
     def progress(self) -> dict[int, float]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuning.errors import TuningError
+from tuning.json_lines import JsonError, load_records
 
 
 class PlotError(TuningError):
@@ -18,9 +18,8 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     """Records of a variant's `history.jsonl`."""
     path = folder / "history.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return load_records(path)
+    except (OSError, JsonError) as error:
         raise PlotError(f"{path}: no history to draw ({error}); tune the variant again") from error
 
 

@@ -5,12 +5,12 @@ Knows the base's folder; knows no model and no optimizer.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tuning.errors import TuningError
+from tuning.json_lines import load_records
 from tuning.variant.folder import read_variant
 
 
@@ -38,6 +38,6 @@ class EarlierRun:
                 f"{folder}: is no base that `arena starter pretrain` made; give --go-on one"
             )
         run = {**variant.run, "weights_sha256": variant.weights_sha256}
-        lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        history = tuple(load_records(folder / "history.jsonl"))
         counts = {key: run[key] for key in ("num_documents", "num_tokens", "num_steps", "minutes")}
-        return cls(run, tuple(json.loads(line) for line in lines), **counts)
+        return cls(run, history, **counts)
