@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuning.config import TuningConfig
 from tuning.errors import TuningError
 
 if TYPE_CHECKING:
+    from tuning.config import TuningConfig
     from tuning.training.train import tune
 
 __all__ = ["TuningConfig", "TuningError", "tune"]
 
 
 def __getattr__(name: str) -> Any:
+    """Load what is asked for, so that reading a variant folder loads neither torch nor settings."""
+    if name == "TuningConfig":
+        from tuning.config import TuningConfig
+
+        return TuningConfig
     if name == "tune":
         from tuning.training.train import tune
 

@@ -5,48 +5,60 @@ Every default is written once, here. Knows nothing of torch, files or models bey
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from tuning.errors import TuningError
+from pydantic import Field
 
-METHODS = ("full", "lora", "qlora", "prefix", "prompt", "ia3")
-SCHEDULES = ("cosine", "linear", "constant")
-PRECISIONS = ("auto", "bf16", "fp32")
+from tuning.errors import ConfigError as ConfigError
+from tuning.value_types import (
+    AnyCount,
+    Count,
+    Folder,
+    Name,
+    NotNegative,
+    Number,
+    Several,
+    Share,
+    Switch,
+    Text,
+    Whole,
+    check_value,
+    shown,
+)
+
+Method = Literal["full", "lora", "qlora", "prefix", "prompt", "ia3"]
+METHODS: tuple[str, ...] = get_args(Method)
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-
-
-class ConfigError(TuningError):
-    """A setting that is unknown, of the wrong type or out of range; names key, value, remedy."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """How rows are read, cleaned and split."""
 
-    format: str = "auto"
+    format: Name = "auto"
     """Name of a format of `tuning.data.formats`, or `auto` to detect it from the columns."""
-    columns: Mapping[str, str] | None = None
+    columns: Mapping[Name, Name] | None = None
     """Column map for files of no known format: keys prompt, response and perhaps system."""
-    weights: tuple[float, ...] = ()
+    weights: Annotated[tuple[Annotated[Number, Field(gt=0, le=1000)], ...], Several] = ()
     """How often each source is seen in an epoch (2 = twice, 0.5 = every other row); empty = 1."""
-    strict: bool = False
+    strict: Switch = False
     """Stop at the first bad row instead of leaving it out and counting it."""
-    deduplicate: bool = True
+    deduplicate: Switch = True
     """Leave out rows whose messages are the same as those of an earlier row."""
-    near_duplicates: float = 1.0
+    near_duplicates: Share = 1.0
     """Also leave out rows this similar (Jaccard of word triples); 1 compares words exactly."""
-    heldout: float = 0.02
+    heldout: Share = 0.02
     """Share of prompts kept out of training for the evaluation loss (at most 256 rows)."""
-    heldout_file: str | None = None
+    heldout_file: Name | None = None
     """Own held-out rows instead; training rows with the same prompt are left out."""
-    group_by: str | None = None
+    group_by: Name | None = None
     """Column whose values are kept whole on one side of the held-out split; default the prompt."""
-    max_cut_share: float = 0.01
+    max_cut_share: Share = 0.01
     """Largest share of tokens that `max_length` may cut off before the run is refused."""
 
 
@@ -54,35 +66,35 @@ class DataOptions:
 class TrainingOptions:
     """How the weights are changed."""
 
-    epochs: float = 3.0
+    epochs: Annotated[Number, Field(ge=0.001, le=100_000)] = 3.0
     """Passes over the training rows, unless `max_steps` or `max_minutes` ends the run before."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Optimizer steps at most; the learning rate follows."""
-    max_minutes: float | None = None
+    max_minutes: Annotated[Number, Field(ge=0.001)] | None = None
     """Wall time at most, from the start of the command; the learning rate follows the clock."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[Number, Field(ge=1e-12)] | None = None
     """Peak learning rate; default by method and model width (`tuning.methods.adapters`)."""
-    batch_size: int = 32
+    batch_size: Annotated[Count, Field(le=2**20)] = 32
     """Rows (or packs) of one optimizer step on one process, before accumulation."""
-    accumulation: int = 1
+    accumulation: Annotated[Count, Field(le=2**20)] = 1
     """Batches whose gradients are summed before one optimizer step."""
-    max_length: int | None = None
+    max_length: Annotated[Count, Field(ge=8)] | None = None
     """Longest row in tokens; default the model's own limit, at most 2048."""
-    packing: bool = False
+    packing: Switch = False
     """Join short rows into sequences of `max_length`; no token sees another row."""
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the learning rate after warm-up: cosine, linear or constant."""
-    warmup: float = 0.05
+    warmup: Share = 0.05
     """Share of the run in which the learning rate rises to its peak."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """AdamW's decoupled weight decay."""
-    clip: float = 1.0
+    clip: NotNegative = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
-    precision: str = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 autocast or fp32; auto takes bf16 where that is faster: on GPUs, and CPUs with AMX."""
-    lean: bool = True
+    lean: Switch = True
     """Train in layers that compute the same in fewer passes over memory (CPU, unsharded)."""
-    neftune: float | None = None
+    neftune: NotNegative | None = None
     """Noise on the embeddings (NEFTune's alpha, usually 5); none by default."""
 
 
@@ -90,17 +102,17 @@ class TrainingOptions:
 class LoraOptions:
     """Low-rank adapters."""
 
-    rank: int = 16
+    rank: Annotated[Count, Field(le=2**16)] = 16
     """Size of the low-rank matrices."""
-    alpha: float | None = None
+    alpha: Annotated[Number, Field(gt=0)] | None = None
     """Scale; default twice the rank."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of the adapters' inputs that is left out at each step."""
-    target_modules: tuple[str, ...] = ("all-linear",)
+    target_modules: Annotated[tuple[Name, ...], Several, Field(min_length=1)] = ("all-linear",)
     """Last names of the layers to adapt; `all-linear` takes all but the output head."""
-    rslora: bool = False
+    rslora: Switch = False
     """Scale by alpha / sqrt(rank) instead of alpha / rank."""
-    dora: bool = False
+    dora: Switch = False
     """Weight-decomposed LoRA."""
 
 
@@ -108,11 +120,11 @@ class LoraOptions:
 class PrefixOptions:
     """Prefix and prompt tuning."""
 
-    virtual_tokens: int = 32
+    virtual_tokens: Annotated[Count, Field(le=2**16)] = 32
     """How many learned tokens stand before the prompt."""
-    projection: bool = False
+    projection: Switch = False
     """Reparametrise the prefix by a two-layer net while training (prefix only)."""
-    init: str = "data"
+    init: Literal["data", "random"] = "data"
     """`data` starts from what the base makes of real training rows, `random` from noise."""
 
 
@@ -120,16 +132,16 @@ class PrefixOptions:
 class CheckOptions:
     """What happens while training goes on."""
 
-    eval_every: int | None = None
+    eval_every: Count | None = None
     """Steps between evaluations of the held-out loss; default five times a run."""
-    patience: int | None = None
+    patience: Count | None = None
     """Evaluations without a better held-out loss after which the run stops early; its weights are
     those of the best evaluation."""
-    save_every: float = 60.0
+    save_every: NotNegative = 60.0
     """Seconds between checkpoints from which a killed run goes on; 0 saves none."""
-    save_steps: int | None = None
+    save_steps: Count | None = None
     """Steps between checkpoints instead."""
-    samples: int = 3
+    samples: AnyCount = 3
     """Held-out prompts answered at each evaluation and shown."""
 
 
@@ -137,21 +149,21 @@ class CheckOptions:
 class TuningConfig:
     """One tuning run. `tuning.tune(TuningConfig(...))` is what `arena tune` calls."""
 
-    base: str
+    base: Name
     """`starter`, a variant under home, a checkpoint folder or a hub id."""
-    data: tuple[str, ...]
+    data: Annotated[tuple[Name, ...], Several, Field(min_length=1)]
     """`starter`, files (JSON, JSONL, CSV, Parquet), dataset folders or hub ids."""
-    name: str
+    name: Text
     """Name of the variant to make."""
-    method: str = "lora"
+    method: Method = "lora"
     """One of `METHODS`: full, lora, qlora, prefix, prompt, ia3."""
-    home: Path = Path("workspace")
+    home: Folder = Path("workspace")
     """Folder whose `models/` holds the variants, also those that `base` may name."""
-    seed: int = 0
+    seed: Annotated[Whole, Field(ge=0, le=2**32 - 1)] = 0
     """Of the order of the rows, new weights, dropout and the held-out split."""
-    overwrite: bool = False
+    overwrite: Switch = False
     """Replace a variant of the same name once the new one is whole."""
-    restart: bool = False
+    restart: Switch = False
     """Forget an unfinished run of the same name instead of going on with it."""
     data_options: DataOptions = field(default_factory=DataOptions)
     """How rows are read, cleaned and split."""
@@ -165,10 +177,10 @@ class TuningConfig:
     """Evaluations, early stopping, checkpoints, samples."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, str):
-            object.__setattr__(self, "data", (self.data,))
-        object.__setattr__(self, "home", Path(self.home))
-        _check(self)
+        for item in fields(self):
+            value = _checked(item.name, getattr(self, item.name), hints_of(TuningConfig)[item.name])
+            object.__setattr__(self, item.name, value)
+        _check_together(self)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values; `load_config` reads them back."""
@@ -189,67 +201,41 @@ class TuningConfig:
         return self.home / "models" / self.name
 
 
-def _check(config: TuningConfig) -> None:
-    """Refuse values that no run can use; one line each."""
-    _member("method", config.method, METHODS)
-    _member("training.schedule", config.training.schedule, SCHEDULES)
-    _member("training.precision", config.training.precision, PRECISIONS)
-    _member("prefix.init", config.prefix.init, ("data", "random"))
+@cache
+def hints_of(owner: type) -> dict[str, Any]:
+    """Name of each field of a settings class to its type with all that is annotated to it."""
+    return get_type_hints(owner, include_extras=True)
+
+
+def _checked(key: str, value: Any, hint: Any) -> Any:
+    """A value, or a section with each of its values, as its type asks."""
+    if not is_dataclass(hint):
+        return check_value(key, value, hint)
+    assert isinstance(hint, type)
+    if not isinstance(value, hint):
+        raise ConfigError(f"{key}: {shown(value)} is no {hint.__name__}; give one")
+    content = {
+        name: _checked(f"{key}.{name}", getattr(value, name), inner)
+        for name, inner in hints_of(hint).items()
+    }
+    return hint(**content)
+
+
+def _check_together(config: TuningConfig) -> None:
+    """Refuse values that are good alone and do not fit each other; one line each."""
     if not NAME_PATTERN.fullmatch(config.name) or config.name.endswith(".tmp"):
         raise ConfigError(
-            f"name: {config.name!r} cannot be a folder name; use letters, digits, '.', '_', '-'"
+            f"name: {shown(config.name)} cannot be a folder name; use letters, digits, '.', '_', "
+            "'-'"
         )
-    for key, minimum in _MINIMA.items():
-        value = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        if value is not None and not value >= minimum:  # type: ignore[operator]
-            raise ConfigError(f"{key}: {value!r} is too small; give at least {minimum}")
-    for key, share in {
-        "data_options.heldout": config.data_options.heldout,
-        "data_options.max_cut_share": config.data_options.max_cut_share,
-        "data_options.near_duplicates": config.data_options.near_duplicates,
-        "training.warmup": config.training.warmup,
-        "lora.dropout": config.lora.dropout,
-    }.items():
-        if not 0 <= share <= 1:
-            raise ConfigError(f"{key}: {share!r} is no share; give a number from 0 to 1")
     if config.training.packing and config.method in ("prefix", "prompt"):
         raise ConfigError(
             f"training.packing: cannot be used with method {config.method!r}, because rows packed "
             "behind virtual tokens would see each other; set packing to false"
         )
     weights = config.data_options.weights
-    if weights and (len(weights) != len(config.data) or min(weights) <= 0):
+    if weights and len(weights) != len(config.data):
         raise ConfigError(
-            f"data_options.weights: {weights!r} does not fit {len(config.data)} data source(s); "
-            "give one positive number for each"
+            f"data_options.weights: {shown(weights)} does not fit {len(config.data)} data "
+            "source(s); give one positive number for each"
         )
-
-
-_MINIMA: dict[str, float] = {
-    "training.epochs": 0.001,
-    "training.max_steps": 1,
-    "training.max_minutes": 0.001,
-    "training.learning_rate": 1e-12,
-    "training.batch_size": 1,
-    "training.accumulation": 1,
-    "training.max_length": 8,
-    "training.clip": 0,
-    "training.weight_decay": 0,
-    "lora.rank": 1,
-    "prefix.virtual_tokens": 1,
-    "checks.eval_every": 1,
-    "checks.patience": 1,
-    "checks.save_every": 0,
-    "checks.save_steps": 1,
-    "checks.samples": 0,
-    "seed": 0,
-}
-
-
-def _member(key: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        near = difflib.get_close_matches(value, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"{key}: unknown value {value!r}; {hint}known are {', '.join(known)}")

@@ -1,19 +1,22 @@
 """Reads settings from YAML and from the command line into a checked config.
 
-Knows the fields of `tuning.config` by reflection only, so a new field needs no change here.
+Knows the fields of `tuning.config` by reflection only, so a new field needs no change here. Here
+is what a line of text stands for; whether the value is good is for `tuning.config`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin
 
-from tuning.config import ConfigError, TuningConfig
+from tuning.config import TuningConfig, hints_of
+from tuning.errors import ConfigError
+from tuning.value_types import is_optional, plain_type, shown
 
+NONE = ("none", "null")
 # Settings that suit the starter's size and instructions. They are defaults only: a flag, a YAML
 # key or a field given by the caller wins.
 STARTER_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -36,20 +39,23 @@ def load_config(
 ) -> TuningConfig:
     """Settings of a YAML file and of the command line (which win) as one checked config.
 
-    Keys are `section.key`, or the bare key where only one section has it. ConfigError names an
-    unknown key and the nearest known one.
+    Keys are `section.key`, or the bare key where only one section has it. Text among `settings` is
+    as typed on a command line: commas part the items of a list. ConfigError names an unknown key
+    and the nearest known one.
     """
+    hints = setting_keys()
     merged: dict[str, Any] = {}
     if path is not None:
-        merged.update(_flatten(_read_yaml(path)))
-    merged.update({_full_key(key): value for key, value in (settings or {}).items()})
+        merged.update(_full_keys(_pairs(_read_yaml(path))))
+    typed = _full_keys((settings or {}).items())
+    merged.update({key: _from_line(key, value, hints[key]) for key, value in typed.items()})
+    merged = {key: _or_none(value, hints[key]) for key, value in merged.items()}
     for key in ("base", "data", "name"):
         if merged.get(key) in (None, "", (), []):
             raise ConfigError(f"{key}: is not set; give --{key} or write it in --config")
-    if _as_tuple(merged["data"]) == ("starter",):
-        method = str(merged.get("method", TuningConfig.method))
-        for key, value in STARTER_DEFAULTS.get(method, {}).items():
-            merged.setdefault(_full_key(key), value)
+    if merged["data"] in ("starter", ("starter",), ["starter"]):
+        defaults = STARTER_DEFAULTS.get(str(merged.get("method", TuningConfig.method)), {})
+        merged = {**{_full_key(key): value for key, value in defaults.items()}, **merged}
     config: TuningConfig = _build(TuningConfig, merged, "")
     return config
 
@@ -68,60 +74,69 @@ def parse_assignment(text: str) -> tuple[str, str]:
 
 
 def _walk(owner: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    hints = get_type_hints(owner)
-    for item in fields(owner):
-        hint = hints[item.name]
+    for name, hint in hints_of(owner).items():
         if is_dataclass(hint):
             assert isinstance(hint, type)
-            yield from _walk(hint, f"{prefix}{item.name}.")
+            yield from _walk(hint, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{item.name}", hint
+            yield f"{prefix}{name}", hint
 
 
-def _full_key(key: str) -> str:
+def _full_keys(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    full: dict[str, Any] = {}
+    for key, value in pairs:
+        name = _full_key(key)
+        if name in full:
+            raise ConfigError(f"{name}: is set twice, once as {shown(key)}; leave one of them")
+        full[name] = value
+    return full
+
+
+def _full_key(key: Any) -> str:
     known = setting_keys()
     if key in known:
-        return key
+        return str(key)
     matches = [full for full in known if full.rpartition(".")[2] == key]
     if len(matches) == 1:
         return matches[0]
+    name = key if isinstance(key, str) and key.isprintable() else shown(key)
     names = [*known, *(full.rpartition(".")[2] for full in known)]
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    raise ConfigError(f"{key}: unknown setting; {hint}")
+    raise ConfigError(f"{name[:100]}: unknown setting; {hint}")
 
 
-def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
-    sections = {item.name for item in fields(TuningConfig)} & {
-        key.partition(".")[0] for key in setting_keys() if "." in key
-    }
-    flat: dict[str, Any] = {}
+def _pairs(content: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Keys and values of a YAML file, those of a section with its name; an empty one has none."""
+    sections = {name for name, hint in hints_of(TuningConfig).items() if is_dataclass(hint)}
     for key, value in content.items():
-        if key in sections and isinstance(value, Mapping):
-            for inner, inner_value in value.items():
-                flat[_full_key(f"{key}.{inner}")] = inner_value
-        else:
-            flat[_full_key(str(key))] = value
-    return flat
+        if key not in sections:
+            yield key, value
+        elif isinstance(value, Mapping):
+            yield from ((f"{key}.{inner}", item) for inner, item in value.items())
+        elif value is not None:
+            raise ConfigError(
+                f"{key}: {shown(value)} is no section; write its settings below it, each as "
+                "`key: value` on a line of its own"
+            )
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    import yaml
+def _read_yaml(path: Path) -> Mapping[Any, Any]:
+    from tuning.yaml_text import read_yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a readable YAML file") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: no valid YAML ({reason}); mend the file") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: no valid YAML ({error}); mend the file") from error
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path}: holds no keys; write settings such as `method: lora`")
     return content
 
 
 def _build(owner: type, merged: Mapping[str, Any], prefix: str) -> Any:
-    hints = get_type_hints(owner)
+    hints = hints_of(owner)
     values: dict[str, Any] = {}
     for item in fields(owner):
         key, hint = f"{prefix}{item.name}", hints[item.name]
@@ -129,55 +144,30 @@ def _build(owner: type, merged: Mapping[str, Any], prefix: str) -> Any:
             assert isinstance(hint, type)
             values[item.name] = _build(hint, merged, f"{key}.")
         elif key in merged:
-            values[item.name] = _coerce(key, merged[key], hint)
+            values[item.name] = merged[key]
     return owner(**values)
 
 
-def _coerce(key: str, value: Any, hint: Any) -> Any:
-    """Turn YAML or command-line text into the field's type; ConfigError when it cannot be."""
-    if get_origin(hint) in (Union, UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-            return None
-        (hint,) = (part for part in get_args(hint) if part is not NoneType)
-    problem = ConfigError(f"{key}: {value!r} is no {_type_name(hint)}; give one")
-    if get_origin(hint) is tuple:
-        return tuple(_coerce(key, part, get_args(hint)[0]) for part in _as_tuple(value))
-    if get_origin(hint) is not None:
-        if isinstance(value, str) and ":" in value:
-            value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
-        if not isinstance(value, Mapping):
-            raise ConfigError(
-                f"{key}: {value!r} is no map; write keys and values in YAML, or "
-                "--set columns=prompt:ask,response:reply"
-            )
-        return {str(left): str(right) for left, right in value.items()}
-    if hint is bool:
-        truth = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() not in truth:
-            raise problem
-        return truth[str(value).lower()]
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Path):
-        raise problem
-    try:
-        return hint(value) if hint is not int else _whole(value)
-    except ValueError as error:
-        raise problem from error
+def _from_line(key: str, value: Any, hint: Any) -> Any:
+    """What text of a command line stands for: `a,b` is a list, `a:b,c:d` a map."""
+    wanted = get_origin(plain_type(hint))
+    if not isinstance(value, str) or wanted not in (tuple, Mapping):
+        return value
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if wanted is tuple:
+        return tuple(parts)
+    if is_optional(hint) and value.lower() in NONE:
+        return None
+    pairs = dict(part.split(":", 1) for part in parts if ":" in part)
+    if len(pairs) != len(parts):
+        raise ConfigError(
+            f"{key}: {shown(value)} is no map; write keys and values in YAML, or "
+            "--set columns=prompt:ask,response:reply"
+        )
+    return pairs
 
 
-def _whole(value: Any) -> int:
-    number = float(value)
-    if number != int(number):
-        raise ValueError(value)
-    return int(number)
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, str):
-        return tuple(part for part in value.split(",") if part)
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _type_name(hint: Any) -> str:
-    return {int: "whole number", float: "number", bool: "true or false"}.get(hint, "text")
+def _or_none(value: Any, hint: Any) -> Any:
+    """`none` and `null` are None where that is a value."""
+    is_none = isinstance(value, str) and value.lower() in NONE
+    return None if is_none and is_optional(hint) else value

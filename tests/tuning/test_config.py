@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tuning
 import tuning.config
-from tuning.config import ConfigError, LoraOptions, TrainingOptions, TuningConfig
+from tuning.config import ConfigError, DataOptions, LoraOptions, TrainingOptions, TuningConfig
 from tuning.config_files import STARTER_DEFAULTS, load_config, parse_assignment, setting_keys
 
 NEEDED = {"base": "b", "data": "d.jsonl", "name": "n"}
@@ -52,8 +60,35 @@ def test_every_key_survives_a_round_trip() -> None:
         ({"rank": "x"}, "lora.rank: 'x' is no whole number"),
         ({"rank": "1.5"}, "lora.rank: '1.5' is no whole number"),
         ({"rank": "0"}, "lora.rank: 0 is too small"),
-        ({"learning_rate": "-1"}, "learning_rate: -1.0 is too small"),
-        ({"learning_rate": "nan"}, "learning_rate: nan is too small"),
+        ({"learning_rate": "-1"}, "training.learning_rate: -1 is too small; give at least 1e-12"),
+        (
+            {"learning_rate": "nan"},
+            "training.learning_rate: nan is not finite",
+        ),
+        ({"max_steps": "inf"}, "training.max_steps: 'inf' is no whole number; give one"),
+        ({"max_steps": float("inf")}, "training.max_steps: inf is not finite"),
+        ({"max_steps": 2**40}, "training.max_steps: 1099511627776 is too large"),
+        ({"epochs": "inf"}, "training.epochs: inf is not finite"),
+        ({"neftune": "-5"}, "training.neftune: -5 is too small; give at least 0"),
+        ({"weights": "nan"}, "data_options.weights: nan is not finite"),
+        ({"weights": "-1"}, "data_options.weights: -1 is too small; give more than 0"),
+        ({"seed": str(2**64)}, "seed: 18446744073709551616 is too large; give at most 4294967295"),
+        ({"seed": "9" * 5000}, "seed: '9999"),
+        ({"seed": 10**5000}, "seed: a number of thousands of digits is too large"),
+        ({"seed": "010"}, "seed: '010' begins with a zero; write the number without it"),
+        ({"seed": True}, "seed: True is no whole number; give one"),
+        ({"alpha": "0"}, "lora.alpha: 0 is too small; give more than 0"),
+        ({"alpha": "-inf"}, "lora.alpha: -inf is not finite"),
+        ({"max_minutes": "1e999"}, "training.max_minutes: 1e999 is not finite"),
+        ({"epochs": None}, "training.epochs: is empty; give a number"),
+        ({"epochs": [3]}, "training.epochs: [3] is no number; give one"),
+        ({"name": ["n"]}, "name: ['n'] is no text; give one"),
+        ({"base": "a\0b"}, "is no text of UTF-8 without zero bytes"),
+        ({"data": ["ok", "\udcff"]}, "data: '\\udcff' is no text of UTF-8"),
+        ({"data": ["ok", ""]}, "data: '' is empty; give a text"),
+        ({"target_modules": ""}, "lora.target_modules: () is empty; give some"),
+        ({"rank": 4, "lora.rank": 4}, "lora.rank: is set twice, once as 'lora.rank'"),
+        ({"rank\nx": 4}, "'rank\\nx': unknown setting"),
         ({"packing": "perhaps"}, "training.packing: 'perhaps' is no true or false"),
         ({"dropout": "1.5"}, "lora.dropout: 1.5 is no share"),
         ({"name": "../x"}, "cannot be a folder name"),
@@ -68,6 +103,196 @@ def test_every_key_survives_a_round_trip() -> None:
 def test_mistakes_are_named_in_one_line(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, {**NEEDED, **settings})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_mistake_of_python_callers_is_named_too() -> None:
+    changes: list[dict[str, Any]] = [
+        {"training": TrainingOptions(epochs=float("nan"))},
+        {"training": None},
+        {"training": LoraOptions()},
+        {"lora": LoraOptions(rank=10**30)},
+        {"seed": -1},
+        {"name": 5},
+        {"data": ()},
+        {"home": "a\0"},
+        {"data_options": DataOptions(columns={"prompt": 3})},  # type: ignore[dict-item]
+    ]
+    for change in changes:
+        with pytest.raises(ConfigError):
+            TuningConfig(**{"base": "b", "data": ("d",), "name": "n", **change})
+    made = TuningConfig(base="b", data=("d",), name="n", lora=LoraOptions(rank=np.int64(4)))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(made.to_json()))["lora"]["rank"] == 4
+
+
+# Values of every type a caller, a command line or a YAML file can give.
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, 2**32, 2**63, -(2**64), 10**400]),
+    st.floats(),
+    st.decimals(),
+    st.fractions(),
+    st.complex_numbers(),
+    st.dates(),
+    st.binary(max_size=8),
+    st.text(max_size=12),
+    st.text(alphabet="0123456789.eE+-_ ,:infa", max_size=8),
+    st.sampled_from(["inf", "nan", "none", "yes", "off", "1e400", "all-linear", "\udcff", "a\0"]),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text(max_size=4) | st.integers() | st.none(), inner, max_size=3),
+        st.frozensets(st.text(max_size=4) | st.integers(), max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+def assert_good_or_named(make: Callable[[], TuningConfig]) -> None:
+    """A config whose record is JSON and gives the same config again, or one sentence."""
+    try:
+        config = make()
+    except ConfigError as error:
+        said = str(error)
+    else:
+        assert_record_gives(config)
+        return
+    assert "\n" not in said
+    assert said.encode()
+    assert len(said) < 2000
+
+
+def assert_record_gives(config: TuningConfig) -> None:
+    """What `variant.json` would say of the run is JSON and gives the same config again."""
+    record = json.loads(json.dumps(config.to_json(), allow_nan=False))
+    record["data"] = tuple(record["data"])
+    sections = {key: value for key, value in record.items() if isinstance(value, dict)}
+    flat = {key: value for key, value in record.items() if key not in sections}
+    for section, content in sections.items():
+        flat.update({f"{section}.{key}": value for key, value in content.items()})
+    texts = {key for key, value in flat.items() if isinstance(value, str)}
+    if not any(flat[key].lower() in ("none", "null") for key in texts):
+        assert load_config(None, flat) == config
+    assert config.folder.parent == config.home / "models"
+
+
+@given(st.sampled_from(sorted(setting_keys())), VALUES)
+@settings(max_examples=150, deadline=None)
+def test_any_value_at_any_setting_is_taken_or_named(key: str, value: Any) -> None:
+    assert_good_or_named(lambda: load_config(None, {**NEEDED, key: value}))
+    section, _, name = key.rpartition(".")
+    if section:
+        owner = {item.name: item.default_factory for item in fields(TuningConfig)}[section]
+        assert_good_or_named(
+            lambda: TuningConfig("b", ("d",), "n", **{section: owner(**{name: value})})
+        )  # type: ignore[misc, operator]
+    else:
+        assert_good_or_named(lambda: TuningConfig(**{**NEEDED, key: value}))
+
+
+@given(st.dictionaries(st.sampled_from([*setting_keys(), "lora", "training"]), VALUES, max_size=3))
+@settings(max_examples=80, deadline=None)
+def test_any_yaml_is_taken_or_named(content: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.yaml"
+        try:
+            path.write_text(yaml.safe_dump({**NEEDED, **content}), encoding="utf-8")
+        except (yaml.YAMLError, ValueError):
+            return
+        assert_good_or_named(lambda: load_config(path))
+
+
+@given(
+    st.text(max_size=40)
+    | st.binary(max_size=40)
+    | st.text("{}[]:-#&*!|>%@'\"? \n\tab1.~<", max_size=30)
+)
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_as_yaml_are_taken_or_named(content: str | bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_bytes(
+            content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+        )
+        assert_good_or_named(lambda: load_config(path, NEEDED))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("training:\n", {}),
+        ("training: {}\nlora:\n  # rank: 4\n", {}),
+        ("training: ~\n", {}),
+        ("data: 'a,b.jsonl'\n", {"data": ("a,b.jsonl",)}),
+        ("data: [a, 'b,c']\n", {"data": ("a", "b,c")}),
+        ("name: no\n", {"name": "no"}),
+        ("name: 010\n", {"name": "010"}),
+        ("name: 2024-01-01\n", {"name": "2024-01-01"}),
+        ("training: {packing: yes, lean: off}\n", {"packing": True, "lean": False}),
+        ("training: {packing: on, lean: No}\n", {"packing": True, "lean": False}),
+        ("training: {max_steps: 1e3, learning_rate: 1e-3}\n", {"max_steps": 1000}),
+        ("training: {max_steps: null}\n", {"max_steps": None}),
+        ("training: {max_steps: }\n", {"max_steps": None}),
+        ("training: &t {epochs: 2}\n", {"epochs": 2.0}),
+        (
+            "training: {<<: {epochs: 2, batch_size: 4}, epochs: 5}\n",
+            {"epochs": 5.0, "batch_size": 4},
+        ),
+        (
+            "data_options: {columns: {prompt: no, response: 1}}\n",
+            {"columns": {"prompt": "no", "response": "1"}},
+        ),
+    ],
+)
+def test_yaml_says_what_it_says(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    needed = {key: value for key, value in NEEDED.items() if f"{key}:" not in text}
+    config = load_config(path, needed)
+    for key, value in expected.items():
+        owners = (config, config.training, config.data_options)
+        assert [getattr(owner, key) for owner in owners if hasattr(owner, key)] == [value]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: 5", "training: '5' is no section"),
+        ("training: [epochs]", "training: ['epochs'] is no section"),
+        ("training: {epochs: }", "training.epochs: is empty; give a number"),
+        ("training: {epochs: [3]}", "training.epochs: ['3'] is no number"),
+        ("training: {epochs: {a: 1}}", "training.epochs: {'a': '1'} is no number"),
+        ("training: {epochs: 2024-01-01}", "training.epochs: '2024-01-01' is no number"),
+        ("training: {max_steps: 0o17}", "training.max_steps: '0o17' is no whole number"),
+        ("training: {max_steps: 0x1F}", "training.max_steps: '0x1F' is no whole number"),
+        ("training: {max_steps: 010}", "training.max_steps: '010' begins with a zero"),
+        ("training: {max_steps: 1:30}", "training.max_steps: '1:30' is no whole number"),
+        ("training: {epochs: .inf}", "training.epochs: '.inf' is no number"),
+        ("seed: 1\nseed: 2", "the key 'seed' stands twice"),
+        ("training: {epochs: 1}\ntraining: {epochs: 2}", "the key 'training' stands twice"),
+        ("rank: 1\nlora: {rank: 2}", "lora.rank: is set twice"),
+        ("lora: {target_modules: []}", "lora.target_modules: [] is empty; give some"),
+        ("data_options: {weights: '1,2'}", "data_options.weights: '1,2' is no number"),
+        ("data_options: {columns: 'prompt:ask'}", "data_options.columns: 'prompt:ask' is no map"),
+        ("seed: &a [*a]", "seed: [[[[...]]]] is no whole number"),
+        ("seed: !!python/object/apply:os.getcwd []", "no valid YAML"),
+        ("seed: !!int 3", "no valid YAML"),
+        ("? [a]\n: 1", "no valid YAML"),
+        ("seed: " + "[" * 3000, "no valid YAML (lists or maps lie too deep in each other)"),
+        ("a: 1\n---\nb: 2", "no valid YAML"),
+    ],
+)
+def test_mistakes_in_yaml_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, NEEDED)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
