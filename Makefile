@@ -11,7 +11,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install arena test lint docs screenshot lock clean
+.PHONY: help install arena check test lint docs screenshot lock clean
 
 bin := $(VENV)/bin
 done := $(VENV)/.done
@@ -25,7 +25,7 @@ help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ARGS='--port 7870'   what 'make arena' passes to 'arena up'"
-	@echo "  TESTS='-k store'     what 'make test' passes to pytest"
+	@echo "  TESTS='-k store'     what 'make test' and 'make check' pass to pytest"
 	@echo "  JOBS=0               how many processes share the test files; 0 is this one alone"
 	@echo "  PYTHON=python3.12    the Python (3.11 or newer) that makes .venv"
 	@echo "  TORCH_INDEX=URL      package index to take torch from. On Linux the usual one serves"
@@ -41,14 +41,18 @@ test: $(done)/test ## Install, get test tools and a Chromium, run all tests
 	@$(bin)/python tests/support/chromium.py
 	$(bin)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
+check: lint $(done)/test ## Style, types and the tests that are not slow, within some minutes
+	$(bin)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not browser" $(TESTS)
+
 lint: $(done)/lint ## Check style, format and types
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-docs: $(done)/install ## Write docs/cli.md from the help texts, README's table from the scores
+docs: $(done)/install ## Write what docs and README take from the program: help, scores, trees
 	$(bin)/python tools/cli_reference.py
-	$(bin)/python tools/readme_table.py
+	$(bin)/python tools/score_tables.py
+	$(bin)/python tools/architecture.py
 
 screenshot: $(done)/test ## Take README's pictures of the page anew
 	@$(bin)/python tests/support/chromium.py

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import readme_table
+import score_tables
 
 from tuning.evaluation.evaluate import evaluate
 from tuning.evaluation.statistics import wilson
@@ -51,8 +51,9 @@ def test_stored_scores_reach_the_mark() -> None:
         assert run["seconds"] <= 60 * minutes, name
 
 
-def test_readme_shows_the_stored_scores() -> None:
-    assert readme_table.shown() == readme_table.render(), "README is old: run `make docs`"
+def test_pages_show_the_stored_scores() -> None:
+    for page, block in score_tables.render().items():
+        assert score_tables.shown(page) == block, f"{page.name} is old: run `make docs`"
 
 
 @pytest.mark.slow
