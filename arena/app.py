@@ -20,30 +20,30 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from arena.asking.client import install_http_client
-from arena.asking.playbook import FILE, read_playbook
-from arena.asking.roster import Roster
-from arena.battles.stage import Stage
+from arena.backends.client import install_http_client
+from arena.backends.pool import Roster
+from arena.battles.service import Stage
+from arena.config.arena_toml import FILE, read_playbook
+from arena.config.page_config import PageConfig
 from arena.errors import ArenaError
-from arena.page.acts import Acts
-from arena.page.board import Board
-from arena.page.handlers import Handlers
+from arena.i18n import words
+from arena.page.actions.answers import Acts
+from arena.page.actions.battles import Handlers
+from arena.page.actions.results import Board
+from arena.page.client_api import add_remote
+from arena.page.gradio_patch import quicken
 from arena.page.layout import Page
-from arena.page.live import live_router
-from arena.page.quick import quicken
-from arena.page.remote import add_remote
-from arena.page.telling import Places
+from arena.page.live_routes import live_router
+from arena.page.live_updates import Places
 from arena.page.theme import head, theme
 from arena.page.wiring import wire
-from arena.settings import PageConfig
 from arena.storage.store import Store
+from arena.web.access import Guard, trusted_hosts
 from arena.web.api import answer_error, api_router
-from arena.web.doorman import Doorman
-from arena.web.guard import Guard, trusted_hosts
-from arena.web.rejoining import Rejoining
-from arena.web.returning import Returning
+from arena.web.authentication import Doorman
+from arena.web.reload import Returning
 from arena.web.signin import signin_router
-from arena.wording import words
+from arena.web.sse_session import Rejoining
 
 log = logging.getLogger(__name__)
 

@@ -94,7 +94,7 @@ def up(
     backend: Backend = None,
 ) -> None:
     """Serve the base and all variants, and open the page: everything on one machine."""
-    from arena.settings import PageConfig
+    from arena.config.page_config import PageConfig
     from arena.up import ModelServer, run_up
 
     server = ModelServer(
@@ -115,7 +115,7 @@ def ui(
     allowed_host: AllowedHost = None,
 ) -> None:
     """Open the page alone, against servers that run elsewhere."""
-    from arena.settings import PageConfig
+    from arena.config.page_config import PageConfig
     from arena.up import run_ui
 
     urls = tuple(backend or ("http://127.0.0.1:8080",))

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from arena.asking.streams import Race
-from arena.battles.scene import Access, Scene, overlaid, stored_sides
+from arena.backends.streams import Race
+from arena.battles.view import Access, Scene, overlaid, stored_sides
 from arena.values.battle import Battle
-from arena.values.judgement import Vote
+from arena.values.vote import Vote
 
 GRACE_SECONDS = 0.4
 """How long a page that left may take to come back. Half a second after the last one has closed

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arena.commands.exporting import existing_store
+from arena.commands.export import existing_store
 from arena.errors import ArenaError
 from arena.ratings import BothBad, RatingConfig, rate
-from arena.statistics.bradley_terry import FitConfig, Ties
-from arena.statistics.progress import rate_over_time
-from arena.statistics.standings import POINTS, Effect, Leaderboard
-from arena.statistics.votetable import Tallied
-from arena.storage.tally import Ballot, tally
+from arena.ratings.bradley_terry import FitConfig, Ties
+from arena.ratings.leaderboard import POINTS, Effect, Leaderboard
+from arena.ratings.over_time import rate_over_time
+from arena.ratings.vote_table import Tallied
+from arena.storage.rating_input import Ballot, tally
 from arena.values.times import parse_time
 
 MIN_ROUNDS = 100
@@ -77,7 +77,7 @@ def run_leaderboard(request: LeaderboardRequest, *, json_out: bool, plots: PlotF
 
 def draw(plots: PlotFiles, board: Leaderboard, tallied: Tallied, config: RatingConfig) -> None:
     """Write the plots that have a file."""
-    from arena.statistics.plots import history_figure, intervals_figure, save, win_matrix_figure
+    from arena.ratings.plots import history_figure, intervals_figure, save, win_matrix_figure
 
     if plots.intervals is not None:
         save(intervals_figure(board), plots.intervals)

@@ -75,7 +75,7 @@ def admin_link(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Print the link that opens the admin page where nobody signs in; keep it secret."""
-    from arena.web.doorman import Doorman
+    from arena.web.authentication import Doorman
     from arena.web.users import UserError
 
     doorman = Doorman(home)

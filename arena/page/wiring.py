@@ -11,12 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-from arena.page.adminacts import AdminActs
-from arena.page.board import Board
-from arena.page.handlers import Handlers
+from arena.page.actions.admin import AdminActs
+from arena.page.actions.battles import Handlers
+from arena.page.actions.prompt_sets import SetActs
+from arena.page.actions.results import Board
 from arena.page.layout import EXAMPLES, Page
-from arena.page.painting import Changes
-from arena.page.setacts import SetActs
+from arena.page.render import Changes
 from arena.values.battle import SIDES
 
 # `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from arena.storage.records import participant_from, read_turns
+from arena.storage.database import reading
+from arena.storage.rows import participant_from, read_turns
+from arena.storage.store import Store
 from arena.values.battle import Participant, Turn, turn_context
 
 Message = dict[str, str]
@@ -270,3 +272,18 @@ def _contexts(db: Database, row: Mapping[str, Any]) -> tuple[list[Message], list
 
 def _words(text: str) -> tuple[str, ...]:
     return () if text == "[]" else tuple(json.loads(text))
+
+
+NOT_JUDGED_SQL = """
+SELECT coalesce(sum(failed), 0) AS turns_failed,
+       coalesce(sum(1 - failed), 0) AS turns_without_vote
+  FROM (SELECT EXISTS (SELECT 1 FROM answers a WHERE a.turn_id = t.id
+          AND a.superseded = 0 AND a.status = 'failed') AS failed
+          FROM turns t
+         WHERE NOT EXISTS (SELECT 1 FROM votes v WHERE v.turn_id = t.id))"""
+
+
+def not_judged(store: Store) -> dict[str, int]:
+    """Turns without a vote, by whether an answer failed."""
+    with reading(store.path, store.config) as db:
+        return dict(next(iter(db.query(NOT_JUDGED_SQL))))

@@ -16,16 +16,16 @@ from fastapi import APIRouter, Body, Header, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from arena.battles.scene import Access, Scene
-from arena.battles.stage import BusyError, Stage, StillWritingError, TooManyError
+from arena.battles.service import BusyError, Stage, StillWritingError, TooManyError
+from arena.battles.view import Access, Scene
 from arena.errors import ArenaError
-from arena.storage.searching import Past
+from arena.i18n import negotiate, told, words
+from arena.storage.history_queries import Past
 from arena.values.battle import SIDES
-from arena.values.judgement import Judgement, Strength, Winner
 from arena.values.refusals import RefusedError
+from arena.values.vote import Judgement, Strength, Winner
 from arena.web.api_admin import add_admin, add_datasets, add_sets
 from arena.web.visitors import caller_secret
-from arena.wording import negotiate, told, words
 
 SideLetter = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 ALL_SIDES = Body(default_factory=lambda: OneOrAll())

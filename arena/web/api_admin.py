@@ -12,12 +12,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
-from arena.asking.queues import Queue, ask_queues
-from arena.battles.setdesk import SetDesk
-from arena.battles.stage import Stage
-from arena.exchange.export import ExportOptions
-from arena.exchange.handout import HandoutError, make_dataset, packed
-from arena.storage import overseeing
+from arena.backends.queues import Queue, ask_queues
+from arena.battles.service import Stage
+from arena.battles.set_judging import SetDesk
+from arena.exports.archive import HandoutError, make_dataset, packed
+from arena.exports.dataset import ExportOptions
+from arena.storage import admin_queries
 from arena.web.visitors import caller_secret, visitor_of
 
 
@@ -112,7 +112,7 @@ async def _state(stage: Stage) -> dict[str, Any]:
     backends = await stage.roster.backends()
     queues = await ask_queues(backend.url for backend in backends if backend.is_up)
     found, flagged = await asyncio.to_thread(
-        lambda: (overseeing.activity(stage.store), stage.store.flagged_votes())
+        lambda: (admin_queries.activity(stage.store), stage.store.flagged_votes())
     )
     return {
         "servers": [

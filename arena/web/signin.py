@@ -13,13 +13,13 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from arena.battles.rates import Rates
-from arena.web.doorman import SESSION_COOKIE, SESSION_SECONDS, Doorman
-from arena.wording import Words, negotiate, words
+from arena.battles.rate_limit import Rates
+from arena.i18n import Words, negotiate, words
+from arena.web.authentication import SESSION_COOKIE, SESSION_SECONDS, Doorman
 
 PATH = "/signin"
 GUESSES_PER_MINUTE = 10
-STYLE = (Path(__file__).parent.parent / "static" / "signin.css").read_text(encoding="utf-8")
+STYLE = (Path(__file__).parent / "static" / "signin.css").read_text(encoding="utf-8")
 
 
 def signin_router(doorman: Doorman) -> APIRouter:

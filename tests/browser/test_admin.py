@@ -11,8 +11,8 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of
 
-from arena.values.judgement import Judgement, Winner
-from arena.web.doorman import Doorman
+from arena.values.vote import Judgement, Winner
+from arena.web.authentication import Doorman
 from arena.web.users import FILE, make_user, write_users
 
 if TYPE_CHECKING:

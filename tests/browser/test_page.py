@@ -17,7 +17,7 @@ from pages import CAN_VOTE, battle_of, link_of, wait_for_names
 from recording_proxy import RecordingProxy
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 
-from arena.values.judgement import Winner
+from arena.values.vote import Winner
 from serving.app import ServerThread
 from serving.config import ServeConfig
 

@@ -16,13 +16,13 @@ import pytest
 from running import arena_up, run_arena
 from tuning_fixtures import rows, write_rows
 
-from arena.asking.client import install_http_client
-from arena.asking.roster import Roster
-from arena.battles.stage import Stage
-from arena.settings import PageConfig
+from arena.backends.client import install_http_client
+from arena.backends.pool import Roster
+from arena.battles.service import Stage
+from arena.config.page_config import PageConfig
 from arena.storage.store import Store
 from arena.values.battle import Battle
-from arena.values.judgement import Judgement, Winner
+from arena.values.vote import Judgement, Winner
 from serving.app import ServerThread
 from serving.config import ServeConfig, name_models
 from tuning import TuningConfig, tune

@@ -1,0 +1,142 @@
+"""What the page's own script asks for: acts that write answers, and the stream of their text.
+
+The script posts an act and gets changes of elements; where answers are written from then on, the
+reply goes on as the stream of server-sent events of the battle until the last word. A page that
+comes back asks for that stream alone. The same stage, the same checks as everywhere. Knows HTTP
+and the page's acts; decides nothing about rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from json import JSONDecodeError
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from arena.battles.running import GRACE_SECONDS
+from arena.battles.service import Stage
+from arena.battles.view import Access
+from arena.errors import ArenaError
+from arena.i18n import Words, negotiate, words
+from arena.page.actions.answers import Acts, Question
+from arena.page.live_updates import Places, Telling, as_event
+from arena.page.render import Changes
+from arena.values.battle import SIDES
+from arena.web.visitors import caller_secret
+
+IDLE_SECONDS = 15.0
+"""A stream says so often that it is alive; what stands between may close a silent one."""
+EVENT_STREAM = "text/event-stream"
+ASKING = ("send", "again", "next")
+RETRY = b"retry: 200\n\n"
+"""A browser that lost the stream comes back within the grace of a battle that nobody watches."""
+
+
+class BadActError(ArenaError):
+    """The body of an act is not what the page's script sends."""
+
+
+class _Act:
+    """One posted act: its body, read with care, and who sent it."""
+
+    def __init__(self, body: Any, voter: str, say: Words) -> None:
+        if not isinstance(body, Mapping):
+            raise BadActError("an act is a JSON object")
+        self._body = body
+        self.say = say
+        self.shown = Access.by_link(voter, self.text("link"))
+
+    def text(self, name: str) -> str:
+        value = self._body.get(name) or ""
+        if not isinstance(value, str):
+            raise BadActError(f"{name} is no text")
+        return value
+
+    @property
+    def side(self) -> int | None:
+        """The side that is meant; None for all."""
+        value = self._body.get("side")
+        if value is None or (isinstance(value, int) and 0 <= value < len(SIDES)):
+            return value
+        raise BadActError("side is none of a battle's")
+
+    @property
+    def question(self) -> Question:
+        """What stood in the composer."""
+        models = self._body.get("models") or []
+        if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+            raise BadActError("models are no list of names")
+        following = self.text("following") or "new"
+        if following not in ("new", "own", *SIDES):
+            raise BadActError("following is no way to go on")
+        is_example = self._body.get("example") is True
+        return Question(self.text("prompt"), self.text("mode"), models, following, is_example)
+
+
+def live_router(stage: Stage, acts: Acts, places: Places) -> APIRouter:
+    """The routes under `/live`."""
+    router = APIRouter(prefix="/live")
+    does: dict[str, Callable[[_Act], Any]] = {
+        "send": lambda act: acts.send(act.shown, act.question, act.say),
+        "again": lambda act: acts.again(act.shown, act.side, act.say),
+        "stop": lambda act: acts.stop(act.shown, act.side, act.say),
+        "next": lambda act: acts.next_in_set(act.shown, act.text("set"), act.say),
+        "marked": lambda act: acts.shown(act.shown, act.say, marked=True),
+    }
+
+    def add(name: str, do: Callable[[_Act], Any]) -> None:
+        @router.post(f"/{name}")
+        async def act(request: Request) -> Response:
+            try:
+                body = await request.json()
+            except (JSONDecodeError, UnicodeDecodeError) as error:
+                raise BadActError("an act is a JSON object") from error
+            voter = await stage.voter(caller_secret(request.scope))
+            say = _say(request)
+            changes: Changes = await do(_Act(body, voter, say))
+            told = {"changes": places(changes)}
+            access = Access.by_link(voter, str(changes.get(acts.page.link) or ""))
+            running = stage.runs.get(access.battle_id)
+            wants = EVENT_STREAM in request.headers.get("accept", "")
+            if name not in ASKING or not wants or running is None:
+                return JSONResponse(told)
+            which = {"link": access.link, "run": running.key}
+            telling = Telling(acts.painter, places, say)
+            return _stream(stage, access, telling, as_event(told | which))
+
+    for name, do in does.items():
+        add(name, do)
+
+    @router.get("/{battle_id}")
+    async def watch(battle_id: str, request: Request, t: str = "") -> Response:
+        voter = await stage.voter(caller_secret(request.scope))
+        access = Access(voter, battle_id, t or None)
+        await stage.scene(access)  # refuses strangers before the stream begins
+        return _stream(stage, access, Telling(acts.painter, places, _say(request)), RETRY)
+
+    return router
+
+
+def _stream(stage: Stage, access: Access, telling: Telling, first: bytes) -> Response:
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    events = _events(stage, access, telling, first)
+    return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
+
+
+async def _events(
+    stage: Stage, access: Access, telling: Telling, first: bytes
+) -> AsyncIterator[bytes]:
+    """News as they come, then the whole page once; leaving ends the answers after a moment."""
+    yield first
+    async for scene in stage.follow(access, grace=GRACE_SECONDS, idle=IDLE_SECONDS):
+        if scene.is_running:
+            news = telling.news(scene)
+            yield as_event(news) if news else b": still here\n\n"
+        elif scene.live is None:
+            yield as_event(telling.end(scene))
+
+
+def _say(request: Request) -> Words:
+    return words(negotiate(request.headers.get("accept-language")))
