@@ -174,7 +174,7 @@ async def _tell_servers(app: FastAPI) -> None:
     """Say on stderr which servers answer, and how; the page itself names no model."""
     from arena.backends.pool import report
 
-    for line in report(await app.state.stage.roster.backends(fresh=True)):
+    for line in report(await app.state.service.pool.backends(fresh=True)):
         print(f"arena: {line}", file=sys.stderr, flush=True)
 
 

@@ -20,18 +20,17 @@ from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 
 from arena.backends.completions import stream_completion
 from arena.backends.failures import WIRE_ERRORS, translate
-from arena.backends.streams import AnswerError, End, Piece
+from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
 from arena.backends.transport import CompiledTransport
-from arena.values.battle import AskAs, Participant, SamplingParams
+from arena.values.battle import AskAs, ChatMessage, Participant, SamplingSettings
 
-Wire = Literal["tgi", "openai"]
-Message = Mapping[str, str]
+WireApi = Literal["tgi", "openai"]
 VARIED_TEMPERATURE = 0.7
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Target:
     """A participant with the way to reach it.
 
     `wire` says which routes the server has: `tgi` knows `/generate_stream` and
@@ -41,7 +40,7 @@ class Entrant:
 
     participant: Participant
     url: str
-    wire: Wire = "openai"
+    wire: WireApi = "openai"
     adapter_id: str | None = None
     max_model_len: int | None = None
     key_env: str | None = None
@@ -56,13 +55,13 @@ class Entrant:
         """The server's own key, else a dash: a token saved for the hub is never sent."""
         return key_of(self.key_env)
 
-    def sampling(self) -> SamplingParams:
+    def sampling(self) -> SamplingSettings:
         """The participant's sampling; the answer gets at most half of what the model can hold."""
         wanted = self.participant.sampling
         limit = wanted.max_new_tokens or 160
         if self.max_model_len:
             limit = min(limit, max(1, self.max_model_len // 2))
-        return SamplingParams(**{**vars(wanted), "max_new_tokens": limit})
+        return SamplingSettings(**{**vars(wanted), "max_new_tokens": limit})
 
 
 def key_of(key_env: str | None) -> str:
@@ -70,13 +69,13 @@ def key_of(key_env: str | None) -> str:
     return (os.environ.get(key_env, "") if key_env else "") or "-"
 
 
-def varied(entrant: Entrant) -> Entrant:
+def varied(target: Target) -> Target:
     """The same participant, drawing where it would take the likeliest token each time."""
-    sampling = entrant.participant.sampling
+    sampling = target.participant.sampling
     if sampling.temperature:
-        return entrant
+        return target
     drawing = replace(sampling, temperature=VARIED_TEMPERATURE)
-    return replace(entrant, participant=replace(entrant.participant, sampling=drawing))
+    return replace(target, participant=replace(target.participant, sampling=drawing))
 
 
 @lru_cache(maxsize=1)
@@ -119,34 +118,34 @@ def install_http_client() -> None:
 
 
 async def stream_answer(
-    entrant: Entrant, messages: Sequence[Message]
-) -> AsyncGenerator[Piece | End, None]:
-    """The answer to the last message: pieces of text, then exactly one `End`.
+    target: Target, messages: Sequence[ChatMessage]
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
+    """The answer to the last message: pieces of text, then exactly one `AnswerEnd`.
 
     Args:
-        entrant: whom to ask, and how.
+        target: whom to ask, and how.
         messages: the conversation so far, its last message the prompt; no system message.
 
     Raises AnswerError when the server refuses, breaks off or writes nonsense. Closing the
     generator, or cancelling the task that reads it, closes the connection at once.
     """
     try:
-        if entrant.participant.ask_as is AskAs.COMPLETION and entrant.wire == "openai":
+        if target.participant.ask_as is AskAs.COMPLETION and target.wire == "openai":
             async with http_client() as client:
-                model, sampling = entrant.participant.model, entrant.sampling()
+                model, sampling = target.participant.model, target.sampling()
                 async for part in stream_completion(
-                    client, entrant.url, entrant.key, model, plain_prompt(messages), sampling
+                    client, target.url, target.key, model, plain_prompt(messages), sampling
                 ):
                     yield part
             return
-        async with AsyncInferenceClient(base_url=entrant.url, token=entrant.key) as client:
-            if entrant.participant.ask_as is AskAs.COMPLETION:
-                parts = _complete(client, entrant, messages)
+        async with AsyncInferenceClient(base_url=target.url, token=target.key) as client:
+            if target.participant.ask_as is AskAs.COMPLETION:
+                parts = _complete(client, target, messages)
             else:
-                parts = _chat(client, entrant, messages)
+                parts = _chat(client, target, messages)
             async for part in parts:
                 yield part
-                if isinstance(part, End):
+                if isinstance(part, AnswerEnd):
                     return
     except AnswerError:
         raise
@@ -155,17 +154,17 @@ async def stream_answer(
 
 
 async def _complete(
-    client: Any, entrant: Entrant, messages: Sequence[Message]
-) -> AsyncGenerator[Piece | End, None]:
+    client: Any, target: Target, messages: Sequence[ChatMessage]
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
     """Completion mode: the model sees the plain prompt and nothing else."""
-    sampling = entrant.sampling()
+    sampling = target.sampling()
     events: AsyncIterable[Any] = await client.text_generation(
         plain_prompt(messages),
-        model=f"{entrant.url}/generate_stream",
+        model=f"{target.url}/generate_stream",
         stream=True,
         details=True,
         return_full_text=False,
-        adapter_id=entrant.adapter_id,
+        adapter_id=target.adapter_id,
         max_new_tokens=sampling.max_new_tokens,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed,
@@ -174,26 +173,26 @@ async def _complete(
     )
     async for event in events:
         if event.token is not None and not event.token.special and event.token.text:
-            yield Piece(event.token.text, event.token.logprob)
+            yield AnswerPiece(event.token.text, event.token.logprob)
         if event.details is not None or event.generated_text is not None:
             details = event.details
-            yield End(
+            yield AnswerEnd(
                 finish_reason=details.finish_reason if details else "unknown",
                 num_tokens=details.generated_tokens if details else None,
-                model=entrant.participant.model,
+                model=target.participant.model,
                 weights_sha256=_extra(event, "weights_sha256"),
                 num_prompt_tokens=_extra(details, "input_length") if details else None,
             )
 
 
 async def _chat(
-    client: Any, entrant: Entrant, messages: Sequence[Message]
-) -> AsyncGenerator[Piece | End, None]:
+    client: Any, target: Target, messages: Sequence[ChatMessage]
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
     """Chat mode: the server renders the messages through the model's own template."""
-    sampling = entrant.sampling()
+    sampling = target.sampling()
     chunks: AsyncIterable[Any] = await client.chat_completion(
-        with_system(entrant.participant, messages),
-        model=entrant.url,
+        with_system(target.participant, messages),
+        model=target.url,
         stream=True,
         stream_options={"include_usage": True},
         max_tokens=sampling.max_new_tokens,
@@ -201,8 +200,8 @@ async def _chat(
         stop=list(sampling.stop) or None,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
-        logprobs=True if entrant.wire == "tgi" else None,  # others may refuse the word
-        extra_body={"model": entrant.participant.model, **_beyond_openai(sampling)},
+        logprobs=True if target.wire == "tgi" else None,  # others may refuse the word
+        extra_body={"model": target.participant.model, **_beyond_openai(sampling)},
     )
     reason: str | None = None
     usage: Any = None
@@ -216,11 +215,11 @@ async def _chat(
             text = text if has_begun else text.lstrip()  # the template's space is no answer
             if text:
                 has_begun = True
-                yield Piece(text, _logprob(choice))
+                yield AnswerPiece(text, _logprob(choice))
             reason = choice.finish_reason or reason
     if reason is None:
         raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
-    yield End(
+    yield AnswerEnd(
         finish_reason=reason,
         num_tokens=usage.completion_tokens if usage else None,
         model=model,
@@ -229,7 +228,7 @@ async def _chat(
     )
 
 
-def _sampled(sampling: SamplingParams) -> dict[str, Any]:
+def _sampled(sampling: SamplingSettings) -> dict[str, Any]:
     """TGI refuses a temperature of 0 and a top_p of 1: greedy is to say nothing."""
     if not sampling.temperature:
         return {"do_sample": False}
@@ -242,40 +241,40 @@ def _sampled(sampling: SamplingParams) -> dict[str, Any]:
     }
 
 
-def _beyond_openai(sampling: SamplingParams) -> dict[str, Any]:
+def _beyond_openai(sampling: SamplingSettings) -> dict[str, Any]:
     """What OpenAI's API lacks and other servers take; named only where somebody asked for it."""
     words = {"top_k": sampling.top_k, "repetition_penalty": sampling.repetition_penalty}
     return {word: value for word, value in words.items() if value is not None}
 
 
-def plain_prompt(messages: Sequence[Message]) -> str:
+def plain_prompt(messages: Sequence[ChatMessage]) -> str:
     """What a model in completion mode is given: the turns as paragraphs, nothing added."""
     return "\n\n".join(message["content"] for message in messages)
 
 
-def with_system(participant: Participant, messages: Sequence[Message]) -> list[dict[str, str]]:
+def with_system(participant: Participant, messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
     """The messages as sent: the participant's system prompt first, if it has one."""
     system = [{"role": "system", "content": participant.system_prompt}]
     return (system if participant.system_prompt else []) + [dict(message) for message in messages]
 
 
-async def prompt_sent(entrant: Entrant, messages: Sequence[Message]) -> str:
+async def prompt_sent(target: Target, messages: Sequence[ChatMessage]) -> str:
     """The exact text the model was given, as far as its server tells.
 
     A chat server with `/chat_tokenize` renders its template for us; from any other we know the
     messages only, and return those as JSON.
     """
-    if entrant.participant.ask_as is AskAs.COMPLETION:
+    if target.participant.ask_as is AskAs.COMPLETION:
         return plain_prompt(messages)
-    sent = with_system(entrant.participant, messages)
+    sent = with_system(target.participant, messages)
     as_json = json.dumps(sent, ensure_ascii=False)
-    if entrant.wire != "tgi":
+    if target.wire != "tgi":
         return as_json
-    body = {"model": entrant.participant.model, "messages": sent}
+    body = {"model": target.participant.model, "messages": sent}
     try:
         async with http_client(timeout=2.0) as client:
-            key = {"authorization": f"Bearer {entrant.key}"}
-            reply = await client.post(f"{entrant.url}/chat_tokenize", json=body, headers=key)
+            key = {"authorization": f"Bearer {target.key}"}
+            reply = await client.post(f"{target.url}/chat_tokenize", json=body, headers=key)
         return str(reply.json()["templated_text"]) if reply.status_code == 200 else as_json
     except (httpx2.HTTPError, ValueError, KeyError, TypeError):
         return as_json  # the answer is what counts; the messages are true, if less exact

@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator
 import httpx2
 
 from arena.backends.failures import refusal
-from arena.backends.streams import AnswerError, End, Piece
-from arena.values.battle import SamplingParams
+from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
+from arena.values.battle import SamplingSettings
 
 
 async def stream_completion(
@@ -21,9 +21,9 @@ async def stream_completion(
     key: str,
     model: str,
     prompt: str,
-    sampling: SamplingParams,
-) -> AsyncGenerator[Piece | End, None]:
-    """The continuation of a prompt: pieces, then one `End`; AnswerError and what httpx2 raises."""
+    sampling: SamplingSettings,
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
+    """The continuation of a prompt: pieces, then one `AnswerEnd`. Raises what httpx2 raises."""
     body = {
         "model": model,
         "prompt": prompt,
@@ -52,9 +52,9 @@ async def stream_completion(
                 raise AnswerError("server-error", "The server failed while it wrote.", detail)
             for choice in event.get("choices", []):
                 if choice.get("text"):
-                    yield Piece(choice["text"])
+                    yield AnswerPiece(choice["text"])
                 reason = choice.get("finish_reason") or reason
             num_tokens = (event.get("usage") or {}).get("completion_tokens", num_tokens)
     if reason is None:
         raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
-    yield End(reason, num_tokens, model)
+    yield AnswerEnd(reason, num_tokens, model)

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from arena.backends.client import Entrant, Wire, http_client, key_of
-from arena.config.arena_toml import Guest, Playbook
+from arena.backends.client import Target, WireApi, http_client, key_of
+from arena.config.arena_toml import ArenaConfig, ParticipantConfig
 from arena.errors import ArenaError
-from arena.values.battle import AskAs, Participant, SamplingParams
+from arena.values.battle import AskAs, Participant, SamplingSettings
 
 PROBE_SECONDS = 3.0
 Fault = Literal["", "answered", "silent", "no_list", "not_served", "no_model"]
@@ -27,7 +27,7 @@ FRESH_SECONDS = 5.0
 FRESH_SECONDS_DOWN = 0.5  # a server that is starting should be seen as soon as it is up
 
 
-class RosterError(ArenaError):
+class ParticipantError(ArenaError):
     """A participant that was asked for is not there, or there are too few."""
 
 
@@ -39,8 +39,8 @@ class Backend:
     """
 
     url: str
-    wire: Wire = "openai"
-    entrants: tuple[Entrant, ...] = ()
+    wire: WireApi = "openai"
+    targets: tuple[Target, ...] = ()
     problem: str = ""
     fault: Fault = ""
     about: str = ""
@@ -51,13 +51,16 @@ class Backend:
         return not self.problem
 
 
-class Roster:
+class BackendPool:
     """The participants of all servers, refreshed on demand."""
 
     def __init__(
-        self, urls: Sequence[str], sampling: SamplingParams, playbook: Playbook | None = None
+        self,
+        urls: Sequence[str],
+        sampling: SamplingSettings,
+        arena_config: ArenaConfig | None = None,
     ) -> None:
-        self._playbook = playbook or Playbook()
+        self._config = arena_config or ArenaConfig()
         self._urls = tuple(dict.fromkeys(url.rstrip("/") for url in urls))
         self._sampling = sampling
         self._backends: tuple[Backend, ...] = ()
@@ -72,51 +75,54 @@ class Roster:
             age = time.monotonic() - self._probed_at
             if fresh or age > (FRESH_SECONDS if is_up else FRESH_SECONDS_DOWN):
                 probes = [probe(url, self._sampling) for url in self._urls]
-                probes += [probe_guest(guest, self._sampling) for guest in self._playbook.guests]
+                probes += [
+                    probe_configured(configured, self._sampling)
+                    for configured in self._config.participants
+                ]
                 self._backends = _unique_names(await asyncio.gather(*probes))
                 self._probed_at = time.monotonic()
             return self._backends
 
-    async def entrants(self, *, all_known: bool = False) -> dict[str, Entrant]:
+    async def targets(self, *, all_known: bool = False) -> dict[str, Target]:
         """The participants that can be asked now, by name, in the servers' order.
 
         `all_known`: also those that an admin switched off.
         """
         backends = await self.backends()
-        left_out = {*self._playbook.hidden, *(() if all_known else self.off)}
+        left_out = {*self._config.hidden, *(() if all_known else self.off)}
         return {
-            entrant.name: entrant
+            target.name: target
             for backend in backends
-            for entrant in backend.entrants
-            if entrant.name not in left_out
+            for target in backend.targets
+            if target.name not in left_out
         }
 
-    async def pick(self, names: Sequence[str]) -> list[Entrant]:
+    async def pick(self, names: Sequence[str]) -> list[Target]:
         """The named participants, in that order; RosterError names one that is missing."""
-        known = await self.entrants()
+        known = await self.targets()
         for name in names:
             if name not in known:
-                raise RosterError(f"participant {name!r} is not served now; choose another").coded(
-                    "not_served", name=name
-                )
+                raise ParticipantError(
+                    f"participant {name!r} is not served now; choose another"
+                ).coded("not_served", name=name)
         return [known[name] for name in names]
 
-    async def reach(self, participant: Participant) -> Entrant:
+    async def reach(self, participant: Participant) -> Target:
         """The way to a participant of an older battle, still asked as it was then."""
-        for entrant in (await self.entrants(all_known=True)).values():
-            same = entrant.participant.model == participant.model
-            if same and entrant.participant.weights_sha256 == participant.weights_sha256:
-                return replace(entrant, participant=participant)
-        gone = RosterError("a side of this battle is no longer served; start a new battle")
+        for target in (await self.targets(all_known=True)).values():
+            same = target.participant.model == participant.model
+            if same and target.participant.weights_sha256 == participant.weights_sha256:
+                return replace(target, participant=participant)
+        gone = ParticipantError("a side of this battle is no longer served; start a new battle")
         raise gone.coded("side_gone")
 
 
-def lineage(entrants: Mapping[str, Entrant]) -> list[tuple[str, str]]:
+def lineage(targets: Mapping[str, Target]) -> list[tuple[str, str]]:
     """The pairs of a base and a variant of it on the same server, by name."""
     return [
         (base, variant)
-        for base, one in entrants.items()
-        for variant, other in entrants.items()
+        for base, one in targets.items()
+        for variant, other in targets.items()
         if one.url == other.url and one.participant.model == other.participant.base
     ]
 
@@ -127,7 +133,7 @@ def report(backends: Sequence[Backend]) -> list[str]:
     lines = []
     for backend in backends:
         asked = ", ".join(
-            f"{entrant.name} ({entrant.participant.ask_as})" for entrant in backend.entrants
+            f"{target.name} ({target.participant.ask_as})" for target in backend.targets
         )
         lines.append(
             f"{backend.url} answers by {apis[backend.wire]}: {asked}"
@@ -137,35 +143,39 @@ def report(backends: Sequence[Backend]) -> list[str]:
     return lines
 
 
-async def probe_guest(guest: Guest, sampling: SamplingParams) -> Backend:
-    """The participant of the playbook as its server offers it, asked as the playbook says."""
-    backend = await probe(guest.url, sampling, guest.key_env, named=guest.model)
+async def probe_configured(configured: ParticipantConfig, sampling: SamplingSettings) -> Backend:
+    """The participant of arena.toml as its server offers it, asked as the file says."""
+    backend = await probe(configured.url, sampling, configured.key_env, named=configured.model)
     if not backend.is_up:
         return backend
-    offered = {entrant.participant.model: entrant for entrant in backend.entrants}
-    model = guest.model if guest.model is not None or len(offered) > 1 else next(iter(offered))
+    offered = {target.participant.model: target for target in backend.targets}
+    model = (
+        configured.model
+        if configured.model is not None or len(offered) > 1
+        else next(iter(offered))
+    )
     if model is None or model not in offered:
         named = model or "one model"
         return replace(
             backend,
-            entrants=(),
+            targets=(),
             problem=f"it does not serve {named}",
             fault="not_served",
             about=model or "?",
         )
-    entrant = offered[model]
+    target = offered[model]
     participant = replace(
-        entrant.participant,
-        name=guest.name,
-        ask_as=guest.mode or entrant.participant.ask_as,
-        system_prompt=guest.system_prompt,
-        sampling=guest.sampling(sampling),
+        target.participant,
+        name=configured.name,
+        ask_as=configured.mode or target.participant.ask_as,
+        system_prompt=configured.system_prompt,
+        sampling=configured.sampling(sampling),
     )
-    return replace(backend, entrants=(replace(entrant, participant=participant),))
+    return replace(backend, targets=(replace(target, participant=participant),))
 
 
 async def probe(
-    url: str, sampling: SamplingParams, key_env: str | None = None, *, named: str | None = None
+    url: str, sampling: SamplingSettings, key_env: str | None = None, *, named: str | None = None
 ) -> Backend:
     """Ask one server what it is and what it serves; never raises for what a server does.
 
@@ -192,17 +202,17 @@ async def probe(
         name = type(error).__name__
         problem = f"/v1/models is no model list ({name})"
         return Backend(url, "openai", (), problem, "no_list", name)
-    entrants = tuple(
-        replace(_entrant(url, wire, entry, models, sampling), key_env=key_env)
+    targets = tuple(
+        replace(_target(url, wire, entry, models, sampling), key_env=key_env)
         for entry in entries
         if entry.get("kind") != "reward"
     )
-    if not entrants:
+    if not targets:
         return Backend(url, wire, (), "it serves no model", "no_model")
-    return Backend(url, wire, entrants)
+    return Backend(url, wire, targets)
 
 
-async def _wire(client: httpx2.AsyncClient, url: str) -> Wire:
+async def _wire(client: httpx2.AsyncClient, url: str) -> WireApi:
     """`tgi` for a server that describes itself as text-generation-inference does."""
     reply = await client.get(f"{url}/info")
     if reply.status_code != 200:
@@ -214,13 +224,13 @@ async def _wire(client: httpx2.AsyncClient, url: str) -> Wire:
     return "tgi" if isinstance(info, Mapping) and "max_total_tokens" in info else "openai"
 
 
-def _entrant(
+def _target(
     url: str,
-    wire: Wire,
+    wire: WireApi,
     entry: Mapping[str, Any],
     models: Mapping[str, Mapping[str, Any]],
-    sampling: SamplingParams,
-) -> Entrant:
+    sampling: SamplingSettings,
+) -> Target:
     """One line of `/v1/models`; what a server does not tell stays empty, never guessed."""
     model = str(entry["id"])
     kind = str(entry.get("kind") or "")
@@ -237,7 +247,7 @@ def _entrant(
         sampling=sampling,
     )
     length = entry.get("max_model_len")
-    return Entrant(
+    return Target(
         participant,
         url,
         wire,
@@ -248,20 +258,20 @@ def _entrant(
 
 def _unique_names(backends: Sequence[Backend]) -> tuple[Backend, ...]:
     """Equal model ids of two servers get the server's address behind the name."""
-    seen = [entrant.name for backend in backends for entrant in backend.entrants]
+    seen = [target.name for backend in backends for target in backend.targets]
     return tuple(
         replace(
             backend,
-            entrants=tuple(
-                _renamed(entrant) if seen.count(entrant.name) > 1 else entrant
-                for entrant in backend.entrants
+            targets=tuple(
+                _renamed(target) if seen.count(target.name) > 1 else target
+                for target in backend.targets
             ),
         )
         for backend in backends
     )
 
 
-def _renamed(entrant: Entrant) -> Entrant:
-    place = urlsplit(entrant.url).netloc
-    participant = replace(entrant.participant, name=f"{entrant.name} @ {place}")
-    return replace(entrant, participant=participant)
+def _renamed(target: Target) -> Target:
+    place = urlsplit(target.url).netloc
+    participant = replace(target.participant, name=f"{target.name} @ {place}")
+    return replace(target, participant=participant)

@@ -37,7 +37,7 @@ class AnswerError(ArenaError):
 
 
 @dataclass(frozen=True)
-class Piece:
+class AnswerPiece:
     """Some more text of an answer."""
 
     text: str
@@ -45,7 +45,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class End:
+class AnswerEnd:
     """The last thing a whole answer says: why it ended, and who wrote it."""
 
     finish_reason: str
@@ -55,7 +55,7 @@ class End:
     num_prompt_tokens: int | None = None
 
 
-AnswerStream = AsyncIterator[Piece | End]
+AnswerStream = AsyncIterator[AnswerPiece | AnswerEnd]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Side:
     num_pieces: int = 0
     first_piece_at: float | None = None
     ended_at: float | None = None
-    end: End | None = None
+    end: AnswerEnd | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -98,11 +98,11 @@ class Side:
         return (self.num_tokens - 1) / seconds if seconds > 0 else None
 
 
-class Race:
+class AnswerStreams:
     """The running answers of one battle, by side.
 
     `watch` yields all sides as they are now. `calm()` seconds pass between two looks at what a
-    server has sent, also after the first word: many races together are cheaper in larger bites,
+    server has sent, also after the first word: many battles together are cheaper in larger bites,
     and a beginning one does not wait for the many words of the others. `tokens` holds each side's
     pieces with their log-probabilities, where the server tells them.
     """
@@ -137,7 +137,7 @@ class Race:
 
     async def start(self) -> None:
         """Let every side run; returns once each has taken its first step."""
-        assert not self._tasks, "a race starts once"
+        assert not self._tasks, "the streams start once"
         self._started = time.monotonic()
         self._tasks = [
             asyncio.create_task(self._pump(i, stream)) for i, stream in enumerate(self._streams)
@@ -228,7 +228,7 @@ class Race:
             if self._on_finish is not None:
                 self._on_finish()
 
-    async def _read(self, index: int, stream: AnswerStream) -> End:
+    async def _read(self, index: int, stream: AnswerStream) -> AnswerEnd:
         limits = self._deadlines
         async with contextlib.AsyncExitStack() as stack:
             if isinstance(stream, AsyncGenerator):
@@ -242,7 +242,7 @@ class Race:
                     raise
                 raise AnswerError("too-long", f"Took more than {limits.total:.0f} s.") from error
 
-    async def _collect(self, index: int, stream: AnswerStream) -> End:
+    async def _collect(self, index: int, stream: AnswerStream) -> AnswerEnd:
         while True:
             started = self.sides[index].num_pieces > 0
             wait = self._deadlines.idle if started else self._deadlines.first_token
@@ -258,14 +258,14 @@ class Race:
                 raise AnswerError(kind, f"There was {what} for {wait:.0f} s.") from error
             if item is None:
                 raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
-            if isinstance(item, End):
+            if isinstance(item, AnswerEnd):
                 return item
             self._add(index, item)
             has_waited = time.monotonic() - asked > WAITED_SECONDS
             if (has_waited or not started) and (pause := self._calm()):
                 await asyncio.sleep(pause)
 
-    def _add(self, index: int, piece: Piece) -> None:
+    def _add(self, index: int, piece: AnswerPiece) -> None:
         side = self.sides[index]
         first = side.first_piece_at
         if len(side.text) + len(piece.text) > self._max_chars:

@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from arena.backends.client import Entrant, prompt_sent
+from arena.backends.client import Target, prompt_sent
 from arena.backends.streams import Side, State
 from arena.battles.leaks import names_itself
 from arena.storage.store import Store
-from arena.values.battle import Answer, AnswerStatus, Battle, Outcome
+from arena.values.battle import Answer, AnswerOutcome, AnswerStatus, Battle
 
 LATER_SECONDS = 1.0
 STATUS: dict[State, AnswerStatus] = {
@@ -23,7 +23,7 @@ STATUS: dict[State, AnswerStatus] = {
 }
 
 
-class Scribe:
+class AnswerRecorder:
     """Writes one answer of one side into the store, from its first request to its end."""
 
     def __init__(
@@ -31,10 +31,10 @@ class Scribe:
         store: Store,
         battle: Battle,
         answer_id: int,
-        entrant: Entrant,
+        target: Target,
         messages: list[dict[str, str]],
     ) -> None:
-        self.entrant = entrant
+        self.target = target
         self.messages = messages
         self._store, self._battle, self._answer_id = store, battle, answer_id
         self._has_ended = asyncio.Event()
@@ -45,16 +45,16 @@ class Scribe:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LATER_SECONDS):
                 await self._has_ended.wait()
-        return await prompt_sent(self.entrant, self.messages)
+        return await prompt_sent(self.target, self.messages)
 
     async def close(self, side: Side, tokens: Sequence[tuple[str, float]] = ()) -> None:
         """Store how the answer ended, with the log-probability of each token if they are told."""
         self._has_ended.set()
         sent = await self._prompt
-        participant = self.entrant.participant
+        participant = self.target.participant
         names = (participant.name, participant.model, participant.base or "")
         end = side.end
-        outcome = Outcome(
+        outcome = AnswerOutcome(
             status=STATUS[side.state],
             text=side.text,
             prompt_sent=sent,

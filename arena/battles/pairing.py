@@ -1,6 +1,6 @@
-"""Draws the pair of a blind battle from those who can play, as the playbook says.
+"""Draws the pair of a blind battle from those who can play, as arena.toml says.
 
-Joins pair probabilities with what has been voted so far; knows the ledger of votes, no page.
+Joins pair probabilities with what has been voted so far; knows the store's pairs, no page.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from arena.config.arena_toml import Drawing
+from arena.config.arena_toml import PairingConfig
 from arena.ratings import rate
 from arena.ratings.leaderboard import POINTS, Leaderboard, sigmoid
 from arena.ratings.pair_probabilities import (
     Draw,
-    Pair,
+    ModelPair,
     draw,
     information_seeking,
     mixed,
@@ -26,30 +26,30 @@ from arena.ratings.pair_probabilities import (
     weighted,
     with_required,
 )
-from arena.storage.pair_cache import Ledger
-from arena.storage.rating_input import tally
+from arena.storage.pair_cache import PairCache
+from arena.storage.rating_input import read_rating_input
 
 FRESH_SECONDS = 20.0
 
 
-class Sampler:
+class PairSampler:
     """Pairs by strategy; what it needs to know of the votes is at most some seconds old."""
 
-    def __init__(self, ledger: Ledger, drawing: Drawing) -> None:
+    def __init__(self, pair_cache: PairCache, drawing: PairingConfig) -> None:
         self.drawing = drawing
-        self._ledger = ledger
+        self._pair_cache = pair_cache
         self._rng = random.SystemRandom()
         self._board: Leaderboard | None = None
         self._rated_at = float("-inf")
 
-    async def draw(self, names: Sequence[str], among: Sequence[Pair] = ()) -> Draw:
+    async def draw(self, names: Sequence[str], among: Sequence[ModelPair] = ()) -> Draw:
         """A pair, its sides by a fair coin, and the probability it had. PairingError if too few.
 
         With `among` it is one of these pairs, all alike; those that cannot meet are passed over.
         """
         return draw(with_required(await self.chances(names), among, 1.0), self._rng)
 
-    async def chances(self, names: Sequence[str]) -> dict[Pair, float]:
+    async def chances(self, names: Sequence[str]) -> dict[ModelPair, float]:
         """The probability of every pair."""
         drawing = self.drawing
         if drawing.strategy == "uniform":
@@ -67,12 +67,14 @@ class Sampler:
 
     async def _votes(self) -> Leaderboard:
         if self._board is None or time.monotonic() - self._rated_at > FRESH_SECONDS:
-            self._board = await asyncio.to_thread(lambda: rate(tally(self._ledger).table))
+            self._board = await asyncio.to_thread(
+                lambda: rate(read_rating_input(self._pair_cache).table)
+            )
             self._rated_at = time.monotonic()
         return self._board
 
 
-def num_votes(board: Leaderboard) -> dict[Pair, int]:
+def num_votes(board: Leaderboard) -> dict[ModelPair, int]:
     """Votes per pair of names."""
     counts = np.asarray(board.count_matrix)
     return {
@@ -82,7 +84,7 @@ def num_votes(board: Leaderboard) -> dict[Pair, int]:
     }
 
 
-def gaps(board: Leaderboard) -> dict[Pair, tuple[float, float]]:
+def gaps(board: Leaderboard) -> dict[ModelPair, tuple[float, float]]:
     """Per pair the variance of its gap, on the natural scale, and the first one's win rate."""
     strength = {rating.model: rating.rating / POINTS for rating in board.ratings}
     found = {}
@@ -94,5 +96,5 @@ def gaps(board: Leaderboard) -> dict[Pair, tuple[float, float]]:
     return found
 
 
-def _pair(one: str, other: str) -> Pair:
+def _pair(one: str, other: str) -> ModelPair:
     return (one, other) if one <= other else (other, one)

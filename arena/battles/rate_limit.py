@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 
-class Rates:
+class RateLimiter:
     """A bucket of tokens per key that refills evenly; remembers a bounded number of keys."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """Answers a prompt set in advance: asks every prompt of several participants, a few at a time.
 
 What is answered already is left as it is, so a run that was interrupted goes on where it was. Knows
-the stage; prints progress on stderr; knows no page.
+the battle service; prints progress on stderr; knows no page.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from arena.backends.client import install_http_client
-from arena.backends.pool import Roster
+from arena.backends.pool import BackendPool
 from arena.battles.prompt_sets import PromptSet, SetError, list_sets, load_set
-from arena.battles.service import Place, Stage
-from arena.config.arena_toml import FILE, read_playbook
+from arena.battles.service import BattleService, SetPosition
+from arena.config.arena_toml import FILE, read_arena_config
 from arena.config.page_config import PageConfig
 from arena.storage import set_progress
 from arena.storage.store import Store
@@ -25,7 +25,7 @@ from arena.values.battle import SIDES
 
 
 @dataclass(frozen=True)
-class Advanced:
+class AnsweredSet:
     """What one run did: prompts of the set, answered before, answered now, failed."""
 
     name: str
@@ -42,8 +42,8 @@ def answer_set(
     backends: Sequence[str],
     participants: Sequence[str],
     parallel: int,
-) -> Advanced:
-    """Ask every prompt that is not answered yet; see `Advanced`. Raises ArenaError."""
+) -> AnsweredSet:
+    """Ask every prompt that is not answered yet; see `AnsweredSet`. Raises ArenaError."""
     return asyncio.run(_run(home, chosen, backends, participants, parallel))
 
 
@@ -53,29 +53,35 @@ async def _run(
     backends: Sequence[str],
     participants: Sequence[str],
     parallel: int,
-) -> Advanced:
+) -> AnsweredSet:
     install_http_client()
     config = PageConfig(tuple(backends), home)
-    roster = Roster(config.backends, config.sampling, read_playbook(home / FILE))
-    stage = Stage(Store(config.database), roster, config)
-    names = tuple(dict.fromkeys(participants)) or tuple(await roster.entrants())
+    pool = BackendPool(config.backends, config.sampling, read_arena_config(home / FILE))
+    service = BattleService(Store(config.database), pool, config)
+    names = tuple(dict.fromkeys(participants)) or tuple(await pool.targets())
     if not 2 <= len(names) <= len(SIDES):
         raise SetError(
             f"a set is answered by 2 to {len(SIDES)} participants, not {len(names)}; "
             "name them with --participant"
         )
-    await roster.pick(names)  # a name that is not served is told before anything is asked
-    known = set_progress.answered(stage.store, chosen.name, chosen.prompts, names)
+    await pool.pick(names)  # a name that is not served is told before anything is asked
+    known = set_progress.answered(service.store, chosen.name, chosen.prompts, names)
     left = [index for index in range(len(chosen.prompts)) if index not in known]
     try:
-        failed = await _ask_all(stage, chosen, names, left, parallel)
+        failed = await _ask_all(service, chosen, names, left, parallel)
     finally:
-        await stage.close()
-    return Advanced(chosen.name, names, len(chosen.prompts), len(known), len(left) - failed, failed)
+        await service.close()
+    return AnsweredSet(
+        chosen.name, names, len(chosen.prompts), len(known), len(left) - failed, failed
+    )
 
 
 async def _ask_all(
-    stage: Stage, chosen: PromptSet, names: Sequence[str], left: Sequence[int], parallel: int
+    service: BattleService,
+    chosen: PromptSet,
+    names: Sequence[str],
+    left: Sequence[int],
+    parallel: int,
 ) -> int:
     """How many prompts some side failed to answer."""
     waiting = iter(left)
@@ -84,10 +90,10 @@ async def _ask_all(
     async def work(indices: Iterable[int]) -> None:
         nonlocal failed, num_done
         for index in indices:  # all workers draw from the one iterator
-            place = Place(chosen.name, index)
-            access = await stage.open_in_advance(names, chosen.prompts[index], place)
-            async for scene in stage.follow(access):
-                is_votable = scene.is_votable
+            position = SetPosition(chosen.name, index)
+            access = await service.open_in_advance(names, chosen.prompts[index], position)
+            async for view in service.follow(access):
+                is_votable = view.is_votable
             failed += not is_votable
             num_done += 1
             print(

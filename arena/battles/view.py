@@ -16,7 +16,7 @@ from arena.values.vote import Vote
 
 
 @dataclass(frozen=True)
-class Access:
+class BattleAccess:
     """Who acts on which battle: the voter's pseudonym, and the battle's secret if they have it."""
 
     voter: str
@@ -29,7 +29,7 @@ class Access:
         return urlencode({"battle": self.battle_id} | ({"t": self.token} if self.token else {}))
 
     @classmethod
-    def by_link(cls, voter: str, link: str) -> Access:
+    def by_link(cls, voter: str, link: str) -> BattleAccess:
         """What this voter may act on by a link, or by the query of an address that has one."""
         query = parse_qs(link)
         battle, token = (query.get(key, [""])[0] for key in ("battle", "t"))
@@ -37,7 +37,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Scene:
+class BattleView:
     """All that a page may know of a battle now. `live` replaces the last turn's stored answers.
 
     `run` names the run of answers, so that a page does not mix up two of them; empty while

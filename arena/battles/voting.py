@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from arena.battles.running import Runs
-from arena.battles.view import Access, Scene
+from arena.battles.running import RunningBattles
+from arena.battles.view import BattleAccess, BattleView
 from arena.storage.history_queries import Past
 from arena.storage.store import Store
 from arena.values.battle import Battle
@@ -18,27 +18,32 @@ from arena.values.vote import Judgement, Vote
 MOST_PAST = 200
 
 
-class Judging:
+class BattleVoting:
     """Battles as their voters may see and judge them."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.runs = Runs()
+        self.running_battles = RunningBattles()
 
-    async def scene(self, access: Access) -> Scene:
+    async def view(self, access: BattleAccess) -> BattleView:
         """The battle as it is now. Raises UnknownBattleError, WrongTokenError."""
-        running = self.runs.get(access.battle_id)
+        running = self.running_battles.get(access.battle_id)
         if running is not None and running.is_known(access):
-            return running.scene()
+            return running.view()
         battle, votes = await asyncio.to_thread(self._read, access)
-        return Scene(battle, tuple(votes)) if running is None else running.scene()
+        return BattleView(battle, tuple(votes)) if running is None else running.view()
 
-    def _read(self, access: Access) -> tuple[Battle, list[Vote]]:
+    def _read(self, access: BattleAccess) -> tuple[Battle, list[Vote]]:
         battle = self.store.load_battle(access.battle_id, token=access.token, voter=access.voter)
         return battle, self.store.votes_of(access.battle_id)
 
     async def vote(
-        self, access: Access, judgement: Judgement, *, partial: bool = False, change: bool = False
+        self,
+        access: BattleAccess,
+        judgement: Judgement,
+        *,
+        partial: bool = False,
+        change: bool = False,
     ) -> Vote:
         """Store a judgement of the last turn; only then note that the names may be shown.
 
@@ -65,17 +70,17 @@ class Judging:
             self.store.reveal(access.battle_id, token=access.token, voter=access.voter)
             return vote
 
-        running = self.runs.get(access.battle_id)
+        running = self.running_battles.get(access.battle_id)
         if not partial or running is None:
             return await asyncio.to_thread(write)
         async with running.judging:
-            scene = await self.scene(access)
-            if scene.is_running and not scene.is_votable_early:
+            view = await self.view(access)
+            if view.is_running and not view.is_votable_early:
                 raise UnfinishedError("an answer has not begun; wait for its first words")
-            await running.race.close()
+            await running.streams.close()
             return await asyncio.to_thread(write)
 
-    async def tokens(self, access: Access, side: int) -> list[tuple[str, float]]:
+    async def tokens(self, access: BattleAccess, side: int) -> list[tuple[str, float]]:
         """The tokens of a side's last answer with their log-probabilities; [] if not told.
 
         Raises StillBlindError before the names may be shown.
@@ -92,7 +97,7 @@ class Judging:
         """The voter's own battles that hold every word wanted, newest first."""
         return await asyncio.to_thread(self.store.history, voter, wanted, limit=limit)
 
-    async def undo(self, access: Access) -> None:
+    async def undo(self, access: BattleAccess) -> None:
         """Take the vote on the last turn back; it stays in the history."""
 
         def write() -> None:
@@ -104,7 +109,7 @@ class Judging:
 
         await asyncio.to_thread(write)
 
-    async def skip(self, access: Access) -> None:
+    async def skip(self, access: BattleAccess) -> None:
         """Note that the voter would not judge, and let the names be shown."""
 
         def write() -> None:
@@ -115,12 +120,12 @@ class Judging:
             )
             self.store.reveal(access.battle_id, token=access.token, voter=access.voter)
 
-        running = self.runs.get(access.battle_id)
+        running = self.running_battles.get(access.battle_id)
         if running is None:
             await asyncio.to_thread(write)
             return
         await asyncio.to_thread(self._read, access)  # refuses strangers before anything ends
         async with running.judging:
-            await running.race.close()  # nobody waits for these answers any more
+            await running.streams.close()  # nobody waits for these answers any more
             await asyncio.to_thread(write)
             running.is_skipped = True

@@ -52,7 +52,7 @@ def run_export(request: ExportRequest, *, json_out: bool) -> None:
     url = None
     if request.push is not None and token is not None:
         url = push(out, request.push, token)
-    print(as_json(done, url) if json_out else as_text(done, url))
+    print(export_json(done, url) if json_out else export_text(done, url))
 
 
 def existing_store(home: Path) -> Store:
@@ -90,12 +90,12 @@ def parse_include(word: str) -> LeftOut:
     return LeftOut(word)
 
 
-def as_json(done: Exported, url: str | None) -> str:
+def export_json(done: Exported, url: str | None) -> str:
     """For scripts; `pushed` is the page on the hub or null."""
     return json.dumps(asdict(done) | {"folder": str(done.folder), "pushed": url})
 
 
-def as_text(done: Exported, url: str | None) -> str:
+def export_text(done: Exported, url: str | None) -> str:
     """For people: rows per split, every vote that made none, and where it was pushed."""
     lines = [
         f"{sum(done.splits.values())} rows in {done.folder} "

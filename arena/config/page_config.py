@@ -10,16 +10,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from arena.errors import ArenaError
-from arena.values.battle import SamplingParams
+from arena.values.battle import SamplingSettings
 
 
 class SettingsError(ArenaError):
     """A setting has a value that cannot work; the message names it and the remedy."""
 
 
-def default_sampling() -> SamplingParams:
+def default_sampling() -> SamplingSettings:
     """The likeliest token each time, and an end: a base model does not stop by itself."""
-    return SamplingParams(temperature=0.0, max_new_tokens=160)
+    return SamplingSettings(temperature=0.0, max_new_tokens=160)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Deadlines:
 
 
 @dataclass(frozen=True)
-class Limits:
+class PageLimits:
     """What one page takes on; they protect the machine, not the ranking."""
 
     prompt_chars: int = 8_000
@@ -54,9 +54,9 @@ class PageConfig:
     host: str = "127.0.0.1"
     port: int = 7860
     allowed_hosts: tuple[str, ...] = ()
-    sampling: SamplingParams = field(default_factory=default_sampling)
+    sampling: SamplingSettings = field(default_factory=default_sampling)
     deadlines: Deadlines = field(default_factory=Deadlines)
-    limits: Limits = field(default_factory=Limits)
+    limits: PageLimits = field(default_factory=PageLimits)
 
     def __post_init__(self) -> None:
         for url in self.backends:

@@ -21,14 +21,14 @@ FOLDER = "exports"
 NAME = re.compile(r"[a-z0-9]+-\d{8}-\d{6}-[0-9a-f]{6}")
 
 
-class HandoutError(ArenaError):
+class ArchiveError(ArenaError):
     """No dataset of that name lies in the home folder."""
 
     code = "dataset_unknown"
 
 
 @dataclass(frozen=True)
-class Handout:
+class DatasetArchive:
     """A dataset in `<home>/exports/<name>`."""
 
     name: str
@@ -40,18 +40,18 @@ class Handout:
         return sum(self.done.splits.values())
 
 
-def make_dataset(store: Store, home: Path, options: ExportOptions) -> Handout:
+def make_dataset(store: Store, home: Path, options: ExportOptions) -> DatasetArchive:
     """Write the votes as they are now under a name of their own. Raises ArenaError."""
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     name = f"{options.format}-{when}-{secrets.token_hex(3)}"
-    return Handout(name, export(store, home / FOLDER / name, options))
+    return DatasetArchive(name, export(store, home / FOLDER / name, options))
 
 
 def packed(home: Path, name: str) -> bytes:
     """A dataset that `make_dataset` wrote, as a zip archive. Raises HandoutError."""
     folder = home / FOLDER / name
     if not NAME.fullmatch(name) or not folder.is_dir():
-        raise HandoutError(f"dataset {name!r} is unknown; make it first")
+        raise ArchiveError(f"dataset {name!r} is unknown; make it first")
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):

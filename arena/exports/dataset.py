@@ -13,20 +13,27 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from arena.config.version import program_version
 from arena.errors import ArenaError
 from arena.exports.dataset_card import write_card
 from arena.exports.folders import replacing
-from arena.exports.formats import FORMATS, Format
+from arena.exports.formats import FORMATS, ExportFormat
 from arena.exports.redaction import redact_pair
 from arena.exports.writers import Closing, Writer
 from arena.storage.database import reading
 from arena.storage.raw import raw_line, raw_records
 from arena.storage.seen_rows import SeenRows
-from arena.storage.selection import JudgedPair, LeftOut, Selection, Tally, not_judged, select_pairs
+from arena.storage.selection import (
+    ExportCounts,
+    JudgedPair,
+    LeftOut,
+    Selection,
+    not_judged,
+    select_pairs,
+)
 from arena.storage.store import Store
 
 MANIFEST = "MANIFEST.json"
@@ -90,7 +97,7 @@ def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool =
     if options.format == RAW:
         return _export_raw(store, out, options, overwrite=overwrite)
     form = format_named(options.format)
-    tally = Tally()
+    counts = ExportCounts()
     with replacing(out, marker=MANIFEST, overwrite=overwrite) as folder:
         writers: dict[str, Writer] = {}
         with ExitStack() as stack:
@@ -99,57 +106,59 @@ def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool =
                 writers[split] = stack.enter_context(Closing(writer))
             seen = stack.enter_context(SeenRows(form.core)) if options.dedupe else None
             db = stack.enter_context(reading(store.path, store.config))
-            for pair in select_pairs(db, options.selection, tally):
-                _write_pair(form, pair, options, writers, seen, tally)
-        if not tally.num_rows:
-            counts = told(tally)
-            raise ExportError(f"no vote makes a {form.name} row ({counts}); nothing written").coded(
-                "export_empty", format=form.name, counts=counts
+            for pair in select_pairs(db, options.selection, counts):
+                _write_pair(form, pair, options, writers, seen, counts)
+        if not counts.num_rows:
+            told = counts_text(counts)
+            raise ExportError(f"no vote makes a {form.name} row ({told}); nothing written").coded(
+                "export_empty", format=form.name, counts=told
             )
         kept = drop_empty_splits(writers)
         splits = {split: writer.num_rows for split, writer in kept.items()}
         data_files = {split: w.data_files for split, w in kept.items() if w.data_files}
-        manifest = describe(store, options, tally, splits)
+        manifest = describe(store, options, counts, splits)
         write_card(folder, form.about, manifest, data_files, license_name=options.license)
         write_manifest(folder, manifest)
-    return Exported(out, splits, tally.num_pairs, dict(tally.left_out), dict(tally.rows_left_out))
+    return Exported(
+        out, splits, counts.num_pairs, dict(counts.left_out), dict(counts.rows_left_out)
+    )
 
 
 def _write_pair(
-    form: Format,
+    form: ExportFormat,
     pair: JudgedPair,
     options: ExportOptions,
     writers: dict[str, Writer],
     seen: SeenRows | None,
-    tally: Tally,
+    counts: ExportCounts,
 ) -> None:
     writer = writers[split_of(pair, options)]
     if options.redact:
-        pair = redact_pair(pair, tally.redacted)
+        pair = redact_pair(pair, counts.redacted)
     rows = form.rows(pair)
     if isinstance(rows, LeftOut):
-        tally.left_out[rows] += 1
+        counts.left_out[rows] += 1
         return
     reasons = [row for row in rows if isinstance(row, LeftOut)]
     if reasons and len(reasons) == len(rows):
-        tally.left_out[reasons[0]] += 1
+        counts.left_out[reasons[0]] += 1
     else:
-        tally.rows_left_out.update(reasons)
+        counts.rows_left_out.update(reasons)
     for row in rows:
         if isinstance(row, LeftOut):
             continue
         if seen is not None and not seen.is_new(row):
-            tally.left_out[LeftOut.DUPLICATE] += 1
+            counts.left_out[LeftOut.DUPLICATE] += 1
             continue
         writer.write(row)
-        tally.num_rows += 1
+        counts.num_rows += 1
 
 
 def _export_raw(store: Store, out: Path, options: ExportOptions, *, overwrite: bool) -> Exported:
     """All battles as they are: `battles.jsonl`, which `arena import --format raw` reads back."""
     if options != ExportOptions(format=RAW, license=options.license):
         raise ExportError("format 'raw' is the whole store: it takes no filter, split or change")
-    tally = Tally()
+    counts = ExportCounts()
     with replacing(out, marker=MANIFEST, overwrite=overwrite) as folder:
         with (
             (folder / "battles.jsonl").open("w", encoding="utf-8", newline="\n") as file,
@@ -157,18 +166,18 @@ def _export_raw(store: Store, out: Path, options: ExportOptions, *, overwrite: b
         ):
             for record in raw_records(db):
                 file.write(raw_line(record))
-                tally.num_rows += 1
-                tally.num_pairs += sum(len(turn["votes"]) for turn in record["turns"])
-        if not tally.num_rows:
+                counts.num_rows += 1
+                counts.num_pairs += sum(len(turn["votes"]) for turn in record["turns"])
+        if not counts.num_rows:
             raise ExportError("the store has no battle; nothing written")
-        splits = {"battles": tally.num_rows}
-        manifest = describe(store, options, tally, splits)
+        splits = {"battles": counts.num_rows}
+        manifest = describe(store, options, counts, splits)
         write_card(folder, ABOUT_RAW, manifest, {}, license_name=options.license)
         write_manifest(folder, manifest)
-    return Exported(out, splits, tally.num_pairs, {}, {})
+    return Exported(out, splits, counts.num_pairs, {}, {})
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str) -> ExportFormat:
     """A format by name; ExportError lists the known ones."""
     if name not in FORMATS:
         known = ", ".join([*FORMATS, RAW])
@@ -200,14 +209,14 @@ def drop_empty_splits(writers: dict[str, Writer]) -> dict[str, Writer]:
     return {split: writer for split, writer in writers.items() if writer.num_rows}
 
 
-def told(tally: Tally) -> str:
+def counts_text(counts: ExportCounts) -> str:
     """Counts in words: `3 judged pairs: tie 2, empty 1`."""
-    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(tally.left_out.items()))
-    return f"{tally.num_pairs} judged pairs" + (f": {reasons}" if reasons else "")
+    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.left_out.items()))
+    return f"{counts.num_pairs} judged pairs" + (f": {reasons}" if reasons else "")
 
 
 def describe(
-    store: Store, options: ExportOptions, tally: Tally, splits: dict[str, int]
+    store: Store, options: ExportOptions, counts: ExportCounts, splits: dict[str, int]
 ) -> dict[str, Any]:
     """The manifest without the files' hashes."""
     options_told = asdict(options) | {"selection": options.selection.described()}
@@ -216,12 +225,12 @@ def describe(
         "program": f"instruct-arena {program_version()}",
         "options": options_told,
         "splits": splits,
-        "num_rows": tally.num_rows,
-        "num_judged_pairs": tally.num_pairs,
-        "left_out": dict(sorted(tally.left_out.items())),
-        "rows_left_out": dict(sorted(tally.rows_left_out.items())),
-        "redacted": dict(sorted(tally.redacted.items())),
-        "newest_vote_ms": tally.last_ms,
+        "num_rows": counts.num_rows,
+        "num_judged_pairs": counts.num_pairs,
+        "left_out": dict(sorted(counts.left_out.items())),
+        "rows_left_out": dict(sorted(counts.rows_left_out.items())),
+        "redacted": dict(sorted(counts.redacted.items())),
+        "newest_vote_ms": counts.last_ms,
         "store": store.counts() | not_judged(store),
     }
 
@@ -243,14 +252,6 @@ def file_sha256(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def program_version() -> str:
-    """Version of the installed program."""
-    try:
-        return version("instruct-arena")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from arena.errors import ArenaError
-from arena.exports.trl import Row
-from arena.exports.writers import ListWriter
+from arena.exports.writers import DatasetRow, ListWriter
 from arena.storage.selection import JudgedPair, LeftOut
 from arena.values.vote import Strength, Winner
 
@@ -22,7 +21,7 @@ COMPARATOR_FIELDS = [
 ]
 
 
-def comparator_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def comparator_rows(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """One example of LLM Comparator, model_a the left side (the writer turns it round)."""
     sign = {Winner.MODEL_A: 1.0, Winner.MODEL_B: -1.0}.get(Winner(pair.winner), 0.0)
     score = sign * SCORES[pair.strength]
@@ -53,7 +52,7 @@ def comparator_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     ]
 
 
-def turned(example: Row) -> Row:
+def turned(example: DatasetRow) -> DatasetRow:
     """An LLM Comparator example with the two models exchanged."""
     raters = [
         rater | {"score": -rater["score"], "rating_label": _rating_label(-rater["score"])}
@@ -89,7 +88,7 @@ class ComparatorWriter(ListWriter):
         super().__init__(folder, split)
         self._models = models if len(models) == 2 else ()
 
-    def write(self, row: Row) -> None:
+    def write(self, row: DatasetRow) -> None:
         """Append an example, its sides in the order of the models."""
         self._models = self._models or row["models"]
         if set(row["models"]) != set(self._models):

@@ -11,9 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from arena.exports.trl import MESSAGES, Row, iso_time
+from arena.exports.trl import MESSAGES, iso_time
+from arena.exports.writers import DatasetRow
 from arena.ratings.style import Style, measure
-from arena.storage.selection import JudgedPair, LeftOut, Message, SideView
+from arena.storage.selection import JudgedPair, LeftOut, SideView
+from arena.values.battle import ChatMessage
 from arena.values.vote import Winner
 
 _COUNTS = pa.struct([(f"h{i}", pa.int64()) for i in range(1, 7)])
@@ -130,14 +132,14 @@ SCHEMA_140K = pa.schema(
 )
 
 
-def lmsys_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def lmsys_rows(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """The row of chatbot_arena_conversations."""
     winner = "tie (bothbad)" if pair.winner == Winner.BOTH_BAD else pair.winner
     missing = {"openai_moderation": None, "toxic_chat_tag": None}
     return [_core(pair) | {"winner": winner, "judge": f"arena_user_{pair.voter}"} | missing]
 
 
-def rows_55k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def rows_55k(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """The row of the 55k dataset: texts are JSON lists, one entry per turn; both-bad is a tie."""
     tie = pair.winner in (Winner.TIE, Winner.BOTH_BAD)
     prompts = [m["content"] for m in pair.left.context if m["role"] == "user"]
@@ -156,7 +158,7 @@ def rows_55k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     ]
 
 
-def rows_100k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def rows_100k(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """The row of the 100k dataset."""
     winner = "tie (bothbad)" if pair.winner == Winner.BOTH_BAD else pair.winner
     return [
@@ -173,7 +175,7 @@ def rows_100k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     ]
 
 
-def rows_140k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def rows_140k(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """The row of the 140k dataset; its last turn is the judged one."""
     sides = (conversation(pair.left), conversation(pair.right))
     rich = [[_rich(message) for message in messages] for messages in sides]
@@ -202,7 +204,7 @@ def rows_140k(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     ]
 
 
-def conversation(view: SideView) -> list[Message]:
+def conversation(view: SideView) -> list[ChatMessage]:
     """All messages of a side, the judged answer last."""
     return [*view.context, {"role": "assistant", "content": view.text}]
 
@@ -212,9 +214,9 @@ def is_code(pair: JudgedPair) -> bool:
     return any("```" in m["content"] for v in (pair.left, pair.right) for m in conversation(v))
 
 
-def conv_metadata(pair: JudgedPair) -> Row:
+def conv_metadata(pair: JudgedPair) -> DatasetRow:
     """Counts of style over all answers; tokens only where the server counted the one answer."""
-    told: Row = {"turns": pair.turn + 1}
+    told: DatasetRow = {"turns": pair.turn + 1}
     for side, view in zip("ab", (pair.left, pair.right), strict=True):
         style = _total([measure(text) for text in _answers(view)])
         told[f"sum_assistant_{side}_tokens"] = view.num_tokens if pair.turn == 0 else None
@@ -235,7 +237,7 @@ def _total(styles: list[Style]) -> Style:
     )
 
 
-def _core(pair: JudgedPair) -> Row:
+def _core(pair: JudgedPair) -> DatasetRow:
     return {
         "question_id": pair.battle_id,
         "model_a": pair.left.participant.name,
@@ -253,6 +255,6 @@ def _answers(view: SideView) -> list[str]:
     return [m["content"] for m in conversation(view) if m["role"] == "assistant"]
 
 
-def _rich(message: Message) -> dict[str, Any]:
+def _rich(message: ChatMessage) -> dict[str, Any]:
     part = {"type": "text", "text": message["content"], "image": None, "mimeType": None}
     return {"role": message["role"], "content": [part]}

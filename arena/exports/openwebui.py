@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from arena.exports.lmsys import conversation
-from arena.exports.trl import Row
+from arena.exports.writers import DatasetRow
 from arena.storage.selection import JudgedPair, LeftOut, SideView
 from arena.values.vote import Strength, Winner
 
 
-def openwebui_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def openwebui_rows(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """One feedback on the winner's message: rating 1 with the loser as sibling, 0 for a tie.
 
     Open WebUI has no word for both-bad.
@@ -56,9 +56,9 @@ def _message_id(pair: JudgedPair, view: SideView) -> str:
     return f"{pair.battle_id}-{len(view.context)}-{view.side}"
 
 
-def _snapshot(pair: JudgedPair, rated: SideView, other: SideView) -> Row:
+def _snapshot(pair: JudgedPair, rated: SideView, other: SideView) -> DatasetRow:
     """The chat as a tree: the shared past, then the two answers as siblings."""
-    history: dict[str, Row] = {}
+    history: dict[str, DatasetRow] = {}
     parent: str | None = None
     for index, message in enumerate(rated.context):
         name = f"{pair.battle_id}-{index}"

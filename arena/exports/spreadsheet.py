@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from arena.exports.trl import Row, iso_time
+from arena.exports.trl import iso_time
+from arena.exports.writers import DatasetRow
 from arena.storage.selection import JudgedPair, LeftOut
 
 SHEET_COLUMNS = (
@@ -16,7 +17,7 @@ UNSAFE = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
 """First characters at which a spreadsheet may take a cell for a formula."""
 
 
-def sheet_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def sheet_rows(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """One line for a spreadsheet; cells that could run as formulas start with a quote mark."""
     values = {
         "vote_id": pair.vote_id,

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
-from arena.storage.selection import JudgedPair, LeftOut, Message, SideView
-from arena.values.battle import SIDES
+from arena.exports.writers import DatasetRow
+from arena.storage.selection import JudgedPair, LeftOut, SideView
+from arena.values.battle import SIDES, ChatMessage
 from arena.values.vote import Strength, Winner
-
-Row = dict[str, Any]
 
 MARGINS: dict[str | None, float] = {Strength.MUCH: 1.0, None: 2 / 3, Strength.SLIGHTLY: 1 / 3}
 """How much better the chosen answer is, for a reward model's margin loss."""
@@ -82,14 +80,14 @@ UNPAIRED_SCHEMA = pa.schema(
 )
 
 
-def preference_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def preference_rows(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """The preference rows of a pair, with why others could not be made, or why there is none.
 
     A decided pair gives one row; a voter's edited answer gives one more against each side.
     """
     if pair.is_diverged:
         return LeftOut.DIVERGED
-    made: list[Row | LeftOut] = []
+    made: list[DatasetRow | LeftOut] = []
     for chosen, rejected in _preferences(pair):
         chosen_text = chosen if isinstance(chosen, str) else chosen.text
         made.append(
@@ -101,7 +99,7 @@ def preference_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
     return LeftOut.TIE if pair.winner == Winner.TIE else LeftOut.BOTH_BAD
 
 
-def unpaired_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
+def unpaired_rows(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     """One row per answer that the vote calls good (true) or bad (false), or why it has none.
 
     A tie calls both good, both-bad both bad. Of a ranking the first are good, the last bad,
@@ -112,7 +110,7 @@ def unpaired_rows(pair: JudgedPair) -> list[Row | LeftOut] | LeftOut:
         return LeftOut.IDENTICAL
     views = [pair.left] if pair.left.side == 0 and pair.right.side == 1 else []
     views += [pair.right] if pair.left.side == 0 else []
-    made: list[Row | LeftOut] = []
+    made: list[DatasetRow | LeftOut] = []
     for view in views:
         label = _label(pair, view)
         if label is None:
@@ -139,7 +137,7 @@ def _label(pair: JudgedPair, view: SideView) -> bool | None:
     return True if rank == best else False if rank == worst else None
 
 
-def _unpaired_row(pair: JudgedPair, view: SideView | None, text: str, label: bool) -> Row:
+def _unpaired_row(pair: JudgedPair, view: SideView | None, text: str, label: bool) -> DatasetRow:
     lineage = _lineage("", view)
     return {
         "prompt": prompt_messages(pair, view or pair.left),
@@ -166,7 +164,7 @@ def _preferences(pair: JudgedPair) -> Iterator[tuple[SideView | str, SideView]]:
 
 def _preference_row(
     pair: JudgedPair, chosen: SideView | str, chosen_text: str, rejected: SideView
-) -> Row:
+) -> DatasetRow:
     return {
         "prompt": prompt_messages(pair, pair.left),
         "chosen": [{"role": "assistant", "content": chosen_text}],
@@ -187,7 +185,7 @@ def refuse_texts(first: str, second: str) -> LeftOut | None:
     return None
 
 
-def prompt_messages(pair: JudgedPair, view: SideView) -> list[Message]:
+def prompt_messages(pair: JudgedPair, view: SideView) -> list[ChatMessage]:
     """A side's context; with the system prompt when both sides had the same one."""
     system = pair.left.participant.system_prompt
     if system and system == pair.right.participant.system_prompt:
@@ -195,7 +193,7 @@ def prompt_messages(pair: JudgedPair, view: SideView) -> list[Message]:
     return view.context
 
 
-def metadata(pair: JudgedPair) -> Row:
+def metadata(pair: JudgedPair) -> DatasetRow:
     """The columns of METADATA; nothing in them tells who voted."""
     return {
         "vote_id": pair.vote_id,
@@ -216,7 +214,7 @@ def metadata(pair: JudgedPair) -> Row:
     }
 
 
-def _lineage(role: str, view: SideView | None) -> Row:
+def _lineage(role: str, view: SideView | None) -> DatasetRow:
     """The columns of LINEAGE, with the role before each name if there is one."""
     start = f"{role}_" if role else ""
     if view is None:

@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Row = dict[str, Any]
+DatasetRow = dict[str, Any]
 
 BATCH = 2_000
 """Rows held in memory before they are written."""
@@ -28,7 +28,7 @@ class Writer(Protocol):
     paths: tuple[Path, ...]
     data_files: str | None
 
-    def write(self, row: Row) -> None:
+    def write(self, row: DatasetRow) -> None:
         """Append a row."""
 
     def close(self, *, complete: bool) -> None:
@@ -69,11 +69,11 @@ class TableWriter:
         )
         self.data_files: str | None = f"data/{split}-*.parquet"
         self._schema = schema
-        self._batch: list[Row] = []
+        self._batch: list[DatasetRow] = []
         self._parquet = pq.ParquetWriter(self.paths[0], schema, compression="zstd")
         self._lines = self.paths[1].open("wb")
 
-    def write(self, row: Row) -> None:
+    def write(self, row: DatasetRow) -> None:
         """Append a row that has exactly the columns of the schema."""
         self._batch.append(row)
         self.num_rows += 1
@@ -112,7 +112,7 @@ class CsvWriter:
         self._sheet = csv.DictWriter(self._file, columns, lineterminator="\r\n")
         self._sheet.writeheader()
 
-    def write(self, row: Row) -> None:
+    def write(self, row: DatasetRow) -> None:
         """Append a line."""
         self._sheet.writerow(row)
         self.num_rows += 1
@@ -132,7 +132,7 @@ class ListWriter:
         self.data_files: str | None = None
         self._file = self.paths[0].open("w", encoding="utf-8", newline="\n")
 
-    def write(self, row: Row) -> None:
+    def write(self, row: DatasetRow) -> None:
         """Append an item."""
         self._file.write(self._start() if self.num_rows == 0 else ",\n")
         self._file.write(json.dumps(row, ensure_ascii=False))

@@ -30,7 +30,7 @@ class Words:
         return text.format(**values) if values else text
 
 
-def told(error: ArenaError, say: Words) -> str:
+def error_text(error: ArenaError, say: Words) -> str:
     """An error in the reader's language; by its own words where the catalogue has none."""
     key = f"error.{error.code}"
     return say(key, **error.values) if error.code and key in say.texts else str(error)

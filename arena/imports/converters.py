@@ -13,26 +13,25 @@ from datetime import datetime
 from typing import Any
 
 from arena.storage.raw import VERSION
-from arena.storage.record_fields import RecordError
-from arena.values.battle import SIDES, AnswerStatus, AskAs, History, Mode
+from arena.storage.record_fields import Record, RecordError
+from arena.values.battle import SIDES, AnswerStatus, AskAs, HistoryMode, Mode
 from arena.values.vote import Winner
 
-Row = Mapping[str, Any]
-Record = dict[str, Any]
-Message = Mapping[str, Any]
+SourceRow = Mapping[str, Any]
+SourceMessage = Mapping[str, Any]
 
 # Times become texts, so that the same row has the same hash from any type of file.
 _ROW_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
-_BLIND, _NAMED, _OWN = str(Mode.BLIND), str(Mode.NAMED), str(History.OWN)
+_BLIND, _NAMED, _OWN = str(Mode.BLIND), str(Mode.NAMED), str(HistoryMode.OWN)
 _CHAT, _COMPLETE = str(AskAs.CHAT), str(AnswerStatus.COMPLETE)
 
 
 def battle_record(
     source: str,
-    row: Row,
+    row: SourceRow,
     *,
     models: Sequence[str],
-    conversations: Sequence[Sequence[Message]],
+    conversations: Sequence[Sequence[SourceMessage]],
     vote: Record,
     voter: Any,
     blind: bool,
@@ -140,7 +139,7 @@ def _vote(vote: Record, voter: Any, *, blind: bool, created_ms: int) -> Record:
     }
 
 
-def _rounds(conversations: Sequence[Sequence[Message]]) -> tuple[list[str], list[list[str]]]:
+def _rounds(conversations: Sequence[Sequence[SourceMessage]]) -> tuple[list[str], list[list[str]]]:
     """Prompts, and per turn the answers of all sides; the sides must have the same prompts."""
     prompts: list[str] | None = None
     answers: list[list[str]] = []

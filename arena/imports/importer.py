@@ -15,7 +15,7 @@ from arena.exports.dataset import file_sha256
 from arena.imports.readers import READERS, SHOWN, ImportRefusedError, rows_of
 from arena.storage.bulk_insert import BulkWriter
 from arena.storage.database import write
-from arena.storage.pair_cache import Ledger
+from arena.storage.pair_cache import PairCache
 from arena.storage.store import Store
 
 
@@ -42,7 +42,7 @@ def import_file(store: Store, path: Path, kind: str, *, skip_bad: bool = False) 
         store.config,
         lambda db: _import(BulkWriter(db), source, kind, name, skip_bad=skip_bad),
     )
-    Ledger(store).refresh()  # the next leaderboard starts from its copy
+    PairCache(store).refresh()  # the next leaderboard starts from its copy
     return done
 
 

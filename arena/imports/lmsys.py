@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from arena.imports.converters import Message, Record, Row, battle_record, milliseconds, winner_of
-from arena.storage.record_fields import RecordError
+from arena.imports.converters import (
+    SourceMessage,
+    SourceRow,
+    battle_record,
+    milliseconds,
+    winner_of,
+)
+from arena.storage.record_fields import Record, RecordError
 from arena.values.vote import Winner
 
 LMSYS_WINNERS = {
@@ -17,7 +23,7 @@ LMSYS_WINNERS = {
 }
 
 
-def from_lmsys(row: Row) -> Record:
+def from_lmsys(row: SourceRow) -> Record:
     """A row of chatbot_arena_conversations or of arena-human-preference-100k."""
     stamp = row.get("tstamp")
     return battle_record(
@@ -33,7 +39,7 @@ def from_lmsys(row: Row) -> Record:
     )
 
 
-def from_140k(row: Row) -> Record:
+def from_140k(row: SourceRow) -> Record:
     """A row of arena-human-preference-140k; rows with images are refused."""
     time = row.get("timestamp")
     return battle_record(
@@ -49,8 +55,8 @@ def from_140k(row: Row) -> Record:
     )
 
 
-def _plain(conversation: Sequence[Row]) -> list[Message]:
-    plain: list[Message] = []
+def _plain(conversation: Sequence[SourceRow]) -> list[SourceMessage]:
+    plain: list[SourceMessage] = []
     for message in conversation:
         parts = message["content"]
         if any(part.get("image") or part["type"] != "text" for part in parts):

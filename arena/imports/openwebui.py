@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from arena.imports.converters import Record, Row, battle_record
-from arena.storage.record_fields import RecordError
+from arena.imports.converters import SourceRow, battle_record
+from arena.storage.record_fields import Record, RecordError
 from arena.values.vote import Winner
 
 
-def from_openwebui(row: Row) -> Record:
+def from_openwebui(row: SourceRow) -> Record:
     """One feedback: the rated answer against its siblings, texts from the snapshot of the chat."""
     data, meta = row["data"], row["meta"]
     messages = row["snapshot"]["chat"]["history"]["messages"]
@@ -49,7 +49,7 @@ def _openwebui_vote(rating: int, rated: int, num_sides: int) -> Record:
     return {"ranking": [3 - others if side == rated else others for side in range(num_sides)]}
 
 
-def _path(messages: Mapping[str, Row], last: Row) -> list[Row]:
+def _path(messages: Mapping[str, SourceRow], last: SourceRow) -> list[SourceRow]:
     path = [last]
     while path[0].get("parentId") is not None:
         path.insert(0, messages[path[0]["parentId"]])

@@ -32,9 +32,7 @@ from arena.imports.openwebui import from_openwebui
 from arena.imports.trl import from_trl
 from arena.storage.bulk_insert import pseudonym
 from arena.storage.record_blocks import Block, BlockBuilder, SomethingWrongError
-from arena.storage.record_fields import RecordError
-
-Record = dict[str, Any]
+from arena.storage.record_fields import Record, RecordError
 
 BLOCK = 4_000
 """Rows of a block."""
@@ -64,7 +62,7 @@ class ImportRefusedError(ArenaError):
 
 
 @dataclass
-class Rows:
+class ConvertedRows:
     """What some rows of a file became: a block, and those left out, by reason and the first few."""
 
     block: Block
@@ -72,7 +70,7 @@ class Rows:
     shown: list[str] = field(default_factory=list)
 
 
-def rows_of(source: Path, kind: str, name: str) -> Iterator[Rows]:
+def rows_of(source: Path, kind: str, name: str) -> Iterator[ConvertedRows]:
     """The rows of a file of one of READERS, in order.
 
     `name`: what the voters of this file are told apart from those of others by. Raises
@@ -84,12 +82,12 @@ def rows_of(source: Path, kind: str, name: str) -> Iterator[Rows]:
         yield from _converted_beside(source, kind, name)
 
 
-def _converted(source: Path, kind: str, name: str) -> Iterator[Rows]:
+def _converted(source: Path, kind: str, name: str) -> Iterator[ConvertedRows]:
     voter_name = partial(pseudonym, name)
     rows = read_rows(source)
     while some := list(islice(rows, BLOCK)):
         try:
-            yield Rows(_quickly(some, READERS[kind], voter_name))
+            yield ConvertedRows(_quickly(some, READERS[kind], voter_name))
         except ANY_FAULT:
             yield _carefully(some, kind, voter_name)
 
@@ -104,7 +102,9 @@ def _quickly(
     return builder.take()
 
 
-def _carefully(rows: list[tuple[int, Any]], kind: str, voter_name: Callable[[Any], str]) -> Rows:
+def _carefully(
+    rows: list[tuple[int, Any]], kind: str, voter_name: Callable[[Any], str]
+) -> ConvertedRows:
     """The same, with what is wrong in which row."""
     builder = BlockBuilder(voter_name)
     left_out: Counter[str] = Counter()
@@ -116,7 +116,7 @@ def _carefully(rows: list[tuple[int, Any]], kind: str, voter_name: Callable[[Any
             left_out[str(error)] += 1
             if len(shown) < SHOWN:
                 shown.append(f"row {number}: {error}")
-    return Rows(builder.take(), left_out, shown)
+    return ConvertedRows(builder.take(), left_out, shown)
 
 
 def _convert(row: Any, kind: str, read: Callable[[Any], Record], builder: BlockBuilder) -> None:
@@ -133,9 +133,9 @@ def _convert(row: Any, kind: str, read: Callable[[Any], Record], builder: BlockB
     builder.add(record)
 
 
-def _converted_beside(source: Path, kind: str, name: str) -> Iterator[Rows]:
+def _converted_beside(source: Path, kind: str, name: str) -> Iterator[ConvertedRows]:
     """The same from another process, which is one block ahead; it ends with this one."""
-    command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+    command = [sys.executable, "-c", f"from {__name__} import serve_blocks; serve_blocks()"]
     with subprocess.Popen([*command, str(source), kind, name], stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
         with Connection(os.dup(reader.stdout.fileno()), writable=False) as blocks:
@@ -145,14 +145,14 @@ def _converted_beside(source: Path, kind: str, name: str) -> Iterator[Rows]:
                     if isinstance(told, str):
                         raise ImportRefusedError(told)
                     block, left_out, shown = told
-                    yield Rows(Block(*block), Counter(left_out), shown)
+                    yield ConvertedRows(Block(*block), Counter(left_out), shown)
             except EOFError as error:
                 raise ImportRefusedError(
                     f"the process that reads {source} was ended; nothing was imported, try again"
                 ) from error
 
 
-def serve() -> None:
+def serve_blocks() -> None:
     """The other process: send every block; then None, or why the file cannot be read."""
     gc.freeze()
     gc.set_threshold(200_000)  # records hold no circles: looking for them costs a fifth of the time

@@ -6,15 +6,16 @@ import math
 from typing import Any
 
 from arena.exports.trl import MARGINS
-from arena.imports.converters import Message, Record, Row, battle_record, milliseconds
-from arena.values.battle import History
+from arena.imports.converters import SourceMessage, SourceRow, battle_record, milliseconds
+from arena.storage.record_fields import Record
+from arena.values.battle import HistoryMode
 from arena.values.vote import Strength, Winner
 
 UNNAMED = ("unnamed chosen", "unnamed rejected")
 """Participants of preference rows that do not name their models."""
 
 
-def from_trl(row: Row) -> Record:
+def from_trl(row: SourceRow) -> Record:
     """A preference row with message lists or strings; the prompt is the shared context."""
     context = row["prompt"]
     if isinstance(context, str):
@@ -42,16 +43,16 @@ def from_trl(row: Row) -> Record:
     for participant in record["participants"]:
         participant["system_prompt"] = system
     for turn in record["turns"][1:]:
-        turn |= {"context": str(History.SHARED), "shared_side": 0}
+        turn |= {"context": str(HistoryMode.SHARED), "shared_side": 0}
     record["tags"] = list(row.get("tags") or [])
     return record
 
 
-def _as_messages(text: Any) -> list[Message]:
+def _as_messages(text: Any) -> list[SourceMessage]:
     return [{"role": "assistant", "content": text}] if isinstance(text, str) else list(text)
 
 
-def _strength(row: Row) -> str | None:
+def _strength(row: SourceRow) -> str | None:
     if row.get("strength") is not None:
         return str(Strength(row["strength"]))
     margin = row.get("margin")

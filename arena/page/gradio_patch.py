@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 
-def quicken(demo: gr.Blocks) -> None:
+def send_only_changes(demo: gr.Blocks) -> None:
     """Let the events of these blocks cost what they change."""
     whole = demo.postprocess_data
 

@@ -2,8 +2,8 @@
 
 The script posts an act and gets changes of elements; where answers are written from then on, the
 reply goes on as the stream of server-sent events of the battle until the last word. A page that
-comes back asks for that stream alone. The same stage, the same checks as everywhere. Knows HTTP
-and the page's acts; decides nothing about rights.
+comes back asks for that stream alone. The same battle service, the same checks as everywhere.
+Knows HTTP and the page's actions; decides nothing about rights.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from arena.battles.running import GRACE_SECONDS
-from arena.battles.service import Stage
-from arena.battles.view import Access
+from arena.battles.service import BattleService
+from arena.battles.view import BattleAccess
 from arena.errors import ArenaError
 from arena.i18n import Words, negotiate, words
-from arena.page.actions.answers import Acts, Question
-from arena.page.live_updates import Places, Telling, as_event
+from arena.page.actions.answers import AnswerActions, Question
+from arena.page.live_updates import ElementNumbers, PageUpdates, as_event
 from arena.page.render import Changes
 from arena.values.battle import SIDES
 from arena.web.visitors import caller_secret
@@ -46,7 +46,7 @@ class _Act:
             raise BadActError("an act is a JSON object")
         self._body = body
         self.say = say
-        self.shown = Access.by_link(voter, self.text("link"))
+        self.shown = BattleAccess.by_link(voter, self.text("link"))
 
     def text(self, name: str) -> str:
         value = self._body.get(name) or ""
@@ -75,15 +75,17 @@ class _Act:
         return Question(self.text("prompt"), self.text("mode"), models, following, is_example)
 
 
-def live_router(stage: Stage, acts: Acts, places: Places) -> APIRouter:
+def live_router(
+    service: BattleService, actions: AnswerActions, numbers: ElementNumbers
+) -> APIRouter:
     """The routes under `/live`."""
     router = APIRouter(prefix="/live")
     does: dict[str, Callable[[_Act], Any]] = {
-        "send": lambda act: acts.send(act.shown, act.question, act.say),
-        "again": lambda act: acts.again(act.shown, act.side, act.say),
-        "stop": lambda act: acts.stop(act.shown, act.side, act.say),
-        "next": lambda act: acts.next_in_set(act.shown, act.text("set"), act.say),
-        "marked": lambda act: acts.shown(act.shown, act.say, marked=True),
+        "send": lambda act: actions.send(act.shown, act.question, act.say),
+        "again": lambda act: actions.again(act.shown, act.side, act.say),
+        "stop": lambda act: actions.stop(act.shown, act.side, act.say),
+        "next": lambda act: actions.next_in_set(act.shown, act.text("set"), act.say),
+        "marked": lambda act: actions.shown(act.shown, act.say, marked=True),
     }
 
     def add(name: str, do: Callable[[_Act], Any]) -> None:
@@ -93,49 +95,53 @@ def live_router(stage: Stage, acts: Acts, places: Places) -> APIRouter:
                 body = await request.json()
             except (JSONDecodeError, UnicodeDecodeError) as error:
                 raise BadActError("an act is a JSON object") from error
-            voter = await stage.voter(caller_secret(request.scope))
+            voter = await service.voter(caller_secret(request.scope))
             say = _say(request)
             changes: Changes = await do(_Act(body, voter, say))
-            told = {"changes": places(changes)}
-            access = Access.by_link(voter, str(changes.get(acts.page.link) or ""))
-            running = stage.runs.get(access.battle_id)
+            told = {"changes": numbers(changes)}
+            access = BattleAccess.by_link(voter, str(changes.get(actions.page.link) or ""))
+            running = service.running_battles.get(access.battle_id)
             wants = EVENT_STREAM in request.headers.get("accept", "")
             if name not in ASKING or not wants or running is None:
                 return JSONResponse(told)
             which = {"link": access.link, "run": running.key}
-            telling = Telling(acts.painter, places, say)
-            return _stream(stage, access, telling, as_event(told | which))
+            updates = PageUpdates(actions.renderer, numbers, say)
+            return _stream(service, access, updates, as_event(told | which))
 
     for name, do in does.items():
         add(name, do)
 
     @router.get("/{battle_id}")
     async def watch(battle_id: str, request: Request, t: str = "") -> Response:
-        voter = await stage.voter(caller_secret(request.scope))
-        access = Access(voter, battle_id, t or None)
-        await stage.scene(access)  # refuses strangers before the stream begins
-        return _stream(stage, access, Telling(acts.painter, places, _say(request)), RETRY)
+        voter = await service.voter(caller_secret(request.scope))
+        access = BattleAccess(voter, battle_id, t or None)
+        await service.view(access)  # refuses strangers before the stream begins
+        return _stream(
+            service, access, PageUpdates(actions.renderer, numbers, _say(request)), RETRY
+        )
 
     return router
 
 
-def _stream(stage: Stage, access: Access, telling: Telling, first: bytes) -> Response:
+def _stream(
+    service: BattleService, access: BattleAccess, updates: PageUpdates, first: bytes
+) -> Response:
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    events = _events(stage, access, telling, first)
+    events = _events(service, access, updates, first)
     return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
 
 
 async def _events(
-    stage: Stage, access: Access, telling: Telling, first: bytes
+    service: BattleService, access: BattleAccess, updates: PageUpdates, first: bytes
 ) -> AsyncIterator[bytes]:
     """News as they come, then the whole page once; leaving ends the answers after a moment."""
     yield first
-    async for scene in stage.follow(access, grace=GRACE_SECONDS, idle=IDLE_SECONDS):
-        if scene.is_running:
-            news = telling.news(scene)
+    async for view in service.follow(access, grace=GRACE_SECONDS, idle=IDLE_SECONDS):
+        if view.is_running:
+            news = updates.news(view)
             yield as_event(news) if news else b": still here\n\n"
-        elif scene.live is None:
-            yield as_event(telling.end(scene))
+        elif view.live is None:
+            yield as_event(updates.end(view))
 
 
 def _say(request: Request) -> Words:

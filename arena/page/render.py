@@ -1,4 +1,4 @@
-"""From a scene to the changes of the page's elements; decides nothing about rights.
+"""From the view of a battle to the changes of the page's elements; decides nothing about rights.
 
 Knows the page's elements and the HTML of panes; knows no store and no server.
 """
@@ -9,10 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from arena.battles.view import Access, Scene
+from arena.battles.view import BattleAccess, BattleView
 from arena.i18n import DEFAULT, Words
 from arena.page.html.frame import empty_html, header_html, help_html, note_html, views_html
-from arena.page.html.panes import asked_html, pane_html, scene_status, status_html
+from arena.page.html.panes import asked_html, pane_html, status_html, view_status
 from arena.page.html.reveal import reveal_html
 from arena.page.layout import VOTES, Page, mode_choices, reason_choices
 from arena.values.battle import SIDES
@@ -21,54 +21,54 @@ from arena.values.vote import REASONS, Judgement
 Changes = dict[Any, Any]
 
 
-class Painter:
+class Renderer:
     """Changes of one page's elements."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    def scene(
-        self, scene: Scene, say: Words, *, marked: bool = False, fresh: bool = False
+    def view(
+        self, view: BattleView, say: Words, *, marked: bool = False, fresh: bool = False
     ) -> Changes:
-        """Every element of a battle as the scene has it; `marked`, `fresh` as of `pane_html`."""
+        """Every element of a battle as the view has it; `marked`, `fresh` as of `pane_html`."""
         page = self.page
-        text, tone = scene_status(scene, say)
-        is_over = not scene.is_running
+        text, tone = view_status(view, say)
+        is_over = not view.is_running
         changes: Changes = {
             page.empty: gr.update(visible=False),
             page.panes_row: gr.update(visible=True),
             page.views: gr.update(visible=True),
             page.vote_bar: gr.update(visible=True),
-            page.asked: asked_html(scene, say),
-            page.reveal: reveal_html(scene, say),
+            page.asked: asked_html(view, say),
+            page.reveal: reveal_html(view, say),
             page.tokens: "",
-            page.again: gr.update(interactive=is_over and scene.vote is None),
-            page.undo: gr.update(visible=scene.vote is not None),
-            page.next: gr.update(visible=is_over, choices=self._next_choices(scene, say)),
+            page.again: gr.update(interactive=is_over and view.vote is None),
+            page.undo: gr.update(visible=view.vote is not None),
+            page.next: gr.update(visible=is_over, choices=self._next_choices(view, say)),
         }
-        changes[page.run] = scene.run if scene.is_running else ""
-        changes |= self.panes(scene, say, marked=marked, fresh=fresh)
-        changes |= self._details(scene) | self.status(text, say, tone)
-        changes |= self.buttons(can_vote=_can_vote(scene), running=not is_over)
-        return changes | self._ranking(scene)
+        changes[page.run] = view.run if view.is_running else ""
+        changes |= self.panes(view, say, marked=marked, fresh=fresh)
+        changes |= self._details(view) | self.status(text, say, tone)
+        changes |= self.buttons(can_vote=_can_vote(view), running=not is_over)
+        return changes | self._ranking(view)
 
     def panes(
-        self, scene: Scene, say: Words, *, marked: bool = False, fresh: bool = False
+        self, view: BattleView, say: Words, *, marked: bool = False, fresh: bool = False
     ) -> Changes:
         """All answers; the panes that this battle does not need are put away."""
         changes: Changes = {}
         for i, pane in enumerate(self.page.panes):
-            if i < scene.battle.num_sides:
-                value = pane_html(scene, i, say, mark=marked, fresh=fresh)
+            if i < view.battle.num_sides:
+                value = pane_html(view, i, say, mark=marked, fresh=fresh)
                 changes[pane] = gr.update(value=value, visible=True)
             elif i >= 2:
                 changes[pane] = gr.update(value="", visible=False)
         return changes
 
-    def live(self, scene: Scene, say: Words) -> Changes:
+    def live(self, view: BattleView, say: Words) -> Changes:
         """What changes around the answers while they are written."""
-        text, tone = scene_status(scene, say)
-        changes = self.buttons(can_vote=_can_vote(scene), running=True) | self._ranking(scene)
+        text, tone = view_status(view, say)
+        changes = self.buttons(can_vote=_can_vote(view), running=True) | self._ranking(view)
         return changes | self.status(text, say, tone)
 
     def buttons(self, *, can_vote: bool, running: bool) -> Changes:
@@ -81,7 +81,7 @@ class Painter:
         return changes
 
     def blank(self) -> Changes:
-        """The page before the first battle: every element as `scene` would set it."""
+        """The page before the first battle: every element as `view` would set it."""
         page = self.page
         hidden = gr.update(visible=False)
         return {
@@ -102,7 +102,7 @@ class Painter:
             **self._told(None),
         }
 
-    def link(self, access: Access) -> Changes:
+    def link(self, access: BattleAccess) -> Changes:
         """Which battle the page shows, and its secret."""
         return {self.page.link: access.link}
 
@@ -110,10 +110,10 @@ class Painter:
         """The status line."""
         return {self.page.status: status_html(text, say, tone=tone)}
 
-    def _ranking(self, scene: Scene) -> Changes:
-        can_vote = _can_vote(scene)
-        ranking = scene.vote.judgement.ranking if scene.vote else None
-        return self._ranks(scene.battle.num_sides, can_vote, ranking)
+    def _ranking(self, view: BattleView) -> Changes:
+        can_vote = _can_vote(view)
+        ranking = view.vote.judgement.ranking if view.vote else None
+        return self._ranks(view.battle.num_sides, can_vote, ranking)
 
     def _ranks(
         self, num_sides: int, can_vote: bool = False, ranking: tuple[int, ...] | None = None
@@ -137,8 +137,8 @@ class Painter:
                 changes[rank] = gr.update(visible=False, value=None)
         return changes
 
-    def _details(self, scene: Scene) -> Changes:
-        return self._told(scene.vote.judgement if scene.vote else None)
+    def _details(self, view: BattleView) -> Changes:
+        return self._told(view.vote.judgement if view.vote else None)
 
     def _told(self, judgement: Judgement | None) -> Changes:
         """What the voter has said about the vote so far."""
@@ -151,12 +151,12 @@ class Painter:
             page.edited: told.edited_answer,
         }
 
-    def _next_choices(self, scene: Scene, say: Words) -> list[tuple[str, str]]:
+    def _next_choices(self, view: BattleView, say: Words) -> list[tuple[str, str]]:
         """A new battle, or going on; not after an answer that failed."""
         choices = [(say("next.new"), "new")]
-        if all(side.is_votable for side in scene.sides):
+        if all(side.is_votable for side in view.sides):
             choices.append((say("next.own"), "own"))
-            letters = SIDES[: scene.battle.num_sides]
+            letters = SIDES[: view.battle.num_sides]
             choices += [(say("next.side", side=x.upper()), x) for x in letters]
         return choices
 
@@ -241,6 +241,6 @@ class Painter:
         return {element: gr.update(value=say(key)) for element, key in values.items()}
 
 
-def _can_vote(scene: Scene) -> bool:
+def _can_vote(view: BattleView) -> bool:
     """After the end, or before it once every side has begun."""
-    return scene.is_votable or scene.is_votable_early
+    return view.is_votable or view.is_votable_early

@@ -40,7 +40,7 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParameterLayout:
     """Where each parameter stands in the vector: θ first, then b, γ, log ν as present."""
 
     num_models: int
@@ -78,7 +78,7 @@ class LinkValues:
 class Fit:
     """The solution: parameters by `layout`, penalised Hessian, and whether Newton arrived."""
 
-    layout: Layout
+    layout: ParameterLayout
     params: Floats
     hessian: Floats
     values: LinkValues
@@ -141,10 +141,10 @@ def fit(cells: Cells, config: FitConfig, start: Floats | None = None) -> Fit:
     )
 
 
-def choose_layout(cells: Cells, config: FitConfig) -> Layout:
+def choose_layout(cells: Cells, config: FitConfig) -> ParameterLayout:
     """The parameters that these votes can show something about."""
     left, right, tie = cells.weight.sum(axis=0)
-    return Layout(
+    return ParameterLayout(
         num_models=cells.num_models,
         num_features=cells.features.shape[1],
         position=config.position and bool(left > 0 and right > 0),
@@ -152,7 +152,7 @@ def choose_layout(cells: Cells, config: FitConfig) -> Layout:
     )
 
 
-def penalty_of(layout: Layout, config: FitConfig) -> Floats:
+def penalty_of(layout: ParameterLayout, config: FitConfig) -> Floats:
     """The diagonal of the penalty."""
     penalty = np.zeros(layout.size)
     penalty[: layout.num_models] = config.ridge
@@ -161,7 +161,7 @@ def penalty_of(layout: Layout, config: FitConfig) -> Floats:
     return penalty
 
 
-def null_shift(layout: Layout) -> Floats:
+def null_shift(layout: ParameterLayout) -> Floats:
     """A matrix that lifts the one direction no vote can show: all strengths moved alike."""
     shift = np.zeros((layout.size, layout.size))
     shift[: layout.num_models, : layout.num_models] = 1.0 / layout.num_models
@@ -176,7 +176,7 @@ def covariance_root(result: Fit) -> Floats:
     return np.asarray(inverse - shift * common, np.float64)
 
 
-def eta_of(cells: Cells, layout: Layout, params: Floats) -> Floats:
+def eta_of(cells: Cells, layout: ParameterLayout, params: Floats) -> Floats:
     """The linear predictor of each cell."""
     eta: Floats = params[cells.left] - params[cells.right]
     if layout.position:
@@ -216,7 +216,7 @@ def link(eta: Floats, log_nu: float | None) -> LinkValues:
 
 
 def _loss(
-    cells: Cells, layout: Layout, penalty: Floats, params: Floats
+    cells: Cells, layout: ParameterLayout, penalty: Floats, params: Floats
 ) -> tuple[float, LinkValues]:
     values = link(eta_of(cells, layout, params), params[-1] if layout.davidson else None)
     nll = -float((cells.weight * values.log_p).sum())
@@ -224,7 +224,12 @@ def _loss(
 
 
 def _line_search(
-    cells: Cells, layout: Layout, penalty: Floats, params: Floats, step: Floats, loss: float
+    cells: Cells,
+    layout: ParameterLayout,
+    penalty: Floats,
+    params: Floats,
+    step: Floats,
+    loss: float,
 ) -> tuple[Floats, float, LinkValues, bool]:
     """The Newton step, halved until the loss does not grow; False if no step helps."""
     scale = 1.0
@@ -237,7 +242,7 @@ def _line_search(
     return params, loss, _loss(cells, layout, penalty, params)[1], False
 
 
-def _gradient(cells: Cells, layout: Layout, values: LinkValues) -> Floats:
+def _gradient(cells: Cells, layout: ParameterLayout, values: LinkValues) -> Floats:
     by_eta = -(cells.weight * values.score_eta).sum(axis=1)
     gradient = np.zeros(layout.size)
     gradient[: layout.first_feature + layout.num_features] = design_sum(cells, layout, by_eta)
@@ -246,7 +251,7 @@ def _gradient(cells: Cells, layout: Layout, values: LinkValues) -> Floats:
     return gradient
 
 
-def design_sum(cells: Cells, layout: Layout, row: Floats) -> Floats:
+def design_sum(cells: Cells, layout: ParameterLayout, row: Floats) -> Floats:
     """Σ row·x over cells, x the design of θ, b and γ."""
     count = layout.num_models
     parts = [summed(cells.left, row, count) - summed(cells.right, row, count)]
@@ -257,7 +262,7 @@ def design_sum(cells: Cells, layout: Layout, row: Floats) -> Floats:
     return np.concatenate(parts)
 
 
-def design_square(cells: Cells, layout: Layout, row: Floats) -> Floats:
+def design_square(cells: Cells, layout: ParameterLayout, row: Floats) -> Floats:
     """Σ row·x·xᵀ over cells, x the design of θ, b and γ."""
     count, first = layout.num_models, layout.first_feature
     size = first + layout.num_features
@@ -274,7 +279,7 @@ def design_square(cells: Cells, layout: Layout, row: Floats) -> Floats:
     return square
 
 
-def _hessian(cells: Cells, layout: Layout, values: LinkValues) -> Floats:
+def _hessian(cells: Cells, layout: ParameterLayout, values: LinkValues) -> Floats:
     total = cells.weight.sum(axis=1)
     hessian = np.zeros((layout.size, layout.size))
     inner = layout.first_feature + layout.num_features

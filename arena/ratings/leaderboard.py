@@ -58,7 +58,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairStanding:
     """Two models: `p_better` is how sure the order is, `win_rate` how often the first wins.
 
     `more_votes`: further votes on this pair that would settle it, 0 if it is settled, None if
@@ -99,7 +99,7 @@ class Leaderboard:
     ratings: tuple[Rating, ...]
     position: Effect | None
     style: tuple[Effect, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PairStanding, ...]
     gap_variances: tuple[tuple[float, ...], ...]
     models: tuple[str, ...]
     win_matrix: tuple[tuple[float, ...], ...]

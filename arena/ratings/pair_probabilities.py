@@ -13,7 +13,7 @@ from math import fsum
 
 from arena.errors import ArenaError
 
-Pair = tuple[str, str]
+ModelPair = tuple[str, str]
 """Two names in sorted order: a pair whatever the sides."""
 
 
@@ -32,12 +32,12 @@ class Draw:
     propensity: float
 
 
-def uniform(names: Sequence[str]) -> dict[Pair, float]:
+def uniform(names: Sequence[str]) -> dict[ModelPair, float]:
     """Every pair alike."""
     return _normalised(dict.fromkeys(_pairs(names), 1.0))
 
 
-def weighted(names: Sequence[str], weights: Mapping[str, float]) -> dict[Pair, float]:
+def weighted(names: Sequence[str], weights: Mapping[str, float]) -> dict[ModelPair, float]:
     """Draw one model by weight, then its rival by weight among the rest.
 
     π(i,j) = (w_i w_j / W) (1/(W - w_i) + 1/(W - w_j)); a missing weight is 1, a weight of 0
@@ -58,12 +58,12 @@ def weighted(names: Sequence[str], weights: Mapping[str, float]) -> dict[Pair, f
 
 def under_voted_first(
     names: Sequence[str],
-    num_votes: Mapping[Pair, int],
+    num_votes: Mapping[ModelPair, int],
     *,
     offset: float = 50.0,
     power: float = 0.4,
     max_ratio: float = 3.0,
-) -> dict[Pair, float]:
+) -> dict[ModelPair, float]:
     """Pairs with fewer votes are likelier: (votes + offset)^-power, at most 3 to 1."""
     score = {pair: (num_votes.get(pair, 0) + offset) ** -power for pair in _pairs(names)}
     floor = max(score.values()) / max_ratio
@@ -72,10 +72,10 @@ def under_voted_first(
 
 def information_seeking(
     names: Sequence[str],
-    gaps: Mapping[Pair, tuple[float, float]],
+    gaps: Mapping[ModelPair, tuple[float, float]],
     *,
     share_uniform: float = 0.2,
-) -> dict[Pair, float]:
+) -> dict[ModelPair, float]:
     """Pairs whose next vote narrows their gap most, mixed with a share of uniform draws.
 
     Args:
@@ -94,8 +94,8 @@ def information_seeking(
 
 
 def with_required(
-    chances: Mapping[Pair, float], required: Sequence[Pair], share: float
-) -> dict[Pair, float]:
+    chances: Mapping[ModelPair, float], required: Sequence[ModelPair], share: float
+) -> dict[ModelPair, float]:
     """Give `share` of the draws to the pairs that must be seen; those not playing are skipped."""
     wanted = [pair for pair in (_sorted(*pair) for pair in required) if pair in chances]
     if not wanted or share <= 0:
@@ -103,7 +103,7 @@ def with_required(
     return mixed(dict(chances), dict.fromkeys(wanted, 1 / len(wanted)), share)
 
 
-def draw(chances: Mapping[Pair, float], rng: random.Random) -> Draw:
+def draw(chances: Mapping[ModelPair, float], rng: random.Random) -> Draw:
     """One pair by its probability; a fair coin decides who stands left."""
     pairs = list(chances)
     pair = rng.choices(pairs, weights=[chances[p] for p in pairs])[0]
@@ -111,11 +111,11 @@ def draw(chances: Mapping[Pair, float], rng: random.Random) -> Draw:
     return Draw(left, right, chances[pair])
 
 
-def _sorted(one: str, other: str) -> Pair:
+def _sorted(one: str, other: str) -> ModelPair:
     return (one, other) if one <= other else (other, one)
 
 
-def _pairs(names: Sequence[str]) -> list[Pair]:
+def _pairs(names: Sequence[str]) -> list[ModelPair]:
     pairs = list(combinations(sorted(set(names)), 2))
     if not pairs:
         raise PairingError(
@@ -125,14 +125,14 @@ def _pairs(names: Sequence[str]) -> list[Pair]:
     return pairs
 
 
-def _normalised(chances: Mapping[Pair, float]) -> dict[Pair, float]:
+def _normalised(chances: Mapping[ModelPair, float]) -> dict[ModelPair, float]:
     total = fsum(chances.values())
     return {pair: value / total for pair, value in chances.items()}
 
 
 def mixed(
-    one: Mapping[Pair, float], other: Mapping[Pair, float], share: float
-) -> dict[Pair, float]:
+    one: Mapping[ModelPair, float], other: Mapping[ModelPair, float], share: float
+) -> dict[ModelPair, float]:
     """`one` with a share of `other`; the sum stays one."""
     keys = {**one, **other}
     return {pair: (1 - share) * one.get(pair, 0.0) + share * other.get(pair, 0.0) for pair in keys}

@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 KINDS = (".png", ".svg", ".pdf")
 
 
-class PlotError(ArenaError):
+class RatingPlotError(ArenaError):
     """The plot cannot be written there or has nothing to show."""
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure by the file's ending; PlotError names what is wrong with it."""
     if path.suffix not in KINDS:
-        raise PlotError(f"plot {path} ends in no known format; use {', '.join(KINDS)}")
+        raise RatingPlotError(f"plot {path} ends in no known format; use {', '.join(KINDS)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, bbox_inches="tight", dpi=150)
     except OSError as error:
-        raise PlotError(f"plot {path} cannot be written: {error.strerror}") from error
+        raise RatingPlotError(f"plot {path} cannot be written: {error.strerror}") from error
 
 
 def intervals_figure(board: Leaderboard) -> Figure:
     """A dot and a bar per model; hollow where the votes do not fix the rating."""
     lines = list(reversed(board.ratings))
     if not lines:
-        raise PlotError("there is no vote to plot; vote on the page first")
+        raise RatingPlotError("there is no vote to plot; vote on the page first")
     figure = _figure(7, 1.2 + 0.35 * len(lines))
     axes = figure.add_subplot()
     for place, line in enumerate(lines):
@@ -50,7 +50,7 @@ def intervals_figure(board: Leaderboard) -> Figure:
 def win_matrix_figure(board: Leaderboard) -> Figure:
     """Share of wins of row over column with the number of votes; empty where none."""
     if not board.models:
-        raise PlotError("there is no vote to plot; vote on the page first")
+        raise RatingPlotError("there is no vote to plot; vote on the page first")
     order = [board.models.index(line.model) for line in board.ratings]
     names = [line.model for line in board.ratings]
     shares = [[_share(board, i, j) for j in order] for i in order]
@@ -81,7 +81,7 @@ def history_figure(
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
     if not boards:
-        raise PlotError("there is no vote to plot; vote on the page first")
+        raise RatingPlotError("there is no vote to plot; vote on the page first")
     figure = _figure(9, 4)
     axes = figure.add_subplot()
     days = [

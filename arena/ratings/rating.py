@@ -30,7 +30,7 @@ from arena.ratings.leaderboard import (
     Effect,
     Leaderboard,
     Note,
-    Pair,
+    PairStanding,
     Rating,
     effect,
     sigmoid,
@@ -278,7 +278,7 @@ def _pairs(
     links: Connectivity,
     thin: list[str],
     counts: Ints,
-) -> tuple[Pair, ...]:
+) -> tuple[PairStanding, ...]:
     """Pairs that the votes connect, better model first; none when there are too many."""
     size = len(table.models)
     if size > MAX_PAIRED_MODELS:
@@ -294,7 +294,7 @@ def _pairs(
                 continue
             variance = float(variances[i, j])
             pairs.append(
-                Pair(
+                PairStanding(
                     model=table.models[i],
                     other=table.models[j],
                     gap=POINTS * gap,

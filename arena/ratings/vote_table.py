@@ -214,7 +214,7 @@ class _Numbers(dict[str, int]):
 
 
 @dataclass(frozen=True)
-class Tallied:
+class RatingInput:
     """A table with the time of each row, and how many judged pairs were left out and why."""
 
     table: VoteTable

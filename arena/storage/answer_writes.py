@@ -12,23 +12,21 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from arena.storage.database import insert
+from arena.storage.database import Row, insert
 from arena.storage.history_queries import index_turn
 from arena.storage.quarantine import evidence
 from arena.storage.rows import answer_from, answer_row, battle_from, sampling_json
 from arena.values.battle import (
     SIDES,
     Answer,
+    AnswerOutcome,
     AnswerStatus,
     Battle,
     BattleError,
-    History,
-    Outcome,
+    HistoryMode,
 )
 from arena.values.refusals import AlreadyVotedError, UnfinishedError, UnknownBattleError
 from arena.values.texts import check_text, clean_text
-
-Row = Mapping[str, Any]
 
 
 def add_turn(db: Database, row: Row, prompt: str, shared_side: int | None, now: int) -> int:
@@ -48,7 +46,7 @@ def add_turn(db: Database, row: Row, prompt: str, shared_side: int | None, now: 
         "battle_id": row["id"],
         "position": position,
         "prompt": prompt,
-        "history": History.OWN if shared_side is None else History.SHARED,
+        "history": HistoryMode.OWN if shared_side is None else HistoryMode.SHARED,
         "shared_side": shared_side,
         "created_ms": now,
     }
@@ -87,7 +85,7 @@ def start(
 def finish(
     db: Database,
     answer_id: int,
-    outcome: Outcome,
+    outcome: AnswerOutcome,
     tokens: Sequence[tuple[str, float]],
     now: int,
 ) -> Answer:

@@ -16,12 +16,12 @@ from sqlite_utils import Database
 from arena.storage import answer_writes, identities
 from arena.storage.database import insert
 from arena.storage.rows import battle_from, battle_row, sampling_json
-from arena.values.battle import SIDES, Battle, BattleError, Mode, Participant, SamplingParams
+from arena.values.battle import SIDES, Battle, BattleError, Mode, Participant, SamplingSettings
 from arena.values.texts import canonical_json
 
 
 @dataclass(frozen=True)
-class NewBattle:
+class BattleDraft:
     """A battle that is to be made; see `Store.create_battle` for what each field means."""
 
     participants: Sequence[Participant]
@@ -50,7 +50,7 @@ class Asked:
     """How one side is asked; the exact text it was sent is noted when its answer ends."""
 
     model: str
-    sampling: SamplingParams
+    sampling: SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Opened:
     answer_ids: Mapping[int, int]
 
 
-def create(db: Database, new: NewBattle, now: int) -> None:
+def create(db: Database, new: BattleDraft, now: int) -> None:
     """Note a battle and its sides; nothing is asked yet."""
     row = {
         "public_id": new.battle_id,

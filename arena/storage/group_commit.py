@@ -34,7 +34,7 @@ class _LostError(Exception):
     """A body broke the transaction of all; each has to be written alone."""
 
 
-class WriteGroup:
+class GroupCommit:
     """Writes to one database file from any thread of this process."""
 
     def __init__(self, path: Path, config: DatabaseConfig) -> None:

@@ -8,18 +8,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from sqlite_utils import Database
 
-from arena.storage.database import insert
+from arena.storage.database import Row, insert
 from arena.storage.rows import battle_row, sampling_json
 from arena.values.battle import Participant
 from arena.values.refusals import WrongTokenError
-
-Row = Mapping[str, Any]
 
 
 def ensure_voter(db: Database, secret: str, now: int) -> str:

@@ -1,6 +1,6 @@
 """Keeps the judged pairs of the store as columns of numbers and reads only what has changed.
 
-The store numbers every change of a vote (`vote_changes`); a ledger remembers the newest
+The store numbers every change of a vote (`vote_changes`); a cache remembers the newest
 number it has read, and appends new pairs in place. A copy of them lies beside the database, so
 that the next program starts from it. It is derived: a copy that is missing, old or of another
 database is made anew from the store. Knows no models' names, no rules of what counts, no fit.
@@ -40,7 +40,7 @@ ROW = np.dtype(
 )
 """One judged pair: row ids of vote, voter and participants; `outcome` as of `VoteTable`."""
 
-Rows = npt.NDArray[np.void]
+PairArray = npt.NDArray[np.void]
 Column = npt.NDArray[Any]
 Mark = npt.NDArray[np.int64]
 
@@ -62,7 +62,7 @@ CHANGED = " WHERE c.vote_id IN (SELECT vote_id FROM vote_changes WHERE seq > ?)"
 ORDER = " ORDER BY c.vote_id, c.left_side, c.right_side"
 
 
-class Pairs:
+class PairColumns:
     """Judged pairs as one array a field of ROW. What was handed out never changes: new pairs are
     written behind it, into room that doubles when it runs out.
     """
@@ -72,7 +72,7 @@ class Pairs:
         self._columns, self._length = columns, length
 
     @classmethod
-    def of(cls, rows: Rows) -> Pairs:
+    def of(cls, rows: PairArray) -> PairColumns:
         """From an array of ROW."""
         assert ROW.names is not None
         return cls({name: np.ascontiguousarray(rows[name]) for name in ROW.names}, len(rows))
@@ -85,14 +85,14 @@ class Pairs:
         """The values of one field; not to be written to."""
         return self._columns[name][: self._length]
 
-    def rows(self) -> Rows:
+    def rows(self) -> PairArray:
         """As one array of ROW."""
-        rows: Rows = np.empty(len(self), ROW)
+        rows: PairArray = np.empty(len(self), ROW)
         for name in self._columns:
             rows[name] = self[name]
         return rows
 
-    def with_more(self, more: Rows) -> Pairs:
+    def with_more(self, more: PairArray) -> PairColumns:
         """These and some more behind them. Only the newest of all may be given more."""
         length = len(self) + len(more)
         columns = dict(self._columns)
@@ -101,10 +101,10 @@ class Pairs:
                 columns[name] = np.empty(max(1_000, 2 * length), column.dtype)
                 columns[name][: len(self)] = column[: len(self)]
             columns[name][len(self) : length] = more[name]
-        return Pairs(columns, length)
+        return PairColumns(columns, length)
 
 
-class Ledger:
+class PairCache:
     """The judged pairs of one store, in the order of votes; may be shared by threads."""
 
     def __init__(self, store: Store, many: int = MANY) -> None:
@@ -112,11 +112,11 @@ class Ledger:
         self._store, self._many = store, many
         self._path = store.path.with_name(f"{store.path.name}-pairs")
         self._lock = threading.Lock()
-        self._pairs = Pairs.of(np.empty(0, ROW))
+        self._pairs = PairColumns.of(np.empty(0, ROW))
         self._mark: Mark | None = None
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[Database, Pairs]]:
+    def reading(self) -> Iterator[tuple[Database, PairColumns]]:
         """An open database in one consistent read, and its judged pairs."""
         with ExitStack() as stack:
             with self._lock:  # the read begins inside: a later holder never sees less
@@ -124,20 +124,20 @@ class Ledger:
                 pairs = self._refreshed(db)
             yield db, pairs
 
-    def refresh(self) -> Pairs:
+    def refresh(self) -> PairColumns:
         """The judged pairs as they are now."""
         with self.reading() as (_, pairs):
             return pairs
 
-    def _refreshed(self, db: Database) -> Pairs:
+    def _refreshed(self, db: Database) -> PairColumns:
         if self._mark is None:
             self._load()
         newest = _newest(db)
         mark = self._mark
         num_changes = None if mark is None else _changes_since(db, mark, newest)
         if mark is None or num_changes is None or num_changes > self._many:
-            rows: Rows = np.fromiter(db.execute(ROWS_SQL + ORDER), ROW)
-            self._pairs, self._mark = Pairs.of(rows), newest
+            rows: PairArray = np.fromiter(db.execute(ROWS_SQL + ORDER), ROW)
+            self._pairs, self._mark = PairColumns.of(rows), newest
             if len(rows) > self._many:
                 self._save(rows, newest)
         elif num_changes:
@@ -153,9 +153,9 @@ class Ledger:
         except (OSError, ValueError, EOFError):
             return  # a copy only: without it all is read from the store
         if rows.dtype == ROW and mark.dtype == np.int64 and mark.shape == (2,):
-            self._pairs, self._mark = Pairs.of(rows), mark
+            self._pairs, self._mark = PairColumns.of(rows), mark
 
-    def _save(self, rows: Rows, mark: Mark) -> None:
+    def _save(self, rows: PairArray, mark: Mark) -> None:
         """Write the copy, whole or not at all; a folder that is not writable has none."""
         try:
             with tempfile.NamedTemporaryFile(
@@ -184,15 +184,15 @@ def _changes_since(db: Database, mark: Mark, newest: Mark) -> int | None:
     return int(newest[0] - mark[0]) if row is not None and row[0] == mark[1] else None
 
 
-def _replaced(db: Database, pairs: Pairs, seq: int) -> Pairs:
+def _replaced(db: Database, pairs: PairColumns, seq: int) -> PairColumns:
     """The pairs with those of votes changed after `seq` read anew."""
     changed = np.fromiter(
         (row[0] for row in db.execute("SELECT vote_id FROM vote_changes WHERE seq > ?", [seq])),
         np.int64,
     )
-    new: Rows = np.fromiter(db.execute(ROWS_SQL + CHANGED + ORDER, [seq]), ROW)
+    new: PairArray = np.fromiter(db.execute(ROWS_SQL + CHANGED + ORDER, [seq]), ROW)
     last = pairs["vote"][-1] if len(pairs) else 0
     if changed.min() > last:  # the common case: all of them are new
         return pairs.with_more(new)
     both = np.concatenate([pairs.rows()[~np.isin(pairs["vote"], changed)], new])
-    return Pairs.of(both[np.argsort(both["vote"], kind="stable")])
+    return PairColumns.of(both[np.argsort(both["vote"], kind="stable")])

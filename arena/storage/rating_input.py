@@ -14,14 +14,14 @@ import numpy.typing as npt
 from sqlite_utils import Database
 
 from arena.ratings.style import FEATURES, differences, measure
-from arena.ratings.vote_table import Floats, TableError, Tallied, VoteTable
-from arena.storage.pair_cache import Column, Ledger, Pairs
+from arena.ratings.vote_table import Floats, RatingInput, TableError, VoteTable
+from arena.storage.pair_cache import Column, PairCache, PairColumns
 from arena.storage.store import Store
 from arena.values.vote import REASONS
 
 
 @dataclass(frozen=True)
-class Ballot:
+class VoteFilter:
     """Which votes the ratings use; times are milliseconds since 1970, UTC.
 
     `named` and `flagged` add votes given with names in sight and votes in quarantine.
@@ -58,43 +58,47 @@ SELECT l.text, r.text
  ORDER BY c.vote_id, c.left_side, c.right_side"""
 
 
-def tally(source: Store | Ledger, ballot: Ballot | None = None) -> Tallied:
-    """The judged pairs that the ballot lets in. Raises TableError for an unknown reason.
+def read_rating_input(
+    source: Store | PairCache, vote_filter: VoteFilter | None = None
+) -> RatingInput:
+    """The judged pairs that the filter lets in. Raises TableError for an unknown reason.
 
-    A ledger that is kept reads only what has changed since the last time.
+    A cache that is kept reads only what has changed since the last time.
     """
-    ballot = ballot or Ballot()
-    if ballot.reason is not None and ballot.reason not in REASONS:
-        raise TableError(f"reason {ballot.reason!r} is unknown; use one of {', '.join(REASONS)}")
-    ledger = source if isinstance(source, Ledger) else Ledger(source)
-    with ledger.reading() as (db, pairs):
+    vote_filter = vote_filter or VoteFilter()
+    if vote_filter.reason is not None and vote_filter.reason not in REASONS:
+        raise TableError(
+            f"reason {vote_filter.reason!r} is unknown; use one of {', '.join(REASONS)}"
+        )
+    pair_cache = source if isinstance(source, PairCache) else PairCache(source)
+    with pair_cache.reading() as (db, pairs):
         names = model_labels(db)
-        keep, left_out = _kept(db, pairs, ballot)
+        keep, left_out = _kept(db, pairs, vote_filter)
         features = None
-        if ballot.style:
+        if vote_filter.style:
             features = _features(db, np.ones(len(pairs), dtype=bool) if keep is None else keep)
-    return _tallied(pairs, keep, names, ballot, features, left_out)
+    return _rating_input(pairs, keep, names, vote_filter, features, left_out)
 
 
 def _kept(
-    db: Database, pairs: Pairs, ballot: Ballot
+    db: Database, pairs: PairColumns, vote_filter: VoteFilter
 ) -> tuple[npt.NDArray[np.bool_] | None, dict[str, int]]:
-    """Which pairs the ballot lets in, None for all; of the others how many and why."""
+    """Which pairs the filter lets in, None for all; of the others how many and why."""
     keep = np.ones(len(pairs), dtype=bool)
-    for sql, word in ((REASON_SQL, ballot.reason), (TAG_SQL, ballot.tag)):
+    for sql, word in ((REASON_SQL, vote_filter.reason), (TAG_SQL, vote_filter.tag)):
         if word is not None:
             votes = np.fromiter((row[0] for row in db.execute(sql, [word])), np.int64)
             keep &= np.isin(pairs["vote"], votes)
     left_out: dict[str, int] = {}
     reasons: list[tuple[str, Any]] = []
-    if not ballot.flagged and pairs["flagged"].any():
+    if not vote_filter.flagged and pairs["flagged"].any():
         reasons.append(("flagged", pairs["flagged"] > 0))
-    if not ballot.named and not pairs["blind"].all():
+    if not vote_filter.named and not pairs["blind"].all():
         reasons.append(("named", pairs["blind"] == 0))
-    if ballot.since_ms is not None:
-        reasons.append(("other_date", pairs["created_ms"] < ballot.since_ms))
-    if ballot.until_ms is not None:
-        reasons.append(("other_date", pairs["created_ms"] >= ballot.until_ms))
+    if vote_filter.since_ms is not None:
+        reasons.append(("other_date", pairs["created_ms"] < vote_filter.since_ms))
+    if vote_filter.until_ms is not None:
+        reasons.append(("other_date", pairs["created_ms"] >= vote_filter.until_ms))
     for reason, mask in reasons:
         dropped = int(np.count_nonzero(keep & mask))
         if dropped:
@@ -115,14 +119,14 @@ def _features(db: Database, keep: npt.NDArray[np.bool_]) -> Floats:
     return differences(styles[:, :num_features], styles[:, num_features:])
 
 
-def _tallied(
-    pairs: Pairs,
+def _rating_input(
+    pairs: PairColumns,
     keep: npt.NDArray[np.bool_] | None,
     names: Mapping[int, str],
-    ballot: Ballot,
+    vote_filter: VoteFilter,
     features: Floats | None,
     left_out: dict[str, int],
-) -> Tallied:
+) -> RatingInput:
     def column(name: str) -> Column:
         return pairs[name] if keep is None else pairs[name][keep]
 
@@ -140,16 +144,16 @@ def _tallied(
         right=place[right],
         outcome=column("outcome").astype(np.int64),
         weight=_weights(
-            column("weight"), column("propensity") if ballot.propensity else None, ballot
+            column("weight"), column("propensity") if vote_filter.propensity else None, vote_filter
         ),
         cluster=column("voter").astype(np.int64),
         features=features,
         feature_names=FEATURES if features is not None else (),
     )
-    return Tallied(table, column("created_ms"), left_out)
+    return RatingInput(table, column("created_ms"), left_out)
 
 
-def _weights(weight: Floats, propensity: Floats | None, ballot: Ballot) -> Floats:
+def _weights(weight: Floats, propensity: Floats | None, vote_filter: VoteFilter) -> Floats:
     if propensity is None or not len(weight):
         return weight
     known = propensity > 0
@@ -159,7 +163,7 @@ def _weights(weight: Floats, propensity: Floats | None, ballot: Ballot) -> Float
             " rate them without --propensity"
         )
     inverse = 1 / propensity
-    return np.asarray(weight * np.minimum(inverse / inverse.mean(), ballot.max_weight))
+    return np.asarray(weight * np.minimum(inverse / inverse.mean(), vote_filter.max_weight))
 
 
 def model_labels(db: Database) -> dict[int, str]:

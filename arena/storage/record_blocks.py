@@ -37,12 +37,12 @@ from arena.storage.record_fields import (
     are_right,
 )
 from arena.storage.rows import sampling_json
-from arena.values.battle import SIDES, AnswerStatus, AskAs, History, Mode, SamplingParams
+from arena.values.battle import SIDES, AnswerStatus, AskAs, HistoryMode, Mode, SamplingSettings
 from arena.values.texts import canonical_json, check_text
 from arena.values.vote import Judgement, Strength, Winner
 
 WORDS: dict[type[StrEnum], frozenset[str]] = {
-    words: frozenset(words) for words in (Mode, AskAs, History, AnswerStatus)
+    words: frozenset(words) for words in (Mode, AskAs, HistoryMode, AnswerStatus)
 }
 
 COLUMNS = {
@@ -219,8 +219,8 @@ class BlockBuilder:
     def _turn(self, battle: int, position: int, record: Record, sides: list[int]) -> None:
         values = self._turn_of(record)
         context, _, shared, _ = values
-        _word(context, History)
-        if (shared is None) != (context == History.OWN) or not 0 <= (shared or 0) < len(sides):
+        _word(context, HistoryMode)
+        if (shared is None) != (context == HistoryMode.OWN) or not 0 <= (shared or 0) < len(sides):
             raise RecordError(f"shared_side {shared} in the context {context!r}")
         turn, self._num_turns = self._num_turns, self._num_turns + 1
         self.block.rows["turns"] += (turn, battle, position)
@@ -340,7 +340,7 @@ def _sampling(record: Any) -> str:
     """Sampling parameters as the store writes them; unknown ones are refused."""
     if record == {}:
         return "{}"
-    known = {field.name for field in fields(SamplingParams)}
+    known = {field.name for field in fields(SamplingSettings)}
     unknown = sorted(set(record) - known)
     if unknown:
         raise RecordError(f"sampling parameter {unknown[0]!r} is unknown")
@@ -348,4 +348,4 @@ def _sampling(record: Any) -> str:
     numbers = [value for name, value in record.items() if name != "stop" and value is not None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
         raise RecordError(f"sampling {record!r} holds something else than numbers")
-    return check_text("stop", sampling_json(SamplingParams(**{**record, "stop": stop})))
+    return check_text("stop", sampling_json(SamplingSettings(**{**record, "stop": stop})))

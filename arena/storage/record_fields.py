@@ -10,7 +10,8 @@ from typing import Any
 from arena.errors import ArenaError
 from arena.values.texts import TextError, check_text
 
-Record = Mapping[str, Any]
+Record = dict[str, Any]
+"""A battle as `arena.storage.raw` writes it."""
 
 MAX_WHOLE = 2**63 - 1
 TEXT, WHOLE, MARK = (str,), (int,), (bool,)

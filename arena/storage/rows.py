@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from sqlite_utils import Database
 
+from arena.storage.database import Row
 from arena.values.battle import (
     Answer,
     AnswerStatus,
     AskAs,
     Battle,
-    History,
+    HistoryMode,
     Mode,
     Participant,
-    SamplingParams,
+    SamplingSettings,
     Turn,
 )
 from arena.values.refusals import UnknownBattleError
 from arena.values.texts import canonical_json
 from arena.values.vote import Judgement, Strength, Vote, Winner
-
-Row = Mapping[str, Any]
 
 VOTE_SQL = """
 SELECT v.*, b.public_id, t.position AS turn_position, p.pseudonym,
@@ -37,15 +35,15 @@ SELECT v.*, b.public_id, t.position AS turn_position, p.pseudonym,
 """
 
 
-def sampling_json(sampling: SamplingParams) -> str:
+def sampling_json(sampling: SamplingSettings) -> str:
     """Canonical JSON of the parameters that are set."""
     return canonical_json({k: v for k, v in asdict(sampling).items() if v not in (None, ())})
 
 
-def sampling_from(text: str) -> SamplingParams:
+def sampling_from(text: str) -> SamplingSettings:
     """The parameters that `sampling_json` wrote."""
     fields = json.loads(text)
-    return SamplingParams(**{**fields, "stop": tuple(fields.get("stop", ()))})
+    return SamplingSettings(**{**fields, "stop": tuple(fields.get("stop", ()))})
 
 
 def participant_from(row: Row) -> Participant:
@@ -158,7 +156,7 @@ def read_turns(db: Database, battle: int) -> tuple[Turn, ...]:
             id=row["id"],
             position=row["position"],
             prompt=row["prompt"],
-            history=History(row["history"]),
+            history=HistoryMode(row["history"]),
             shared_side=row["shared_side"],
             attempts=tuple(attempts.get(row["id"], ())),
             created_ms=row["created_ms"],

@@ -11,11 +11,11 @@ import secrets
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlite_utils import Database
 
 from arena.storage import database, identities
+from arena.storage.database import Row
 from arena.storage.history_queries import index_turn
 from arena.storage.rows import battle_from, battle_row
 from arena.storage.store import Store, now_ms
@@ -41,11 +41,10 @@ SELECT b.*, t.prompt FROM battles b JOIN turns t ON t.battle_id = b.id AND t.pos
          AND a.status IN ('complete', 'stopped'))
      = (SELECT count(*) FROM sides s WHERE s.battle_id = b.id)
  ORDER BY b.id"""
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Progress:
+class SetProgress:
     """How far one voter is with a set, by index of its prompts.
 
     `open` maps an index to a battle that waits for a judgement; `tries` counts the battles of an
@@ -70,7 +69,7 @@ class Progress:
         return min(left, key=lambda i: (self.tries.get(i, 0), i), default=None)
 
 
-def progress(store: Store, voter: str, name: str, prompts: Sequence[str]) -> Progress:
+def progress(store: Store, voter: str, name: str, prompts: Sequence[str]) -> SetProgress:
     """Where a voter stands; a prompt that was changed in the file counts as not judged."""
     judged, skipped, tries = set(), set(), Counter[int]()
     waiting: dict[int, str] = {}
@@ -87,7 +86,7 @@ def progress(store: Store, voter: str, name: str, prompts: Sequence[str]) -> Pro
                 waiting[index] = row["public_id"]
             else:
                 tries[index] += 1
-    return Progress(
+    return SetProgress(
         len(prompts), frozenset(judged), frozenset(skipped - judged), waiting, dict(tries)
     )
 

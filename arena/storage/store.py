@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlite_utils import Database
 
@@ -22,25 +22,24 @@ from arena.storage import (
     identities,
     vote_writes,
 )
-from arena.storage.battle_writes import Asked, NewBattle, Opened
+from arena.storage.battle_writes import Asked, BattleDraft, Opened
 from arena.storage.database import DatabaseConfig
-from arena.storage.group_commit import WriteGroup
+from arena.storage.group_commit import GroupCommit
 from arena.storage.history_queries import Past
 from arena.storage.migrations import migrate
 from arena.storage.quarantine import QuarantineRules
 from arena.storage.rows import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
 from arena.values.battle import (
     Answer,
+    AnswerOutcome,
     Battle,
     Mode,
-    Outcome,
     Participant,
-    SamplingParams,
+    SamplingSettings,
 )
 from arena.values.texts import clean_text
 from arena.values.vote import FlaggedVote, Judgement, Vote
 
-Row = Mapping[str, Any]
 T = TypeVar("T")
 
 
@@ -60,7 +59,7 @@ class Store:
         self.path = path
         self.config = config or DatabaseConfig()
         self.rules = rules or QuarantineRules()
-        self._group = WriteGroup(path, self.config)
+        self._group = GroupCommit(path, self.config)
         database.prepare(path, self.config, lambda db: migrate(db, path))
 
     @classmethod
@@ -100,7 +99,7 @@ class Store:
         which `sampler` draws this pair, whatever the sides (0 < p <= 1). Battles without a
         voter belong to nobody and are open to every voter (a prompt set answered in advance).
         """
-        new = NewBattle(
+        new = BattleDraft(
             participants,
             voter,
             mode,
@@ -115,7 +114,7 @@ class Store:
         self.write(lambda db: battle_writes.create(db, new, now_ms()))
         return new.battle_id, new.token
 
-    def open_battle(self, new: NewBattle, prompt: str, asked: Sequence[Asked]) -> Opened:
+    def open_battle(self, new: BattleDraft, prompt: str, asked: Sequence[Asked]) -> Opened:
         """Make a battle and ask its first turn of all sides, as one transaction.
 
         Raises TextError, BattleError, WrongTokenError (a voter this store never met).
@@ -200,7 +199,7 @@ class Store:
         side: int,
         *,
         prompt_sent: str,
-        sampling: SamplingParams,
+        sampling: SamplingSettings,
         model: str = "",
     ) -> int:
         """Note that a side is being asked; returns the answer's id. Earlier attempts of the
@@ -222,7 +221,7 @@ class Store:
         )
 
     def finish_answer(
-        self, answer_id: int, outcome: Outcome, tokens: Sequence[tuple[str, float]] = ()
+        self, answer_id: int, outcome: AnswerOutcome, tokens: Sequence[tuple[str, float]] = ()
     ) -> Answer:
         """Store how an answer ended and return it. An answer that has ended stays as it is.
 

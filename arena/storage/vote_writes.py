@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from arena.storage.database import Row
 from arena.storage.quarantine import QuarantineRules, evidence, suspicions
 from arena.storage.rows import VOTE_SQL, judgement_columns, read_turns, vote_from
 from arena.values.battle import SIDES, Answer, AnswerStatus, Mode, Turn
@@ -24,8 +25,6 @@ from arena.values.refusals import (
 )
 from arena.values.texts import canonical_json, check_text
 from arena.values.vote import FlaggedVote, Judgement, Vote
-
-Row = Mapping[str, Any]
 
 
 def cast(

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from arena.battles.rate_limit import Rates
+from arena.battles.rate_limit import RateLimiter
 from arena.errors import ArenaError
 from arena.i18n import negotiate, words
-from arena.web.authentication import Doorman
+from arena.web.authentication import Authenticator
 from arena.web.visitors import KEY, Visitor
 
 log = logging.getLogger(__name__)
@@ -72,15 +72,15 @@ GUESSES_PER_MINUTE = 10  # of passwords in headers, of one address
 PER_ADDRESS = 10  # voters of one address who may be busy at once
 
 
-class Guard:
+class AccessMiddleware:
     """Middleware around the whole page.
 
     Args:
-        app: what to guard.
+        app: what to protect.
         requests_per_minute: writing requests of one voter before 429; of one address ten times
             as many, for a cookie is had for nothing.
         allowed_origins: origins besides the page's own that may send writing requests.
-        doorman: who tells visitors apart; without one everybody is a stranger who may vote.
+        authenticator: who tells visitors apart; without one everybody is a stranger who may vote.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class Guard:
         app: ASGIApp,
         requests_per_minute: int,
         allowed_origins: Sequence[str] = (),
-        doorman: Doorman | None = None,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self.app = app
-        self.rates = Rates(requests_per_minute, 60.0)
-        self.address_rates = Rates(PER_ADDRESS * requests_per_minute, 60.0)
-        self.guesses = Rates(GUESSES_PER_MINUTE, 60.0)
+        self.limiter = RateLimiter(requests_per_minute, 60.0)
+        self.address_limiter = RateLimiter(PER_ADDRESS * requests_per_minute, 60.0)
+        self.guesses = RateLimiter(GUESSES_PER_MINUTE, 60.0)
         self.allowed_origins = frozenset(allowed_origins)
-        self.doorman = doorman
+        self.authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with the headers and the cookie added."""
@@ -146,16 +146,16 @@ class Guard:
     ) -> tuple[Visitor, tuple[int, str] | None]:
         """Who asks, and why they may not."""
         voter = _voter(cookies)
-        if self.doorman is None:
+        if self.authenticator is None:
             return Visitor(voter), None
         claim = headers.get("authorization", "")
-        if self.doorman.is_new_guess(claim) and not self.guesses.allow(_address(scope)):
+        if self.authenticator.is_new_guess(claim) and not self.guesses.allow(_address(scope)):
             return Visitor(), (429, "signin.slow")
         try:
             if claim:  # a password takes long to check
-                found = await asyncio.to_thread(self.doorman.visitor, cookies, voter, claim)
+                found = await asyncio.to_thread(self.authenticator.visitor, cookies, voter, claim)
             else:
-                found = self.doorman.visitor(cookies, voter, "")
+                found = self.authenticator.visitor(cookies, voter, "")
         except ArenaError as error:
             log.error("%s", error)
             return Visitor(), (503, "guard.users")
@@ -169,8 +169,8 @@ class Guard:
         if scope["method"] not in COUNTED_METHODS:
             return None
         address = _address(scope)
-        own = self.rates.allow(visitor.secret or address)
-        if not own or not self.address_rates.allow(address):
+        own = self.limiter.allow(visitor.secret or address)
+        if not own or not self.address_limiter.allow(address):
             return 429, "guard.too_many"
         return None
 

@@ -28,7 +28,7 @@ ADMIN = ""  # the name of a session opened with the key; no user can have it
 MOST_REMEMBERED = 1_000
 
 
-class Doorman:
+class Authenticator:
     """Knows who may come in, from `users.toml` and `admin.key` of a home folder."""
 
     def __init__(self, home: Path) -> None:

@@ -38,7 +38,7 @@ STEP, CLOSE = b'"process_generating"', b'"close_stream"'
 END: Message = {"type": "http.response.body", "body": b""}
 
 
-class Rejoining:
+class SseSessionMiddleware:
     """Middleware: one stream a session, whatever its connections do.
 
     Args:

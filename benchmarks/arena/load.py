@@ -80,7 +80,7 @@ asyncio.run(main())
 
 
 @dataclass
-class Outcome:
+class AnswerOutcome:
     """One round: latencies in seconds, memory in MB."""
 
     visitors: int
@@ -152,7 +152,7 @@ async def visit(port: int, number: int) -> Visit:
 
 async def measure(
     port: int, process: psutil.Process, server: psutil.Process, visitors: int
-) -> Outcome:
+) -> AnswerOutcome:
     """All visitors at once."""
     others = (server, psutil.Process())
     before, cpu_before = process.memory_info().rss, cpu_seconds(process)
@@ -166,7 +166,7 @@ async def measure(
     grown = max(*peaks, process.memory_info().rss) - before
     first = sorted(v.first for v in seen if v.first is not None)
     total = sorted(v.total for v in seen if v.total is not None)
-    return Outcome(
+    return AnswerOutcome(
         visitors,
         len(total),
         quantile(sorted(v.asked for v in seen if v.asked is not None), 0.95),

@@ -62,13 +62,13 @@ print(json.dumps({"cold_s": cold, "cold_by_the_clock_s": clock, "warm_s": warm, 
 
 FROM_STORE = """
 from pathlib import Path
-from arena.storage.pair_cache import Ledger
+from arena.storage.pair_cache import PairCache
 from arena.ratings import rate
 from arena.storage.store import Store
-from arena.storage.rating_input import tally
+from arena.storage.rating_input import read_rating_input
 store = Store(Path({path!r}))
 def work():
-    best = rate(tally(Ledger(store)).table).ratings[0]
+    best = rate(read_rating_input(PairCache(store)).table).ratings[0]
     return {{"best": best.rating, "interval": best.upper - best.lower}}
 """
 

@@ -44,22 +44,22 @@ print(count)
 REFRESH = """
 import json, resource, statistics, sys, time
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 from store_fixtures import BASE, LORA, Hand
 from arena.page.html.leaderboard import board_html
-from arena.storage.pair_cache import Ledger
+from arena.storage.pair_cache import PairCache
 from arena.ratings import rate
 from arena.storage.store import Store
-from arena.storage.rating_input import tally
+from arena.storage.rating_input import read_rating_input
 from arena.i18n import words
 store = Store.at_home(Path(sys.argv[1]))
-hand, ledger, say = Hand(store), Ledger(store), words()
-tally(ledger)
+hand, pair_cache, say = Hand(store), PairCache(store), words()
+read_rating_input(pair_cache)
 clock, cpu = [], []
 for _ in range(int(sys.argv[2])):
     hand.vote()
     before, used = time.perf_counter(), time.process_time()
-    board_html(rate(tally(ledger).table), say)
+    board_html(rate(read_rating_input(pair_cache).table), say)
     clock.append(time.perf_counter() - before)
     cpu.append(time.process_time() - used)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -164,7 +164,7 @@ def refresh_after_a_vote(home: Path, rounds: int = 11) -> Cost:
 
 def votes_per_second(folder: Path, num_writers: int) -> float:
     """Durable votes a second of some writing processes on one store."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     from store_fixtures import BASE, LORA, Hand
 
     from arena.storage.store import Store

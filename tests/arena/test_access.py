@@ -11,8 +11,8 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 
-from arena.battles.rate_limit import Rates
-from arena.config.page_config import Limits
+from arena.battles.rate_limit import RateLimiter
+from arena.config.page_config import PageLimits
 from arena.web.access import VOTER_COOKIE, trusted_hosts
 
 
@@ -132,7 +132,7 @@ def test_health_tells_of_servers_but_not_of_models(client: httpx2.Client) -> Non
 
 
 def test_too_many_requests_of_one_voter_are_turned_away(tmp_path: Path) -> None:
-    limits = Limits(requests_per_minute=5)
+    limits = PageLimits(requests_per_minute=5)
     with PageServer(tmp_path, "http://127.0.0.1:9", limits=limits) as page:
         with httpx2.Client(base_url=page.url, trust_env=False, timeout=60) as voter:
             voter.get("/")
@@ -152,16 +152,16 @@ def test_too_many_requests_of_one_voter_are_turned_away(tmp_path: Path) -> None:
             assert other.post("/gradio_api/queue/join", json=join).status_code != 429
 
 
-def test_rates_forget_the_oldest_and_refill() -> None:
+def test_limiter_forgets_the_oldest_and_refills() -> None:
     now = [0.0]
     # A clock of its own: `time.monotonic` is also the clock of the page's event loop.
-    rates = Rates(2, 60.0, max_keys=2, clock=lambda: now[0])
-    assert [rates.allow("a") for _ in range(3)] == [True, True, False]
+    limiter = RateLimiter(2, 60.0, max_keys=2, clock=lambda: now[0])
+    assert [limiter.allow("a") for _ in range(3)] == [True, True, False]
     now[0] = 30.0
-    assert [rates.allow("a") for _ in range(2)] == [True, False]
-    rates.allow("b")
-    rates.allow("c")
-    assert rates.allow("a"), "a was the oldest of three and has a new bucket"
+    assert [limiter.allow("a") for _ in range(2)] == [True, False]
+    limiter.allow("b")
+    limiter.allow("c")
+    assert limiter.allow("a"), "a was the oldest of three and has a new bucket"
 
 
 def test_hosts_are_ours_only_while_only_we_can_reach_it() -> None:

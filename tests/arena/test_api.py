@@ -15,7 +15,7 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 
 from arena.web.api import api_router
-from arena.web.authentication import Doorman
+from arena.web.authentication import Authenticator
 
 PROMPT = {"prompt": "What is the capital of France?"}
 
@@ -55,7 +55,7 @@ def test_every_act_of_programs_is_in_the_docs(page: PageServer) -> None:
     shown = set(re.findall(r"`(GET|POST|DELETE) (/api/[^`? ]+)", text))
     routes = {
         (method, re.sub(r"\{(?:battle_)?(\w+)\}", r"<\1>", route.path))
-        for route in api_router(page.stage).routes
+        for route in api_router(page.service).routes
         for method in route.methods  # type: ignore[attr-defined]
     }
     assert len(routes) > 15
@@ -67,7 +67,7 @@ def test_every_act_of_programs_is_in_the_docs(page: PageServer) -> None:
 
 def test_every_field_of_every_reply_is_in_the_docs(page: PageServer) -> None:
     text = (Path(__file__).parents[2] / "docs" / "arena.md").read_text(encoding="utf-8")
-    key = {"authorization": f"Bearer {Doorman(page.config.home).key}"}
+    key = {"authorization": f"Bearer {Authenticator(page.config.home).key}"}
     seen: set[str] = set()
 
     def note(value: Any, skip: tuple[str, ...] = ("votes", "rows", "left_out", "sampling")) -> None:

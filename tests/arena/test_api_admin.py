@@ -11,7 +11,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 
-from arena.web.authentication import Doorman
+from arena.web.authentication import Authenticator
 
 FRUIT = ("Name a fruit.", "Name a red fruit.", "Name a sour fruit.")
 
@@ -80,7 +80,7 @@ def test_voter_clears_no_mark(page: PageServer) -> None:
 
 
 def test_admin_clears_a_mark_once(page: PageServer) -> None:
-    with visit(page, Doorman(page.config.home).key) as admin:
+    with visit(page, Authenticator(page.config.home).key) as admin:
         battle = admin.post("/api/battles", json={"prompt": FRUIT[0]}).json()
         assert judge(admin, battle["battle"], battle["token"]) == 201
         (vote,) = page.store.votes_of(battle["battle"])

@@ -10,14 +10,14 @@ import pytest
 from fault_server import FaultServer, Script
 
 from arena.backends.client import install_http_client
-from arena.backends.pool import Roster
-from arena.battles.pairing import Sampler, gaps, num_votes
-from arena.battles.service import Stage
-from arena.config.arena_toml import Drawing, Playbook, PlaybookError, read_playbook
+from arena.backends.pool import BackendPool
+from arena.battles.pairing import PairSampler, gaps, num_votes
+from arena.battles.service import BattleService
+from arena.config.arena_toml import ArenaConfig, ArenaConfigError, PairingConfig, read_arena_config
 from arena.config.page_config import PageConfig
 from arena.storage.store import Store
+from arena.values.battle import AnswerOutcome, AskAs, Mode, Participant, SamplingSettings
 from arena.values.battle import AnswerStatus as Status
-from arena.values.battle import AskAs, Mode, Outcome, Participant, SamplingParams
 from arena.values.vote import Judgement, Winner
 
 NAMES = ("a-model", "b-model", "c-model")
@@ -30,10 +30,12 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_missing_file_says_nothing(tmp_path: Path) -> None:
-    assert read_playbook(tmp_path / "arena.toml") == Playbook()
+    assert read_arena_config(tmp_path / "arena.toml") == ArenaConfig()
 
 
-def test_guest_is_asked_as_the_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_participant_is_asked_as_the_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HELPER_KEY", "abc")
     with FaultServer({"m": Script(), "other": Script()}) as server:
         path = written(
@@ -60,16 +62,16 @@ def test_guest_is_asked_as_the_file_says(tmp_path: Path, monkeypatch: pytest.Mon
             model = "nobody"
             """,
         )
-        playbook = read_playbook(path)
-        roster = Roster([server.url], SamplingParams(max_new_tokens=9), playbook)
-        known = asyncio.run(roster.entrants())
-        problems = [b.problem for b in asyncio.run(roster.backends())]
+        arena_config = read_arena_config(path)
+        pool = BackendPool([server.url], SamplingSettings(max_new_tokens=9), arena_config)
+        known = asyncio.run(pool.targets())
+        problems = [b.problem for b in asyncio.run(pool.backends())]
     assert list(known) == ["m", "other", "Helper"]
     helper = known["Helper"]
     assert helper.participant.ask_as is AskAs.COMPLETION
     assert (helper.participant.system_prompt, helper.key) == ("Be brief.", "abc")
-    assert helper.participant.sampling == SamplingParams(0.7, 0.9, 40, 1.1, 33, 7, ("END",))
-    assert known["m"].participant.sampling == SamplingParams(max_new_tokens=9)
+    assert helper.participant.sampling == SamplingSettings(0.7, 0.9, 40, 1.1, 33, 7, ("END",))
+    assert known["m"].participant.sampling == SamplingSettings(max_new_tokens=9)
     assert problems == ["", "", "it does not serve nobody"]
 
 
@@ -81,12 +83,12 @@ def test_guest_is_asked_as_the_file_says(tmp_path: Path, monkeypatch: pytest.Mon
         (401, [], ["/v1/models answered HTTP 401"] * 2),
     ],
 )
-def test_guest_of_a_server_without_a_list_is_taken_by_its_model(
+def test_participant_of_a_server_without_a_list_is_taken_by_its_model(
     status: int, known: list[str], problems: list[str], tmp_path: Path
 ) -> None:
     """As `transformers serve` without a hub cache: it answers, and its list is an error."""
     with FaultServer({"m": Script()}, is_tgi=False, listing=status) as server:
-        playbook = read_playbook(
+        arena_config = read_arena_config(
             written(
                 tmp_path,
                 f"""
@@ -100,9 +102,9 @@ def test_guest_of_a_server_without_a_list_is_taken_by_its_model(
                 """,
             )
         )
-        roster = Roster([], SamplingParams(), playbook)
-        assert list(asyncio.run(roster.entrants())) == known
-        assert [b.problem for b in asyncio.run(roster.backends())] == problems
+        pool = BackendPool([], SamplingSettings(), arena_config)
+        assert list(asyncio.run(pool.targets())) == known
+        assert [b.problem for b in asyncio.run(pool.backends())] == problems
 
 
 MISTAKES = {
@@ -127,8 +129,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize("text", MISTAKES)
 def test_mistake_is_named_with_the_file(text: str, tmp_path: Path) -> None:
-    with pytest.raises(PlaybookError) as caught:
-        read_playbook(written(tmp_path, text))
+    with pytest.raises(ArenaConfigError) as caught:
+        read_arena_config(written(tmp_path, text))
     assert MISTAKES[text] in str(caught.value)
     assert "arena.toml" in str(caught.value)
     assert "\n" not in str(caught.value).split("(")[0]
@@ -141,9 +143,9 @@ def judge(store: Store, left: str, right: str, winner: Winner) -> None:
     battle, token = store.create_battle(pair, voter=voter, mode=Mode.BLIND, propensity=0.5)
     store.add_turn(battle, "Say hi.")
     for side in (0, 1):
-        sampling = SamplingParams()
+        sampling = SamplingSettings()
         answer = store.start_answer(battle, 0, side, prompt_sent="Say hi.", sampling=sampling)
-        store.finish_answer(answer, Outcome(Status.COMPLETE, text=f"hi {side}"))
+        store.finish_answer(answer, AnswerOutcome(Status.COMPLETE, text=f"hi {side}"))
     store.cast_vote(battle, Judgement(winner=winner), voter=voter, token=token)
 
 
@@ -159,35 +161,37 @@ def voted(tmp_path: Path) -> Store:
 
 
 def test_fewer_votes_come_first_and_required_pairs_have_their_share(voted: Store) -> None:
-    drawing = Drawing("under_voted_first", required=(("c-model", "a-model"),), required_share=0.4)
-    chances = asyncio.run(Sampler(voted, drawing).chances(NAMES))
-    plain = asyncio.run(Sampler(voted, Drawing("under_voted_first")).chances(NAMES))
+    drawing = PairingConfig(
+        "under_voted_first", required=(("c-model", "a-model"),), required_share=0.4
+    )
+    chances = asyncio.run(PairSampler(voted, drawing).chances(NAMES))
+    plain = asyncio.run(PairSampler(voted, PairingConfig("under_voted_first")).chances(NAMES))
     assert plain["b-model", "c-model"] > plain["a-model", "c-model"] > plain["a-model", "b-model"]
     assert chances["a-model", "c-model"] == pytest.approx(0.4 + 0.6 * plain["a-model", "c-model"])
     assert sum(chances.values()) == pytest.approx(1)
 
 
 def test_information_goes_where_least_is_known(voted: Store) -> None:
-    chances = asyncio.run(Sampler(voted, Drawing("information_seeking")).chances(NAMES))
+    chances = asyncio.run(PairSampler(voted, PairingConfig("information_seeking")).chances(NAMES))
     assert min(chances, key=chances.__getitem__) == ("a-model", "b-model")
     assert min(chances.values()) > 0.05
 
 
 def test_a_pair_judged_often_is_known_better_than_one_judged_once(voted: Store) -> None:
     """The chain b - a - c: the gap b to c is as uncertain as both of its links together."""
-    known = gaps(asyncio.run(Sampler(voted, Drawing("information_seeking"))._votes()))
+    known = gaps(asyncio.run(PairSampler(voted, PairingConfig("information_seeking"))._votes()))
     often, once, never = (
         known[pair][0]
         for pair in (("a-model", "b-model"), ("a-model", "c-model"), ("b-model", "c-model"))
     )
     assert often < 0.8 * once
     assert once < never
-    chances = asyncio.run(Sampler(voted, Drawing("information_seeking")).chances(NAMES))
+    chances = asyncio.run(PairSampler(voted, PairingConfig("information_seeking")).chances(NAMES))
     assert chances["a-model", "b-model"] < 0.9 * chances["a-model", "c-model"]
 
 
 def test_what_is_known_of_the_votes(voted: Store) -> None:
-    sampler = Sampler(voted, Drawing("under_voted_first"))
+    sampler = PairSampler(voted, PairingConfig("under_voted_first"))
     board = asyncio.run(sampler._votes())
     assert num_votes(board)["a-model", "b-model"] == 4
     variance, chance = gaps(board)["a-model", "b-model"]
@@ -198,13 +202,13 @@ def test_what_is_known_of_the_votes(voted: Store) -> None:
 
 def test_strategies_work_before_the_first_vote(tmp_path: Path) -> None:
     for strategy in ("uniform", "under_voted_first", "information_seeking"):
-        sampler = Sampler(Store.at_home(tmp_path), Drawing(strategy))
+        sampler = PairSampler(Store.at_home(tmp_path), PairingConfig(strategy))
         assert list(asyncio.run(sampler.chances(NAMES)).values()) == pytest.approx([1 / 3] * 3)
 
 
 def test_sides_of_drawn_pairs_are_fair(tmp_path: Path) -> None:
     """1,000 draws; 4 standard deviations of a fair coin are 63."""
-    sampler = Sampler(Store.at_home(tmp_path), Drawing())
+    sampler = PairSampler(Store.at_home(tmp_path), PairingConfig())
 
     async def draw_many() -> Counter[bool]:
         return Counter([(d := await sampler.draw(NAMES)).left < d.right for _ in range(1000)])
@@ -213,26 +217,26 @@ def test_sides_of_drawn_pairs_are_fair(tmp_path: Path) -> None:
 
 
 def test_probability_of_the_pair_is_stored_with_each_battle(tmp_path: Path) -> None:
-    drawing = Drawing(
+    drawing = PairingConfig(
         "uniform", weights={"a-model": 3.0}, required=(("b-model", "c-model"),), required_share=0.4
     )
 
     async def play(url: str) -> None:
         install_http_client()
         config = PageConfig((url,), tmp_path)
-        roster = Roster((url,), config.sampling)
-        stage = Stage(Store(config.database), roster, config, drawing)
-        chances = await stage.sampler.chances(NAMES)
+        pool = BackendPool((url,), config.sampling)
+        service = BattleService(Store(config.database), pool, config, drawing)
+        chances = await service.sampler.chances(NAMES)
         assert sum(chances.values()) == pytest.approx(1)
-        voter = await stage.voter("one")
+        voter = await service.voter("one")
         for _ in range(6):
-            access = await stage.open_blind(voter, "Say hi.")
-            async for scene in stage.follow(access):
-                battle = scene.battle
+            access = await service.open_blind(voter, "Say hi.")
+            async for view in service.follow(access):
+                battle = view.battle
             pair = tuple(sorted(p.name for p in battle.participants))
             assert battle.propensity == pytest.approx(chances[pair])
             assert battle.sampler == "uniform+weighted+required/1"
-        await stage.close()
+        await service.close()
 
     with FaultServer({name: Script() for name in NAMES}) as server:
         asyncio.run(play(server.url))

@@ -11,15 +11,15 @@ import pytest
 from fault_server import HASH, WORDS, FaultServer, Script
 
 from arena.backends.client import (
-    Entrant,
+    Target,
     install_http_client,
     plain_prompt,
     prompt_sent,
     stream_answer,
 )
-from arena.backends.pool import Roster, RosterError, probe
-from arena.backends.streams import AnswerError, End, Piece
-from arena.values.battle import AskAs, SamplingParams
+from arena.backends.pool import BackendPool, ParticipantError, probe
+from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
+from arena.values.battle import AskAs, SamplingSettings
 
 ASKED = [{"role": "user", "content": "What is the capital of France?"}]
 SCRIPTS = {
@@ -46,19 +46,19 @@ def server() -> Iterator[FaultServer]:
         yield running
 
 
-def entrants(server: FaultServer) -> dict[str, Entrant]:
+def targets(server: FaultServer) -> dict[str, Target]:
     """The server's participants as the page would find them."""
-    found = asyncio.run(probe(server.url, SamplingParams(max_new_tokens=9)))
-    return {entrant.name: entrant for entrant in found.entrants}
+    found = asyncio.run(probe(server.url, SamplingSettings(max_new_tokens=9)))
+    return {target.name: target for target in found.targets}
 
 
-def ask(entrant: Entrant) -> tuple[str, End]:
+def ask(target: Target) -> tuple[str, AnswerEnd]:
     """The whole answer, or the AnswerError it ended in."""
 
-    async def collect() -> tuple[str, End]:
+    async def collect() -> tuple[str, AnswerEnd]:
         text = ""
-        async for item in stream_answer(entrant, ASKED):
-            if isinstance(item, End):
+        async for item in stream_answer(target, ASKED):
+            if isinstance(item, AnswerEnd):
                 return text, item
             text += item.text
         raise AssertionError("a stream ended without saying so")
@@ -67,9 +67,9 @@ def ask(entrant: Entrant) -> tuple[str, End]:
 
 
 def test_base_is_asked_in_completion_mode_with_the_plain_prompt(server: FaultServer) -> None:
-    entrant = entrants(server)["base"]
-    assert entrant.participant.ask_as is AskAs.COMPLETION
-    text, end = ask(entrant)
+    target = targets(server)["base"]
+    assert target.participant.ask_as is AskAs.COMPLETION
+    text, end = ask(target)
     assert text == " It is Paris"
     assert (end.finish_reason, end.num_tokens, end.num_prompt_tokens) == ("eos_token", 4, 5)
     assert end.weights_sha256 == HASH
@@ -80,7 +80,7 @@ def test_base_is_asked_in_completion_mode_with_the_plain_prompt(server: FaultSer
 
 
 def test_variant_is_asked_by_chat_and_the_leading_space_is_dropped(server: FaultServer) -> None:
-    text, end = ask(entrants(server)["good"])
+    text, end = ask(targets(server)["good"])
     assert text == "The answer"
     assert (end.model, end.weights_sha256, end.num_tokens) == ("good", HASH, 4)
     sent = server.requests[-1]
@@ -90,7 +90,7 @@ def test_variant_is_asked_by_chat_and_the_leading_space_is_dropped(server: Fault
 def test_no_saved_token_is_sent(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("MY_KEY", "key-of-this-server")
-    good = entrants(server)["good"]
+    good = targets(server)["good"]
     ask(good)
     assert server.headers[-1]["authorization"] == "Bearer -"
     ask(replace(good, key_env="MY_KEY"))
@@ -98,8 +98,8 @@ def test_no_saved_token_is_sent(server: FaultServer, monkeypatch: pytest.MonkeyP
 
 
 def test_system_prompt_and_sampling_are_sent(server: FaultServer) -> None:
-    good = entrants(server)["good"]
-    sampling = SamplingParams(temperature=0.5, top_p=0.9, max_new_tokens=1000, seed=7)
+    good = targets(server)["good"]
+    sampling = SamplingSettings(temperature=0.5, top_p=0.9, max_new_tokens=1000, seed=7)
     participant = replace(good.participant, system_prompt="Be brief.", sampling=sampling)
     ask(replace(good, participant=participant))
     sent = server.requests[-1]
@@ -123,7 +123,7 @@ def test_system_prompt_and_sampling_are_sent(server: FaultServer) -> None:
 )
 def test_failure_has_a_kind_and_names_nobody(server: FaultServer, name: str, kind: str) -> None:
     with pytest.raises(AnswerError) as caught:
-        ask(entrants(server)[name])
+        ask(targets(server)[name])
     assert caught.value.kind == kind
     told = str(caught.value)
     assert told.endswith(".")
@@ -132,11 +132,11 @@ def test_failure_has_a_kind_and_names_nobody(server: FaultServer, name: str, kin
 
 
 def test_comments_of_the_stream_are_no_text(server: FaultServer) -> None:
-    assert ask(entrants(server)["ping"])[0] == "".join(WORDS)
+    assert ask(targets(server)["ping"])[0] == "".join(WORDS)
 
 
 def test_model_that_went_away_and_server_that_is_down(server: FaultServer) -> None:
-    good = entrants(server)["good"]
+    good = targets(server)["good"]
     gone = replace(good, participant=replace(good.participant, model="nobody"))
     with pytest.raises(AnswerError) as caught:
         ask(gone)
@@ -147,11 +147,11 @@ def test_model_that_went_away_and_server_that_is_down(server: FaultServer) -> No
 
 
 def test_closing_the_stream_closes_the_connection_at_once(server: FaultServer) -> None:
-    hang = entrants(server)["hang"]
+    hang = targets(server)["hang"]
 
     async def leave() -> float:
         stream = stream_answer(hang, ASKED)
-        assert isinstance(await anext(stream), Piece)
+        assert isinstance(await anext(stream), AnswerPiece)
         assert server.open_streams == 1
         left = time.monotonic()
         await stream.aclose()
@@ -166,7 +166,7 @@ def test_closing_the_stream_closes_the_connection_at_once(server: FaultServer) -
 
 
 def test_exact_prompt_is_what_the_template_made(server: FaultServer) -> None:
-    known = entrants(server)
+    known = targets(server)
     rendered = asyncio.run(prompt_sent(known["good"], ASKED))
     assert rendered == "<user>What is the capital of France?"
     assert asyncio.run(prompt_sent(known["base"], ASKED)) == plain_prompt(ASKED)
@@ -174,21 +174,21 @@ def test_exact_prompt_is_what_the_template_made(server: FaultServer) -> None:
     assert asyncio.run(prompt_sent(foreign, ASKED)).startswith('[{"role": "user"')
 
 
-def test_roster_lists_who_can_be_asked_and_marks_who_is_down(server: FaultServer) -> None:
-    roster = Roster([server.url, server.url + "/", "http://127.0.0.1:9"], SamplingParams())
-    backends = asyncio.run(roster.backends())
+def test_pool_lists_who_can_be_asked_and_marks_who_is_down(server: FaultServer) -> None:
+    pool = BackendPool([server.url, server.url + "/", "http://127.0.0.1:9"], SamplingSettings())
+    backends = asyncio.run(pool.backends())
     assert [backend.is_up for backend in backends] == [True, False]
     assert "no answer" in backends[1].problem
-    names = list(asyncio.run(roster.entrants()))
+    names = list(asyncio.run(pool.targets()))
     assert names == [name for name in SCRIPTS if name != "teacher"], "a reward model answers nobody"
-    with pytest.raises(RosterError, match="nobody"):
-        asyncio.run(roster.pick(["nobody"]))
+    with pytest.raises(ParticipantError, match="nobody"):
+        asyncio.run(pool.pick(["nobody"]))
 
 
 def test_equal_names_of_two_servers_are_told_apart(server: FaultServer) -> None:
     with FaultServer({"good": Script()}) as other:
-        roster = Roster([server.url, other.url], SamplingParams())
-        names = list(asyncio.run(roster.entrants()))
+        pool = BackendPool([server.url, other.url], SamplingSettings())
+        names = list(asyncio.run(pool.targets()))
     assert f"good @ {other.url.removeprefix('http://')}" in names
     assert "good" not in names
     assert "base" in names
@@ -197,18 +197,18 @@ def test_equal_names_of_two_servers_are_told_apart(server: FaultServer) -> None:
 def test_server_that_is_no_tgi_gets_no_adapter_id_of_ours() -> None:
     with FaultServer({"m": Script(kind="")}) as foreign:
         foreign.is_tgi = False
-        (entrant,) = asyncio.run(probe(foreign.url, SamplingParams())).entrants
-    assert (entrant.wire, entrant.adapter_id) == ("openai", None)
-    assert entrant.participant.ask_as is AskAs.CHAT
+        (target,) = asyncio.run(probe(foreign.url, SamplingSettings())).targets
+    assert (target.wire, target.adapter_id) == ("openai", None)
+    assert target.participant.ask_as is AskAs.CHAT
 
 
 def test_completion_mode_on_a_server_without_tgi_routes() -> None:
     scripts = {"vm": Script(kind="", words=(" on", " and on")), "cutter": Script(fault="cut")}
     with FaultServer(scripts) as foreign:
         foreign.is_tgi = False
-        known = {e.name: e for e in asyncio.run(probe(foreign.url, SamplingParams())).entrants}
+        known = {e.name: e for e in asyncio.run(probe(foreign.url, SamplingSettings())).targets}
 
-        def completing(name: str) -> Entrant:
+        def completing(name: str) -> Target:
             participant = replace(known[name].participant, ask_as=AskAs.COMPLETION)
             return replace(known[name], participant=participant)
 

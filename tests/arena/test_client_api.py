@@ -71,9 +71,9 @@ def test_answers_are_asked_on_again_and_stopped(connect: Any, tmp_path: Path) ->
         client = connect(page.url)
         opened = client.predict("Hi.", models=["one", "two"], api_name="/start_battle")
         where = (opened["battle"], opened["token"])
-        running = page.stage.runs.get(opened["battle"])
+        running = page.service.running_battles.get(opened["battle"])
         assert running is not None
-        while not all(side.text for side in running.race.sides):
+        while not all(side.text for side in running.streams.sides):
             time.sleep(0.02)
         early = client.predict(*where, "model_a", partial=True, api_name="/vote")
         assert [side["state"] for side in early["sides"]] == ["done", "stopped"]
@@ -85,7 +85,7 @@ def test_answers_are_asked_on_again_and_stopped(connect: Any, tmp_path: Path) ->
         assert (vote.partial, vote.judgement.edited_answer) == (True, "Hello.")
         client.predict(*where, "And now?", "a", api_name="/next_turn")
         client.predict(*where, "b", api_name="/stop")
-        while page.stage.num_running:
+        while page.service.num_running:
             time.sleep(0.02)
         client.predict(*where, "a", api_name="/ask_again")
         list(client.submit(*where, api_name="/watch_battle"))

@@ -21,7 +21,7 @@ from arena.imports.importer import import_file
 from arena.storage.backup import BackupError, backup, restore
 from arena.storage.database import StoreBusyError
 from arena.storage.migrations import step_names, steps
-from arena.storage.pair_cache import Ledger
+from arena.storage.pair_cache import PairCache
 from arena.storage.store import Store
 from arena.values.vote import Judgement, Winner
 
@@ -98,7 +98,7 @@ def test_kill_9_amid_ten_thousand_votes_loses_none(hand: Hand, tmp_path: Path) -
     assert sorted(kept) == sorted(told)
     assert halves == 0
     assert integrity(path) == "ok"
-    assert len(Ledger(Store(path)).refresh()) == NUM_VOTES
+    assert len(PairCache(Store(path)).refresh()) == NUM_VOTES
 
 
 def prepared(hand: Hand, folder: Path, num_battles: int) -> Path:
@@ -166,7 +166,7 @@ Store(Path({str(path)!r}))
     hand = Hand(Store(path))
     hand.vote()
     assert hand.store.counts()["votes"] == 1
-    assert len(Ledger(hand.store).refresh()) == 1
+    assert len(PairCache(hand.store).refresh()) == 1
 
 
 def old_store(path: Path, before: str) -> None:

@@ -7,22 +7,22 @@ from typing import Any
 
 import gradio as gr
 
-from arena.page.gradio_patch import quicken
+from arena.page.gradio_patch import send_only_changes
 
 
-def sent(handler: Any, *, quick: bool) -> tuple[list[Any], list[str]]:
+def sent(handler: Any, *, patched: bool) -> tuple[list[Any], list[str]]:
     """What an event of three outputs sends, and which components Gradio made for it."""
-    return asyncio.run(_sent(handler, quick=quick))
+    return asyncio.run(_sent(handler, patched=patched))
 
 
-async def _sent(handler: Any, *, quick: bool) -> tuple[list[Any], list[str]]:
+async def _sent(handler: Any, *, patched: bool) -> tuple[list[Any], list[str]]:
     with gr.Blocks(analytics_enabled=False) as demo:
         box = gr.Textbox("old", label="a")
         button = gr.Button("b")
         page = gr.HTML("<p>old</p>")
         button.click(lambda: handler(box, button, page), None, [box, button, page])
-    if quick:
-        quicken(demo)
+    if patched:
+        send_only_changes(demo)
     made: list[str] = []
 
     class Recorder(dict[int, Any]):
@@ -46,7 +46,7 @@ def test_the_same_is_sent() -> None:
         lambda box, button, page: ["one", gr.update(visible=True), "<i>two</i>"],
         lambda box, button, page: {box: gr.update(value="new", label="c")},
     ):
-        slow, fast = sent(handler, quick=False)[0], sent(handler, quick=True)[0]
+        slow, fast = sent(handler, patched=False)[0], sent(handler, patched=True)[0]
         for before, after in zip(slow, fast, strict=True):
             if isinstance(before, dict):
                 before = {key: value for key, value in before.items() if key != "props"}
@@ -57,4 +57,4 @@ def test_what_is_left_alone_is_not_made_anew() -> None:
     def change(box: Any, button: Any, page: Any) -> Any:
         return {button: gr.update(interactive=False)}
 
-    assert len(sent(change, quick=True)[1]) < len(sent(change, quick=False)[1])
+    assert len(sent(change, patched=True)[1]) < len(sent(change, patched=False)[1])

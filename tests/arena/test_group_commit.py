@@ -13,7 +13,7 @@ from sqlite_utils import Database
 from arena.errors import ArenaError
 from arena.storage import database
 from arena.storage.database import DatabaseConfig, StoreBusyError
-from arena.storage.group_commit import WriteGroup
+from arena.storage.group_commit import GroupCommit
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def put(number: int) -> object:
 
 def test_each_of_many_writers_has_its_own_end(path: Path) -> None:
     """All wait until the first has begun, so that most of them share commits."""
-    group, gate = WriteGroup(path, DatabaseConfig()), threading.Event()
+    group, gate = GroupCommit(path, DatabaseConfig()), threading.Event()
     begun = threading.Event()
 
     def hold(db: Database) -> None:
@@ -73,7 +73,7 @@ def test_each_of_many_writers_has_its_own_end(path: Path) -> None:
 
 
 def test_writer_who_loses_the_transaction_costs_the_others_nothing(path: Path) -> None:
-    group, gate, begun = WriteGroup(path, DatabaseConfig()), threading.Event(), threading.Event()
+    group, gate, begun = GroupCommit(path, DatabaseConfig()), threading.Event(), threading.Event()
 
     def hold(db: Database) -> None:
         begun.set()
@@ -98,7 +98,7 @@ def test_writer_who_loses_the_transaction_costs_the_others_nothing(path: Path) -
 
 
 def test_another_process_that_holds_the_database_is_told_to_each(path: Path) -> None:
-    group = WriteGroup(path, DatabaseConfig(wait_s=0.2, busy_s=0.05))
+    group = GroupCommit(path, DatabaseConfig(wait_s=0.2, busy_s=0.05))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with ThreadPoolExecutor(4) as pool:

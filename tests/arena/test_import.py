@@ -17,7 +17,7 @@ from store_fixtures import BASE, FULL, LORA, Hand
 from arena.exports.dataset import ExportOptions, export
 from arena.imports.importer import import_file
 from arena.imports.readers import LARGE, ImportRefusedError
-from arena.storage.rating_input import Ballot, tally
+from arena.storage.rating_input import VoteFilter, read_rating_input
 from arena.storage.selection import Selection
 from arena.storage.store import Store
 from arena.values.battle import AnswerStatus, Mode
@@ -157,7 +157,7 @@ def test_a_row_of_the_published_dataset(tmp_path: Path) -> None:
     }
     store = empty_store(tmp_path)
     import_file(store, write_lines(tmp_path / "rows.jsonl", [row]), "lmsys")
-    found = tally(store)
+    found = read_rating_input(store)
     assert found.table.models == ("chatglm-6b", "koala-13b")
     assert found.table.outcome.tolist() == [3]
     assert found.created_ms.tolist() == [1682351448500]
@@ -167,8 +167,11 @@ def test_preference_rows_without_names_stay_out_of_the_ratings(tmp_path: Path) -
     rows = [{"prompt": "q", "chosen": "good", "rejected": "bad"}]
     store = empty_store(tmp_path)
     import_file(store, write_lines(tmp_path / "rows.jsonl", rows), "trl")
-    assert len(tally(store).table) == 0
-    assert tally(store, Ballot(named=True)).table.models == ("unnamed chosen", "unnamed rejected")
+    assert len(read_rating_input(store).table) == 0
+    assert read_rating_input(store, VoteFilter(named=True)).table.models == (
+        "unnamed chosen",
+        "unnamed rejected",
+    )
 
 
 def test_a_like_among_three_siblings_is_a_ranking(tmp_path: Path) -> None:
@@ -194,7 +197,7 @@ def test_a_like_among_three_siblings_is_a_ranking(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     store = empty_store(tmp_path)
     import_file(store, tmp_path / "rows.json", "openwebui")
-    table = tally(store).table
+    table = read_rating_input(store).table
     wins = {
         (table.models[left], table.models[right], outcome)
         for left, right, outcome in zip(table.left, table.right, table.outcome, strict=True)

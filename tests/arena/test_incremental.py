@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from arena.page.html.incremental import Growing
+from arena.page.html.incremental import IncrementalHtml
 from arena.page.html.markdown import answer_html
 
 RICH = """# A head
@@ -68,13 +68,13 @@ class Page:
 @pytest.mark.parametrize("seed", range(8))
 def test_steps_end_where_the_whole_does(seed: int) -> None:
     cuts = random.Random(seed)
-    page, growing, end = Page(), Growing(), 0
+    page, incremental, end = Page(), IncrementalHtml(), 0
     while end < len(RICH):
         end = min(len(RICH), end + cuts.randint(1, 2 + 9 * seed))
-        page.take(growing.more(RICH[:end]))
+        page.take(incremental.more(RICH[:end]))
         assert plain(page.html) == plain(answer_html(RICH[:end]))
     assert page.html == answer_html(RICH)
-    assert growing.more(RICH) == {}
+    assert incremental.more(RICH) == {}
 
 
 def plain(html: str) -> str:
@@ -84,29 +84,29 @@ def plain(html: str) -> str:
 
 
 def test_a_step_is_as_long_as_what_is_new() -> None:
-    growing = Growing()
-    growing.more("word " * 200)
-    assert growing.more("word " * 200 + "more & more") == {
+    incremental = IncrementalHtml()
+    incremental.more("word " * 200)
+    assert incremental.more("word " * 200 + "more & more") == {
         "at": len("<p>" + "word " * 199 + "word"),
         "tail": " more &amp; more</p>\n",
     }
 
 
 def test_blocks_that_are_whole_are_not_told_again() -> None:
-    growing = Growing()
-    growing.more("One.\n\nTw")
-    step = growing.more("One.\n\nTwo.\n\nThree")
+    incremental = IncrementalHtml()
+    incremental.more("One.\n\nTw")
+    step = incremental.more("One.\n\nTwo.\n\nThree")
     assert step == {"add": "<p>Two.</p>\n", "at": 0, "tail": "<p>Three</p>\n"}
-    growing.more("One.\n\nTwo.\n\nThree.\n\n- a\n\n")
-    step = growing.more("One.\n\nTwo.\n\nThree.\n\n- a\n\n- b")
+    incremental.more("One.\n\nTwo.\n\nThree.\n\n- a\n\n")
+    step = incremental.more("One.\n\nTwo.\n\nThree.\n\n- a\n\n- b")
     assert "add" not in step, "a list goes on after a blank line"
 
 
 def test_html_in_a_growing_answer_is_shown() -> None:
-    page, growing = Page(), Growing()
+    page, incremental = Page(), IncrementalHtml()
     attack = "<script>alert(1)</script>\n\n<img src=x onerror=alert(1)>\n\n[x](javascript:alert(1))"
     for end in range(1, len(attack) + 1):
-        page.take(growing.more(attack[:end]))
+        page.take(incremental.more(attack[:end]))
         assert "<script" not in page.html
         assert "<img" not in page.html
         assert "href" not in page.html

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from arena.cli import app
 from arena.errors import ArenaError
 from arena.i18n import languages, words
-from arena.page.actions.results import ballot_of
+from arena.page.actions.results import vote_filter_of
 from arena.page.html.leaderboard import board_html, over_time_html
 from arena.ratings import RatingConfig, rate
 from arena.ratings.over_time import rate_over_time
 from arena.ratings.vote_table import TableError, table_from_columns
-from arena.storage.rating_input import Ballot, tally
+from arena.storage.rating_input import VoteFilter, read_rating_input
 from arena.storage.store import Store
 from arena.values.battle import Mode
 from arena.values.times import TimeError
@@ -89,13 +89,13 @@ def test_what_one_vote_cannot_tell_is_no_number(hand: Hand) -> None:
     assert "lora > starter: too few votes to tell" in text
     assert "P(" not in text
     assert text.count("(not fixed by the votes)") == 2
-    page = board_html(rate(tally(hand.store).table), words())
+    page = board_html(rate(read_rating_input(hand.store).table), words())
     assert pair.format("lora", "starter") + ' colspan="3">too few votes to tell</td>' in page
     assert page.count("(not fixed by the votes)") == 2
     for _ in range(4):
         hand.vote(Winner.MODEL_B)
     assert "P(lora > starter) = 0.9" in run("leaderboard", "--home", str(home))
-    page = board_html(rate(tally(hand.store).table), words())
+    page = board_html(rate(read_rating_input(hand.store).table), words())
     assert "too few votes to tell" not in page
     assert re.search(pair.format("lora", "starter") + r">9\d\.\d %</td>", page)
 
@@ -154,7 +154,7 @@ def test_style_control_gives_the_plain_rating_beside(hand: Hand) -> None:
 
 
 def test_ratings_over_time_end_with_the_rating_of_all(home: Path) -> None:
-    found = tally(Store.at_home(home))
+    found = read_rating_input(Store.at_home(home))
     times, boards = rate_over_time(found, RatingConfig(), num_points=4)
     assert times == sorted(times)
     assert boards[-1] == rate(found.table)
@@ -163,7 +163,7 @@ def test_ratings_over_time_end_with_the_rating_of_all(home: Path) -> None:
 
 def test_the_tab_shows_pairs_and_who_beats_whom(home: Path) -> None:
     """Each language; numbers by hand: lora won 5 of 9 on the right and 3 of 4 on the left."""
-    found = tally(Store.at_home(home))
+    found = read_rating_input(Store.at_home(home))
     for language in languages():
         page = board_html(rate(found.table), words(language), {"flagged": 2, "named": 1})
         assert '<th scope="row">lora &gt; starter</th>' in page
@@ -182,7 +182,7 @@ def test_what_the_votes_do_not_support_is_said_in_the_voters_language(
     """Two groups, an undefeated model, few votes and voters: no English sentence is left."""
     hand.vote(participants=[BASE, LORA])
     hand.vote(participants=[replace(BASE, name="third"), replace(LORA, name="fourth")])
-    board = rate(tally(hand.store).table)
+    board = rate(read_rating_input(hand.store).table)
     assert {note.code for note in board.notes} == {"groups", "loose", "one_side", "few_voters"}
     page = board_html(board, words(language))
     for note in board.notes:
@@ -193,30 +193,34 @@ def test_what_the_votes_do_not_support_is_said_in_the_voters_language(
 
 
 def test_the_tab_filters_by_time_and_takes_style_out(home: Path) -> None:
-    """The ballot of the tab's fields; beside each rating without style stands the one with it."""
-    ballot = ballot_of("", " sums ", "2026-01-31", " 2026-02-01T12:00:00+00:00 ")
-    assert ballot == Ballot(tag="sums", since_ms=1769817600000, until_ms=1769947200000)
+    """The filter of the tab's fields; beside each rating without style stands the one with it."""
+    vote_filter = vote_filter_of("", " sums ", "2026-01-31", " 2026-02-01T12:00:00+00:00 ")
+    assert vote_filter == VoteFilter(tag="sums", since_ms=1769817600000, until_ms=1769947200000)
     with pytest.raises(TimeError, match="'soon' is no ISO 8601 date"):
-        ballot_of("", "", "soon", "")
+        vote_filter_of("", "", "soon", "")
     store = Store.at_home(home)
-    plain, styled = tally(store), tally(store, Ballot(style=True))
+    plain, styled = read_rating_input(store), read_rating_input(store, VoteFilter(style=True))
     page = board_html(rate(styled.table), words("fr"), {}, rate(plain.table))
     assert words("fr")("leaderboard.plain") in page
     lengths = [line.split(" : ")[0] for line in re.findall(r"<li>([^<]* points [^<]*)</li>", page)]
     assert lengths == ["Longueur", "Titres", "Éléments de liste", "Texte en gras"]
     for line in rate(plain.table).ratings:
         assert f"<td>{line.rating:.0f}</td></tr>" in page
-    before = board_html(rate(plain.table), words(), tally(store, Ballot(until_ms=1)).left_out)
+    before = board_html(
+        rate(plain.table), words(), read_rating_input(store, VoteFilter(until_ms=1)).left_out
+    )
     assert words()("leaderboard.left_out_other_date", count=13) in before
 
 
 def test_a_name_is_text_on_the_tab(hand: Hand) -> None:
     hand.vote(participants=[replace(BASE, name="<b>x"), LORA])
-    assert "<b>x" not in board_html(rate(tally(hand.store).table), words())
+    assert "<b>x" not in board_html(rate(read_rating_input(hand.store).table), words())
 
 
 def test_the_drawing_over_time_is_svg_with_a_name(home: Path) -> None:
-    times, boards = rate_over_time(tally(Store.at_home(home)), RatingConfig(), num_points=3)
+    times, boards = rate_over_time(
+        read_rating_input(Store.at_home(home)), RatingConfig(), num_points=3
+    )
     drawn = over_time_html(times, boards, words())
     assert drawn.startswith('<figure role="img" aria-label="Ratings over time"><svg')
     assert "lora" in drawn
@@ -252,23 +256,23 @@ def test_named_and_flagged_votes_are_left_out_and_counted(hand: Hand) -> None:
     leaking, _ = hand.battle(leaks=[True, False])
     for battle in (named, leaking):
         hand.store.cast_vote(battle, Judgement(Winner.MODEL_B), voter=hand.voter())
-    found = tally(hand.store)
+    found = read_rating_input(hand.store)
     assert len(found.table) == 1
     assert found.left_out == {"named": 1, "flagged": 1}
-    assert len(tally(hand.store, Ballot(named=True, flagged=True)).table) == 3
+    assert len(read_rating_input(hand.store, VoteFilter(named=True, flagged=True)).table) == 3
 
 
 def test_one_name_with_two_weights_is_two_models(hand: Hand) -> None:
     hand.vote(participants=[BASE, LORA])
     hand.vote(participants=[BASE, replace(LORA, weights_sha256="9" * 64)])
-    models = tally(hand.store).table.models
+    models = read_rating_input(hand.store).table.models
     assert models == ("lora @9999999999", "lora @cccccccccc", "starter")
 
 
 def test_a_ranking_of_three_weighs_as_two_votes(hand: Hand) -> None:
     battle, _ = hand.battle(["a", "b", "c"], participants=[BASE, LORA, FULL])
     hand.store.cast_vote(battle, Judgement(ranking=(3, 1, 2)), voter=hand.voter())
-    table = tally(hand.store).table
+    table = read_rating_input(hand.store).table
     assert table.weight.sum() == pytest.approx(2.0)
     assert len(set(table.cluster.tolist())) == 1  # type: ignore[union-attr]
 
@@ -316,16 +320,16 @@ def test_rarely_drawn_pairs_weigh_more(hand: Hand) -> None:
         hand.turn(battle, f"p{i}", ["a", "b"])
         hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
     mean = (14 * 2 + 4 + 1000) / 16  # 64.5
-    weight = tally(hand.store, Ballot(propensity=True)).table.weight
+    weight = read_rating_input(hand.store, VoteFilter(propensity=True)).table.weight
     assert weight.tolist() == pytest.approx([2 / mean] * 14 + [4 / mean, 10.0])
-    assert tally(hand.store).table.weight.tolist() == [1.0] * 16
+    assert read_rating_input(hand.store).table.weight.tolist() == [1.0] * 16
 
 
 def test_propensity_needs_to_be_known(hand: Hand) -> None:
     hand.vote()
-    assert tally(hand.store, Ballot(propensity=True)).table.weight.tolist() == [1.0]
+    assert read_rating_input(hand.store, VoteFilter(propensity=True)).table.weight.tolist() == [1.0]
     battle, _ = hand.store.create_battle([BASE, LORA], voter=hand.voter(), mode=Mode.BLIND)
     hand.turn(battle, "p", ["a", "b"])
     hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=hand.voter())
     with pytest.raises(TableError, match="1 votes have no propensity"):
-        tally(hand.store, Ballot(propensity=True))
+        read_rating_input(hand.store, VoteFilter(propensity=True))

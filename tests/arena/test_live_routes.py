@@ -140,7 +140,7 @@ def test_acts_on_a_battle_of_somebody_else_change_nothing(
             told = other.post(f"/live/{name}", json={"link": f"battle={battle}"}).json()["changes"]
             assert "not yours" in json.dumps(told)
         assert other.post("/live/marked", json={"link": f"battle={battle}"}).status_code == 403
-    assert arena.stage.num_running == 1
+    assert arena.service.num_running == 1
     messages(client, battle, token)
 
 
@@ -163,7 +163,7 @@ def test_page_that_is_asked_for_again_finds_its_answers_however_late_its_script_
         look()
         assert client.get("/", params={"battle": battle, "t": token}).status_code == 200
         time.sleep(1.5)
-        assert (server.open_streams, arena.stage.num_running) == (2, 1), "a reload is slow"
+        assert (server.open_streams, arena.service.num_running) == (2, 1), "a reload is slow"
         look()
         other.get("/", params={"battle": battle})
         server.wait_for_streams(0, seconds=8)  # a stranger's look keeps nothing
@@ -185,9 +185,9 @@ def test_leaving_ends_the_streams_and_a_second_reader_keeps_them(tmp_path: Path)
             time.sleep(0.8)
             assert server.open_streams == 2, "somebody still reads"
         left = time.monotonic()
-        while (server.open_streams or arena.stage.num_running) and time.monotonic() < left + 30:
+        while (server.open_streams or arena.service.num_running) and time.monotonic() < left + 30:
             time.sleep(0.01)
-        assert (server.open_streams, arena.stage.num_running) == (0, 0)
+        assert (server.open_streams, arena.service.num_running) == (0, 0)
         reading.close()
         turn = arena.store.load_battle(battle, token=token).turns[-1]
         assert [turn.answer(side).status for side in (0, 1)] == ["stopped"] * 2

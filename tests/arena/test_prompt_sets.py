@@ -13,11 +13,11 @@ from fault_server import FaultServer, Script
 from running import run_arena
 
 from arena.backends.client import install_http_client
-from arena.backends.pool import Roster
+from arena.backends.pool import BackendPool
 from arena.battles.prompt_sets import SetError, add_set, list_sets, load_set, read_set
-from arena.battles.service import Stage
-from arena.battles.set_judging import SetDesk
-from arena.battles.view import Access, Scene
+from arena.battles.service import BattleService
+from arena.battles.set_judging import SetJudging
+from arena.battles.view import BattleAccess, BattleView
 from arena.config.page_config import PageConfig
 from arena.i18n import words
 from arena.page.html.panes import pane_html
@@ -28,7 +28,7 @@ from arena.values.vote import Judgement, Winner
 
 PROMPTS = ("Name a fruit.", "Name a tool.", "Name a city.")
 A_WINS = Judgement(winner=Winner.MODEL_A)
-Play = Callable[[Stage, FaultServer], Coroutine[Any, Any, None]]
+Play = Callable[[BattleService, FaultServer], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture
@@ -40,30 +40,32 @@ def home(tmp_path: Path) -> Path:
 
 
 def perform(home: Path, scripts: dict[str, Script], play: Play) -> None:
-    """Run `play` on a stage over one server with these scripts."""
+    """Run `play` on a battle service over one server with these scripts."""
 
     async def main(server: FaultServer) -> None:
         install_http_client()
         config = PageConfig((server.url,), home)
-        stage = Stage(Store(config.database), Roster((server.url,), config.sampling), config)
+        service = BattleService(
+            Store(config.database), BackendPool((server.url,), config.sampling), config
+        )
         try:
-            await play(stage, server)
+            await play(service, server)
         finally:
-            await stage.close()
+            await service.close()
 
     with FaultServer(scripts) as server:
         asyncio.run(main(server))
 
 
-async def finish(stage: Stage, access: Access) -> Scene:
-    return [scene async for scene in stage.follow(access)][-1]
+async def finish(service: BattleService, access: BattleAccess) -> BattleView:
+    return [view async for view in service.follow(access)][-1]
 
 
-async def answer(stage: Stage, server: FaultServer, *names: str) -> Any:
+async def answer(service: BattleService, server: FaultServer, *names: str) -> Any:
     from arena.battles.set_answers import answer_set
 
-    chosen = load_set(stage.config.home, "three")
-    home = stage.config.home
+    chosen = load_set(service.config.home, "three")
+    home = service.config.home
     return await asyncio.to_thread(answer_set, home, chosen, [server.url], names, 2)
 
 
@@ -116,39 +118,41 @@ def test_set_is_added_once_and_a_name_never_leaves_the_folder(tmp_path: Path, ho
 
 
 def test_live_set_is_judged_blind_and_gone_on_with_after_a_restart(home: Path) -> None:
-    async def first(stage: Stage, server: FaultServer) -> None:
-        desk, voter = SetDesk(stage), await stage.voter("one")
-        task = await desk.next(voter, "three")
+    async def first(service: BattleService, server: FaultServer) -> None:
+        set_judging, voter = SetJudging(service), await service.voter("one")
+        task = await set_judging.next(voter, "three")
         assert (task.index, task.progress.num_done, task.progress.total) == (0, 0, 3)
         assert task.access is not None
-        scene = await finish(stage, task.access)
-        assert scene.battle.turns[0].prompt == PROMPTS[0]
-        assert scene.battle.mode is Mode.BLIND
-        assert not scene.is_revealed
-        assert scene.battle.propensity == pytest.approx(1 / 3)
-        again = await desk.next(voter, "three")
+        view = await finish(service, task.access)
+        assert view.battle.turns[0].prompt == PROMPTS[0]
+        assert view.battle.mode is Mode.BLIND
+        assert not view.is_revealed
+        assert view.battle.propensity == pytest.approx(1 / 3)
+        again = await set_judging.next(voter, "three")
         assert again.access is not None
         assert again.access.battle_id == task.access.battle_id, "an open one is not thrown away"
-        await stage.vote(task.access, A_WINS)
-        task = await desk.next(voter, "three")
+        await service.vote(task.access, A_WINS)
+        task = await set_judging.next(voter, "three")
         assert task.access is not None
-        await finish(stage, task.access)
-        await stage.skip(task.access)
-        other = await desk.progress(await stage.voter("two"), "three")
+        await finish(service, task.access)
+        await service.skip(task.access)
+        other = await set_judging.progress(await service.voter("two"), "three")
         assert other.num_done == 0
 
-    async def later(stage: Stage, server: FaultServer) -> None:
-        desk, voter = SetDesk(stage), await stage.voter("one")
-        progress = await desk.progress(voter, "three")
+    async def later(service: BattleService, server: FaultServer) -> None:
+        set_judging, voter = SetJudging(service), await service.voter("one")
+        progress = await set_judging.progress(voter, "three")
         assert (set(progress.judged), set(progress.skipped)) == ({0}, {1})
-        task = await desk.next(voter, "three")
+        task = await set_judging.next(voter, "three")
         assert task.index == 2
         assert task.access is not None
-        await finish(stage, task.access)
-        await stage.vote(task.access, A_WINS)
-        assert (await desk.next(voter, "three")).access is None
+        await finish(service, task.access)
+        await service.vote(task.access, A_WINS)
+        assert (await set_judging.next(voter, "three")).access is None
         (home / "sets" / "three.txt").write_text("Name a fruit.\nAnother.\nName a city.\n")
-        assert (await desk.next(voter, "three")).index == 1, "a changed prompt is judged anew"
+        assert (await set_judging.next(voter, "three")).index == 1, (
+            "a changed prompt is judged anew"
+        )
 
     scripts = {name: Script() for name in ("plain-one", "plain-two", "plain-three")}
     perform(home, scripts, first)
@@ -158,34 +162,34 @@ def test_live_set_is_judged_blind_and_gone_on_with_after_a_restart(home: Path) -
 def test_answers_in_advance_are_judged_without_a_server(home: Path) -> None:
     """Each voter gets blind copies of their own; one's reveal shows another nothing."""
 
-    async def prepare(stage: Stage, server: FaultServer) -> None:
-        done = await answer(stage, server)
+    async def prepare(service: BattleService, server: FaultServer) -> None:
+        done = await answer(service, server)
         assert (done.total, done.before, done.answered, done.failed) == (3, 0, 3, 0)
         assert len(server.requests) == 9
-        done = await answer(stage, server)
+        done = await answer(service, server)
         assert (done.before, done.answered) == (3, 0), "a second run asks nothing again"
         assert len(server.requests) == 9
 
-    async def judge(stage: Stage, server: FaultServer) -> None:
-        desk = SetDesk(stage)
-        one, two = await stage.voter("one"), await stage.voter("two")
-        mine, theirs = await desk.next(one, "three"), await desk.next(two, "three")
+    async def judge(service: BattleService, server: FaultServer) -> None:
+        set_judging = SetJudging(service)
+        one, two = await service.voter("one"), await service.voter("two")
+        mine, theirs = await set_judging.next(one, "three"), await set_judging.next(two, "three")
         assert mine.access is not None
         assert theirs.access is not None
-        scene = await stage.scene(mine.access)
-        assert scene.is_votable
-        assert scene.battle.propensity == pytest.approx(1 / 3)
-        assert "plain-" not in "".join(pane_html(scene, i, words()) for i in (0, 1))
-        texts = {side.text for side in scene.sides}
+        view = await service.view(mine.access)
+        assert view.is_votable
+        assert view.battle.propensity == pytest.approx(1 / 3)
+        assert "plain-" not in "".join(pane_html(view, i, words()) for i in (0, 1))
+        texts = {side.text for side in view.sides}
         assert len(texts) == 2
         assert texts <= {"It is 1.", "It is 2.", "It is 3."}
-        vote = await stage.vote(mine.access, A_WINS)
+        vote = await service.vote(mine.access, A_WINS)
         assert vote.blind
-        assert (await stage.scene(mine.access)).is_revealed
-        assert not (await stage.scene(theirs.access)).is_revealed
-        assert (await stage.vote(theirs.access, A_WINS)).blind
+        assert (await service.view(mine.access)).is_revealed
+        assert not (await service.view(theirs.access)).is_revealed
+        assert (await service.vote(theirs.access, A_WINS)).blind
         with pytest.raises(WrongTokenError):
-            await stage.scene(Access(two, mine.access.battle_id))
+            await service.view(BattleAccess(two, mine.access.battle_id))
         assert server.requests == []
 
     def number(i: int) -> Script:
@@ -196,33 +200,33 @@ def test_answers_in_advance_are_judged_without_a_server(home: Path) -> None:
 
 
 def test_failed_prompt_comes_again_at_the_end(home: Path) -> None:
-    async def play(stage: Stage, server: FaultServer) -> None:
-        desk, voter = SetDesk(stage), await stage.voter("one")
+    async def play(service: BattleService, server: FaultServer) -> None:
+        set_judging, voter = SetJudging(service), await service.voter("one")
         order = []
         for _ in range(3):
-            task = await desk.next(voter, "three")
+            task = await set_judging.next(voter, "three")
             assert task.access is not None
             order.append(task.index)
             if len(order) == 1:
                 server.scripts["plain-one"].fault = "error"
-            scene = await finish(stage, task.access)
+            view = await finish(service, task.access)
             server.scripts["plain-one"].fault = ""
-            if scene.is_votable:
-                await stage.vote(task.access, A_WINS)
+            if view.is_votable:
+                await service.vote(task.access, A_WINS)
         assert order == [0, 1, 2]
-        assert (await desk.next(voter, "three")).index == 0
+        assert (await set_judging.next(voter, "three")).index == 0
 
     slow = Script(delay=0.05)
     perform(home, {"plain-one": slow, "plain-two": Script()}, play)
 
 
 def test_answers_that_failed_are_asked_again_and_never_judged(home: Path) -> None:
-    async def play(stage: Stage, server: FaultServer) -> None:
+    async def play(service: BattleService, server: FaultServer) -> None:
         server.scripts["plain-one"].fault = "error"
-        done = await answer(stage, server, "plain-one", "plain-two")
+        done = await answer(service, server, "plain-one", "plain-two")
         assert (done.answered, done.failed) == (0, 3)
         server.scripts["plain-one"].fault = ""
-        done = await answer(stage, server, "plain-one", "plain-two")
+        done = await answer(service, server, "plain-one", "plain-two")
         assert (done.before, done.answered, done.failed) == (0, 3, 0)
 
     perform(home, {"plain-one": Script(), "plain-two": Script(), "third": Script()}, play)

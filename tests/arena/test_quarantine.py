@@ -7,9 +7,9 @@ from store_fixtures import Hand
 
 from arena.i18n import languages, words
 from arena.storage.quarantine import EVIDENCE, QuarantineRules, evidence, read_evidence
-from arena.storage.rating_input import tally
+from arena.storage.rating_input import read_rating_input
 from arena.storage.store import Store
-from arena.values.battle import AnswerStatus, Outcome
+from arena.values.battle import AnswerOutcome, AnswerStatus
 from arena.values.refusals import NotVotedError, UnknownBattleError
 from arena.values.vote import Judgement, Winner
 
@@ -32,7 +32,7 @@ def test_too_many_votes_in_a_minute(store: Store) -> None:
     hand.vote(prompt="calm", voter=hand.voter("calm"))
     assert flags(hand) == [("rate",), ("rate",)]
     assert hand.store.counts()["votes"] == 6
-    assert tally(hand.store).left_out == {"flagged": 2}
+    assert read_rating_input(hand.store).left_out == {"flagged": 2}
 
 
 def test_always_the_same_side(store: Store) -> None:
@@ -78,13 +78,13 @@ def test_a_side_that_fails_after_the_vote(hand: Hand) -> None:
         answer = hand.store.load_battle(battle, token=token).turns[0].answer(1)
         assert answer is not None
         ended.append((answer.id, battle))
-    hand.store.finish_answer(ended[0][0], Outcome(AnswerStatus.FAILED, error="gone"))
-    hand.store.finish_answer(ended[1][0], Outcome(AnswerStatus.COMPLETE, text="well"))
+    hand.store.finish_answer(ended[0][0], AnswerOutcome(AnswerStatus.FAILED, error="gone"))
+    hand.store.finish_answer(ended[1][0], AnswerOutcome(AnswerStatus.COMPLETE, text="well"))
     hand.store.close_orphans()
     marked = {found.vote.battle_id: found.vote.flags for found in hand.store.flagged_votes()}
     assert marked == {ended[0][1]: ("failed_side",), ended[2][1]: ("failed_side",)}
     assert hand.store.counts()["votes"] == 3
-    assert tally(hand.store).left_out == {"flagged": 2}
+    assert read_rating_input(hand.store).left_out == {"flagged": 2}
 
 
 def test_an_admin_marks_and_clears(hand: Hand) -> None:

@@ -421,7 +421,12 @@ def test_votes_needed_are_none_for_equals_and_zero_when_settled() -> None:
     [
         {("h", "a"): 400, ("h", "b"): 100},  # a star; a and b never met
         {("a", "b"): 400, ("b", "c"): 100, ("c", "d"): 300},  # a chain
-        {("a", "b"): 600, ("b", "c"): 200, ("a", "c"): 200, ("c", "d"): 100},  # a circle with a tail
+        {
+            ("a", "b"): 600,
+            ("b", "c"): 200,
+            ("a", "c"): 200,
+            ("c", "d"): 100,
+        },  # a circle with a tail
     ],
 )
 def test_variance_of_a_gap_counts_what_moves_together(votes: dict[tuple[str, str], int]) -> None:

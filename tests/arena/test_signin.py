@@ -19,7 +19,7 @@ from running import ARENA, clean_environment
 
 from arena.backends.queues import Queue, read_queue
 from arena.storage import admin_queries
-from arena.web.authentication import SESSION_COOKIE, Doorman
+from arena.web.authentication import SESSION_COOKIE, Authenticator
 from arena.web.users import FILE, UserError, make_user, matches, read_users, write_users
 
 PROMPT = {"prompt": "What is the capital of France?"}
@@ -69,7 +69,7 @@ def test_strangers_are_led_to_the_sign_in_and_get_nothing_else(page: PageServer)
         assert "wrong" in wrong.text
         assert "guess" not in wrong.text
         assert SESSION_COOKIE not in stranger.cookies
-        assert stranger.get(f"/enter?key={Doorman(page.config.home).key}").status_code == 401
+        assert stranger.get(f"/enter?key={Authenticator(page.config.home).key}").status_code == 401
 
 
 def test_session_is_a_voter_of_their_own_on_every_device(page: PageServer) -> None:
@@ -88,7 +88,7 @@ def test_forged_and_old_sessions_are_strangers(page: PageServer) -> None:
         good = ann.cookies[SESSION_COOKIE]
     name, end, signature = good.split(".")
     root = base64.urlsafe_b64encode(b"root").decode().rstrip("=")
-    admin_key = Doorman(page.config.home)._signed("")
+    admin_key = Authenticator(page.config.home)._signed("")
     for forged in (
         f"{root}.{end}.{signature}",
         f"{name}.{int(end) + 1}.{signature}",
@@ -121,19 +121,19 @@ def test_program_signs_in_by_header(page: PageServer) -> None:
 
 def test_new_password_or_removal_ends_sessions(tmp_path: Path) -> None:
     enrol(tmp_path)
-    doorman = Doorman(tmp_path)
-    session = doorman.sign_in("ann", "ann's secret")
+    authenticator = Authenticator(tmp_path)
+    session = authenticator.sign_in("ann", "ann's secret")
     assert session is not None
     cookies = {SESSION_COOKIE: session}
-    seen = doorman.visitor(cookies, None, "")
+    seen = authenticator.visitor(cookies, None, "")
     assert seen is not None
     assert (seen.secret, seen.is_admin, seen.may_export) == ("user:ann", False, False)
     users = read_users(tmp_path / FILE) or {}
     write_users(tmp_path / FILE, {**users, "ann": make_user("ann", "voter", "another secret")})
     os.utime(tmp_path / FILE, ns=(1, 1))
-    assert doorman.visitor(cookies, None, "") is None
-    assert doorman.sign_in("ann", "ann's secret") is None
-    assert doorman.sign_in("gone", "ann's secret") is None
+    assert authenticator.visitor(cookies, None, "") is None
+    assert authenticator.sign_in("ann", "ann's secret") is None
+    assert authenticator.sign_in("gone", "ann's secret") is None
 
 
 def test_key_of_the_home_makes_an_admin_where_nobody_signs_in(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_key_of_the_home_makes_an_admin_where_nobody_signs_in(tmp_path: Path) ->
         assert client.get("/signin").headers["location"] == "/"
         assert client.get("/enter?key=guess").status_code == 404
         assert client.post("/api/admin/participants", json={"off": []}).status_code == 403
-        key = Doorman(tmp_path).key
+        key = Authenticator(tmp_path).key
         assert (tmp_path / "admin.key").stat().st_mode & 0o077 == 0
         reply = client.get(f"/enter?key={key}")
         assert (reply.status_code, reply.headers["location"]) == (303, "/")
@@ -191,11 +191,11 @@ def test_commands_keep_the_user_file(tmp_path: Path) -> None:
         )
 
     link = run("link", "--url", "http://127.0.0.1:7860/")
-    assert link.stdout == f"http://127.0.0.1:7860/enter?key={Doorman(tmp_path).key}\n"
+    assert link.stdout == f"http://127.0.0.1:7860/enter?key={Authenticator(tmp_path).key}\n"
     assert run("add", "ann", "--role", "admin", typed="a long secret\n").returncode == 0
     assert "a long secret" not in (tmp_path / FILE).read_text()
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
-    assert Doorman(tmp_path).sign_in("ann", "a long secret")
+    assert Authenticator(tmp_path).sign_in("ann", "a long secret")
     assert run("list").stdout == "ann: admin\n"
     assert "last user" in run("remove", "ann").stderr
     assert "admins sign in" in run("link").stderr
@@ -238,9 +238,9 @@ def test_only_admins_make_and_fetch_datasets(page: PageServer) -> None:
 
 
 def test_voter_who_asks_too_often_waits(tmp_path: Path) -> None:
-    from arena.config.page_config import Limits
+    from arena.config.page_config import PageLimits
 
-    limits = Limits(battles_per_minute=3)
+    limits = PageLimits(battles_per_minute=3)
     with (
         FaultServer(dict(SCRIPTS)) as server,
         PageServer(tmp_path, server.url, limits=limits) as page,

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from arena.web.server import bind
-from arena.web.sse_session import Rejoining
+from arena.web.sse_session import SseSessionMiddleware
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def come_and_go(client: httpx2.Client, url: str) -> None:
 def test_result_reaches_the_connection_that_comes_back(pause: float) -> None:
     """Closed while the event runs; opened again before (0.7: after) it ends."""
     with (
-        slow_page(Middleware(Rejoining)) as url,
+        slow_page(Middleware(SseSessionMiddleware)) as url,
         httpx2.Client(trust_env=False, timeout=30) as client,
     ):
         event = join(client, url, "one")
@@ -102,7 +102,7 @@ def test_result_reaches_the_connection_that_comes_back(pause: float) -> None:
 
 def test_newer_connection_takes_the_stream_over() -> None:
     with (
-        slow_page(Middleware(Rejoining)) as url,
+        slow_page(Middleware(SseSessionMiddleware)) as url,
         httpx2.Client(trust_env=False, timeout=30) as client,
     ):
         event = join(client, url, "one")
@@ -116,7 +116,7 @@ def test_newer_connection_takes_the_stream_over() -> None:
 def test_event_of_the_moment_of_closing_is_told_beside_the_one_before() -> None:
     """The page has the first result and closes, while its second event is already there."""
     with (
-        slow_page(Middleware(Rejoining)) as url,
+        slow_page(Middleware(SseSessionMiddleware)) as url,
         httpx2.Client(trust_env=False, timeout=30) as client,
     ):
         first = join(client, url, "one")
@@ -133,7 +133,7 @@ def test_event_of_the_moment_of_closing_is_told_beside_the_one_before() -> None:
 def test_event_asked_for_as_another_ends_is_told_by_the_same_stream() -> None:
     """A page that has a stream opens no other, so it must not be told to close this one."""
     with (
-        slow_page(Middleware(Rejoining, linger=30)) as url,
+        slow_page(Middleware(SseSessionMiddleware, linger=30)) as url,
         httpx2.Client(trust_env=False, timeout=60) as client,
     ):
         asked, told = [join(client, url, "one")], []
@@ -153,7 +153,7 @@ def test_event_asked_for_as_another_ends_is_told_by_the_same_stream() -> None:
 def test_who_asks_as_the_stream_is_closed_is_answered_after_it() -> None:
     """Else the page may hear first that its event is under way, and then close its stream."""
     with (
-        slow_page(Middleware(Rejoining, linger=0.2, settle=3.0)) as url,
+        slow_page(Middleware(SseSessionMiddleware, linger=0.2, settle=3.0)) as url,
         httpx2.Client(trust_env=False, timeout=60) as client,
     ):
         first = join(client, url, "one")
@@ -169,7 +169,7 @@ def test_who_asks_as_the_stream_is_closed_is_answered_after_it() -> None:
 
 def test_page_that_stays_away_is_forgotten() -> None:
     with (
-        slow_page(Middleware(Rejoining, grace=0.1)) as url,
+        slow_page(Middleware(SseSessionMiddleware, grace=0.1)) as url,
         httpx2.Client(trust_env=False, timeout=30) as client,
     ):
         join(client, url, "one")

@@ -12,7 +12,7 @@ from store_fixtures import BASE, FULL, LORA, Hand
 from arena.storage.database import DatabaseConfig, StoreBusyError, StoreError, StoreFullError, write
 from arena.storage.migrations import ForeignDatabaseError, NewerDatabaseError
 from arena.storage.store import Store
-from arena.values.battle import AnswerStatus, BattleError, Mode, Outcome, Participant
+from arena.values.battle import AnswerOutcome, AnswerStatus, BattleError, Mode, Participant
 from arena.values.refusals import (
     AlreadyVotedError,
     NotVotedError,
@@ -179,8 +179,8 @@ def test_only_the_first_end_of_an_answer_counts(hand: Hand) -> None:
     answer = hand.store.load_battle(battle, token=token).turns[0].answer(0)
     assert answer is not None
     hand.store.save_progress(answer.id, "so f")
-    hand.store.finish_answer(answer.id, Outcome(AnswerStatus.STOPPED, text="so far"))
-    ended = hand.store.finish_answer(answer.id, Outcome(AnswerStatus.COMPLETE, text="late"))
+    hand.store.finish_answer(answer.id, AnswerOutcome(AnswerStatus.STOPPED, text="so far"))
+    ended = hand.store.finish_answer(answer.id, AnswerOutcome(AnswerStatus.COMPLETE, text="late"))
     assert (ended.status, ended.text) == (AnswerStatus.STOPPED, "so far")
     hand.store.save_progress(answer.id, "later")
     assert hand.store.load_battle(battle, token=token).turns[0].answer(0) == ended

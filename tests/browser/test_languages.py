@@ -17,7 +17,7 @@ from arena.i18n import Words, languages, words
 from arena.page.layout import EXAMPLES
 from arena.storage.quarantine import evidence
 from arena.values.vote import Winner
-from arena.web.authentication import Doorman
+from arena.web.authentication import Authenticator
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -109,7 +109,7 @@ def test_whatever_the_page_says_is_in_the_visitors_language(
         page.wait_for_timeout(200)
         seen[state] = left_in_english(page, say)
 
-    page.goto(f"{arena.url}/enter?key={Doorman(arena.config.home).key}")
+    page.goto(f"{arena.url}/enter?key={Authenticator(arena.config.home).key}")
     page.wait_for_function(f"document.documentElement.lang === '{language}'")
     page.wait_for_selector(f".status-line:has-text('{DOWN}')")
     look("empty")

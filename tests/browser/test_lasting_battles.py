@@ -124,4 +124,4 @@ def test_history_is_searched_by_words(page: Page, tmp_path: Path) -> None:
         assert first in (page.get_attribute("#history a", "href") or "")
         page.fill("#search input, #search textarea", '"OR')
         page.wait_for_selector("#history .nothing")
-        assert arena.stage.num_running == 0
+        assert arena.service.num_running == 0

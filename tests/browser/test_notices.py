@@ -1,7 +1,7 @@
 """What a visitor is told when something is not as usual, and who meets whom; in Chromium.
 
 An answer that names its model, a deadline, too many battles, a store in use, answers that were
-given in advance, a playbook that says who meets whom.
+given in advance, an arena.toml that says who meets whom.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from page_server import PageServer
 from pages import CAN_VOTE, ENDED, battle_of, link_of, wait_for_names
 from running import run_arena
 
-from arena.config.page_config import Deadlines, Limits
+from arena.config.page_config import Deadlines, PageLimits
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -73,11 +73,11 @@ def test_each_deadline_is_told_and_the_other_side_is_whole(page: Page, tmp_path:
         assert page.inner_text("#answer-c .answer").startswith("w w")
         assert page.inner_text("#answer-d .answer") == "The capital of France is Paris."
         server.wait_for_streams(0)
-        assert arena.stage.num_running == 0
+        assert arena.service.num_running == 0
 
 
 def test_who_asks_too_often_is_told_to_wait(page: Page, tmp_path: Path) -> None:
-    limits = Limits(battles_per_minute=1)
+    limits = PageLimits(battles_per_minute=1)
     with (
         FaultServer({"one": Script(), "two": Script()}) as server,
         PageServer(tmp_path, server.url, limits=limits) as arena,
@@ -110,8 +110,8 @@ def test_vote_that_cannot_be_stored_is_told_and_given_again(page: Page, tmp_path
         assert len(arena.store.votes_of(battle_of(page))) == 1
 
 
-def test_playbook_says_who_meets_whom(page: Page, tmp_path: Path) -> None:
-    """A guest of another server, of the OpenAI API alone, is drawn as the playbook requires."""
+def test_arena_toml_says_who_meets_whom(page: Page, tmp_path: Path) -> None:
+    """A participant of another server, of the OpenAI API alone, is drawn as the file requires."""
     with (
         FaultServer({"one": Script(), "two": Script()}) as own,
         FaultServer({"their-model": Script(words=("Paris, sir.",))}, is_tgi=False) as foreign,

@@ -298,9 +298,9 @@ def seconds_to_close(
     server.wait_for_streams(2)
     page.close()
     closed = time.monotonic()
-    while (server.open_streams or arena.stage.num_running) and time.monotonic() < closed + 30:
+    while (server.open_streams or arena.service.num_running) and time.monotonic() < closed + 30:
         other.wait_for_timeout(10)
-    assert (server.open_streams, arena.stage.num_running) == (0, 0)
+    assert (server.open_streams, arena.service.num_running) == (0, 0)
     return time.monotonic() - closed
 
 

@@ -195,7 +195,7 @@ def room_of(module: str) -> str:
     """`arena.storage.raw` is in the room `arena.storage`; a package by itself is in none."""
     rooms = [
         room
-        for room in ROOMS[module.partition(".")[0]]
+        for room in ROOMS.get(module.partition(".")[0], ())
         if module == room or module.startswith(f"{room}.")
     ]
     return max(rooms, key=len, default="")

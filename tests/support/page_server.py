@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from arena.app import create_app
-from arena.battles.service import Stage
+from arena.battles.service import BattleService
 from arena.config.page_config import PageConfig
 from arena.storage.store import Store
 from arena.web.server import bind
@@ -33,16 +33,16 @@ class PageServer:
         self._server: uvicorn.Server | None = None
 
     @property
-    def stage(self) -> Stage:
-        """The stage behind the page."""
+    def service(self) -> BattleService:
+        """The battle service behind the page."""
         assert self.app is not None
-        stage: Stage = self.app.state.stage
-        return stage
+        service: BattleService = self.app.state.service
+        return service
 
     @property
     def store(self) -> Store:
         """The store behind the page."""
-        return self.stage.store
+        return self.service.store
 
     def __enter__(self) -> PageServer:
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from arena.storage.store import Store
-from arena.values.battle import AnswerStatus, AskAs, Mode, Outcome, Participant, SamplingParams
+from arena.values.battle import (
+    AnswerOutcome,
+    AnswerStatus,
+    AskAs,
+    Mode,
+    Participant,
+    SamplingSettings,
+)
 from arena.values.vote import Judgement, Winner
 
 BASE = Participant("starter", "starter", AskAs.COMPLETION, kind="base", weights_sha256="b" * 64)
@@ -89,10 +96,10 @@ class Hand:
     ) -> int:
         """One attempt of one side; left open when `status` is streaming."""
         answer = self.store.start_answer(
-            battle, turn, side, prompt_sent="sent", sampling=SamplingParams(temperature=0.5)
+            battle, turn, side, prompt_sent="sent", sampling=SamplingSettings(temperature=0.5)
         )
         if status is not AnswerStatus.STREAMING:
-            outcome = Outcome(status, text=text, seed=7, num_tokens=3, identity_leak=leak)
+            outcome = AnswerOutcome(status, text=text, seed=7, num_tokens=3, identity_leak=leak)
             self.store.finish_answer(answer, outcome)
         return answer
 

@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 
 from arena.backends.queues import ask_queues
-from arena.battles.service import Stage
+from arena.battles.service import BattleService
 from arena.errors import ArenaError
 from arena.exports.archive import make_dataset
 from arena.exports.dataset import ExportOptions
-from arena.i18n import Words, told
+from arena.i18n import Words, error_text
 from arena.page.actions.battles import say_for, visitor_by
 from arena.page.admin_tab import AdminTab
 from arena.page.html.admin import flagged_html, live_html, votes_html
@@ -24,18 +24,18 @@ from arena.page.render import Changes
 from arena.storage import admin_queries
 
 
-class AdminActs:
-    """The acts of the admin's tab over one stage."""
+class AdminActions:
+    """The acts of the admin's tab over one battle service."""
 
-    def __init__(self, stage: Stage, tab: AdminTab) -> None:
-        self.stage = stage
+    def __init__(self, service: BattleService, tab: AdminTab) -> None:
+        self.service = service
         self.tab = tab
 
     async def on_open(self, request: gr.Request) -> Changes:
         """Everything as it is now; the live part goes on by itself while the tab is open."""
         if not visitor_by(request).is_admin:
             return {}
-        say, tab, store = say_for(request), self.tab, self.stage.store
+        say, tab, store = say_for(request), self.tab, self.service.store
         found, flagged, off = await asyncio.to_thread(
             lambda: (
                 admin_queries.activity(store),
@@ -43,7 +43,7 @@ class AdminActs:
                 admin_queries.switched_off(store),
             )
         )
-        names = [*await self.stage.roster.entrants(all_known=True)]
+        names = [*await self.service.pool.targets(all_known=True)]
         names += sorted(off - set(names))
         return {
             tab.live: await self._live(found.num_voters, say),
@@ -59,7 +59,7 @@ class AdminActs:
         """Servers and queues as they are now."""
         if not visitor_by(request).is_admin:
             return {}
-        found = await asyncio.to_thread(admin_queries.activity, self.stage.store)
+        found = await asyncio.to_thread(admin_queries.activity, self.service.store)
         return {self.tab.live: await self._live(found.num_voters, say_for(request))}
 
     async def on_leave(self) -> Changes:
@@ -71,13 +71,13 @@ class AdminActs:
         say = say_for(request)
         try:
             visitor_by(request).check_admin()
-            names = await self.stage.roster.entrants(all_known=True)
+            names = await self.service.pool.targets(all_known=True)
             known = set(names) | await asyncio.to_thread(
-                admin_queries.switched_off, self.stage.store
+                admin_queries.switched_off, self.service.store
             )
-            await self.stage.switch_off(known - set(playing))
+            await self.service.switch_off(known - set(playing))
         except ArenaError as error:
-            return self._tell(told(error, say), say, "bad")
+            return self._tell(error_text(error, say), say, "bad")
         return self._tell(say("status.details_saved"), say, "good")
 
     async def on_clear(self, request: gr.Request, event: gr.EventData) -> Changes:
@@ -88,10 +88,10 @@ class AdminActs:
             vote, reason = str(pressed.get("vote")), str(pressed.get("reason"))
             if not vote.isdecimal():
                 return {}
-            await asyncio.to_thread(self.stage.store.clear_flag, int(vote), reason)
+            await asyncio.to_thread(self.service.store.clear_flag, int(vote), reason)
         except ArenaError as error:
-            return self._tell(told(error, say), say, "bad")
-        flagged = await asyncio.to_thread(self.stage.store.flagged_votes)
+            return self._tell(error_text(error, say), say, "bad")
+        flagged = await asyncio.to_thread(self.service.store.flagged_votes)
         cleared = self._tell(say("admin.cleared"), say, "good")
         return cleared | {self.tab.flagged: flagged_html(flagged, say)}
 
@@ -102,10 +102,10 @@ class AdminActs:
             visitor_by(request).check_admin()
             options = ExportOptions(format=kind, redact=redact)
             made = await asyncio.to_thread(
-                make_dataset, self.stage.store, self.stage.config.home, options
+                make_dataset, self.service.store, self.service.config.home, options
             )
         except ArenaError as error:
-            return self._tell(told(error, say), say, "bad")
+            return self._tell(error_text(error, say), say, "bad")
         text = say("export.done", rows=made.num_rows, folder=f"exports/{made.name}")
         return self._tell(text, say, "good")
 
@@ -113,7 +113,7 @@ class AdminActs:
         return {self.tab.outcome: status_html(text, say, tone=tone)}
 
     async def _live(self, num_voters: int, say: Words) -> str:
-        backends = await self.stage.roster.backends()
+        backends = await self.service.pool.backends()
         queues = await ask_queues(backend.url for backend in backends if backend.is_up)
-        running = (self.stage.num_running, self.stage.config.limits.running_battles)
+        running = (self.service.num_running, self.service.config.limits.running_battles)
         return live_html(backends, queues, running, num_voters, say)

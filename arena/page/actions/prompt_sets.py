@@ -1,7 +1,7 @@
 """What happens when somebody chooses how to compare, or a prompt set: and how far they are in it.
 
-Knows the page's elements and the desk that hands out prompts; a battle itself is asked, shown and
-judged as any other.
+Knows the page's elements and how sets are judged; a battle itself is asked, shown and judged as
+any other.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import gradio as gr
 
-from arena.battles.set_judging import SetDesk
+from arena.battles.set_judging import SetJudging
 from arena.errors import ArenaError
-from arena.i18n import told
-from arena.page.actions.battles import Handlers, say_for, secret_of
+from arena.i18n import error_text
+from arena.page.actions.battles import BattleActions, say_for, secret_of
 from arena.page.html.set_progress import none_html, progress_html
 from arena.page.render import Changes
 
@@ -23,13 +23,13 @@ LOOKS = 10
 BETWEEN_LOOKS_S = 0.6
 
 
-class SetActs:
+class PromptSetActions:
     """The acts on prompt sets of one page."""
 
-    def __init__(self, handlers: Handlers) -> None:
-        self.handlers = handlers
-        self.page = handlers.page
-        self.desk = SetDesk(handlers.stage)
+    def __init__(self, battle_actions: BattleActions) -> None:
+        self.battle_actions = battle_actions
+        self.page = battle_actions.page
+        self.set_judging = SetJudging(battle_actions.service)
 
     @property
     def outputs(self) -> list[Any]:
@@ -60,7 +60,7 @@ class SetActs:
         else:
             changes[page.models] = gr.update(visible=False, choices=[], value=[])
         if is_set:
-            names = await self.desk.names()
+            names = await self.set_judging.names()
             chosen = chosen if chosen in names else next(iter(names), None)
             changes[page.sets] = gr.update(choices=names, value=chosen)
             changes |= await self.on_progress(mode, chosen, request)
@@ -69,7 +69,7 @@ class SetActs:
     async def _names(self) -> list[str]:
         """Who can be asked; a server that is only just starting is waited for."""
         for _ in range(LOOKS):
-            names = list(await self.handlers.stage.roster.entrants())
+            names = list(await self.battle_actions.service.pool.targets())
             if len(names) >= 2:
                 break
             await asyncio.sleep(BETWEEN_LOOKS_S)
@@ -83,8 +83,8 @@ class SetActs:
         if not chosen:
             return {self.page.set_progress: none_html(say)}
         try:
-            voter = await self.handlers.stage.voter(secret_of(request))
-            shown = progress_html(await self.desk.progress(voter, chosen), say)
+            voter = await self.battle_actions.service.voter(secret_of(request))
+            shown = progress_html(await self.set_judging.progress(voter, chosen), say)
         except ArenaError as error:
-            shown = f'<p class="problem">{html.escape(told(error, say))}</p>'
+            shown = f'<p class="problem">{html.escape(error_text(error, say))}</p>'
         return {self.page.set_progress: shown}

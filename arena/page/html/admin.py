@@ -46,8 +46,7 @@ def live_html(
 
 def _asked(backend: Backend, say: Words) -> list[str]:
     return [
-        f"{entrant.name} ({say(f'admin.{entrant.participant.ask_as}')})"
-        for entrant in backend.entrants
+        f"{target.name} ({say(f'admin.{target.participant.ask_as}')})" for target in backend.targets
     ]
 
 

@@ -1,7 +1,7 @@
-"""A growing answer as HTML: blocks that are whole are drawn once, only the last one anew.
+"""An answer that is being written as HTML: whole blocks are drawn once, only the last one anew.
 
 What a page is told of each step is small: the blocks that were finished by it, and how the HTML
-of the last block goes on. Knows Markdown's HTML as `markup` makes it; knows no battle.
+of the last block goes on. Knows Markdown's HTML as `markdown` makes it; knows no battle.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from arena.page.html.markdown import answer_html, settled_html
 
 
-class Growing:
+class IncrementalHtml:
     """What one reader has been told of one answer that is being written."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from arena.i18n import Words
-from arena.ratings.leaderboard import POINTS, Effect, Leaderboard, Pair, Rating
+from arena.ratings.leaderboard import POINTS, Effect, Leaderboard, PairStanding, Rating
 
 MOST_PAIRS = 12
 MOST_IN_MATRIX = 20
@@ -140,7 +140,7 @@ def _pairs(board: Leaderboard, say: Words) -> str:
     return f"<h2>{html.escape(say('leaderboard.pairs'))}</h2>{_table(heads, rows)}"
 
 
-def _pair_row(pair: Pair, say: Words) -> str:
+def _pair_row(pair: PairStanding, say: Words) -> str:
     head = f'<tr><th scope="row">{html.escape(pair.model)} &gt; {html.escape(pair.other)}</th>'
     if not pair.supported:  # the numbers would be the penalty's
         return f'{head}<td colspan="3">{html.escape(say("leaderboard.unsupported"))}</td></tr>'

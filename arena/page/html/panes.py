@@ -1,6 +1,6 @@
 """HTML of a battle: the answer panes and the status line. Every text is escaped here.
 
-Knows scenes and words; knows no Gradio. Before the reveal no function here reads a
+Knows battles as views and words; knows no Gradio. Before the reveal no function here reads a
 participant's name, so that no markup can carry one.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from arena.backends.pool import Backend
 from arena.backends.streams import AnswerError, Side
-from arena.battles.view import Scene
-from arena.i18n import Words, told
+from arena.battles.view import BattleView
+from arena.i18n import Words, error_text
 from arena.page.html.markdown import answer_html, marked_html, plain_html
 from arena.page.html.reveal import kind_text
 from arena.values.battle import SIDES, Battle, Participant
@@ -27,7 +27,7 @@ WINNER_KEYS = {
 
 
 def pane_html(
-    scene: Scene,
+    view: BattleView,
     index: int,
     say: Words,
     *,
@@ -40,41 +40,41 @@ def pane_html(
     `mark` shows which words the other lacks; `hollow` leaves the text out, for a page that is
     told it piece by piece; `fresh`: the answers have ended this moment (see `_controls`).
     """
-    side = scene.sides[index]
+    side = view.sides[index]
     letter = SIDES[index].upper()
     label = say("side.answer", side=letter)
     name = ""
-    if scene.is_revealed:
-        participant = scene.battle.participants[index]
+    if view.is_revealed:
+        participant = view.battle.participants[index]
         name = f'<span class="pane-name">{html.escape(participant.name)}</span>'
         name += _kind_chip(participant, say)
-    chosen = " is-chosen" if _is_chosen(scene.vote, index) else ""
+    chosen = " is-chosen" if _is_chosen(view.vote, index) else ""
     busy = "false" if side.is_finished else "true"
     body = '<div class="answer" dir="auto"></div>' if hollow else _body(side, say)
-    if mark and len(scene.sides) == 2 and side.is_finished and side.state != "failed":
-        body = marked_html(side.text, scene.sides[1 - index].text)
+    if mark and len(view.sides) == 2 and side.is_finished and side.state != "failed":
+        body = marked_html(side.text, view.sides[1 - index].text)
     return (
         f'<article class="pane side-{SIDES[index]} is-{side.state}{chosen}" '
-        f'data-run="{scene.run}">'
+        f'data-run="{view.run}">'
         f'<header class="pane-head"><span class="letter" aria-hidden="true">{letter}</span>'
         f'<h2 class="pane-title">{html.escape(label)}</h2>{name}'
         f'<span class="pane-state">{html.escape(say(f"side.{side.state}"))}</span>'
-        f"{_controls(scene, index, label, say, fresh=fresh)}</header>"
+        f"{_controls(view, index, label, say, fresh=fresh)}</header>"
         f'<div class="pane-body" tabindex="0" role="region" aria-label="{html.escape(label)}" '
-        f'aria-busy="{busy}">{_earlier(scene.battle, index)}{body}</div></article>'
+        f'aria-busy="{busy}">{_earlier(view.battle, index)}{body}</div></article>'
     )
 
 
-def _controls(scene: Scene, index: int, label: str, say: Words, *, fresh: bool) -> str:
+def _controls(view: BattleView, index: int, label: str, say: Words, *, fresh: bool) -> str:
     """Stop while it writes; ask again until it is judged; enlarge.
 
     Asking again stands where stopping stood: for a moment it takes no press, so that one meant
     to stop an answer that has just ended does not throw it away (`live.js` lifts that).
     """
     acts = []
-    if not scene.sides[index].is_finished:
+    if not view.sides[index].is_finished:
         acts.append(("stop", say("side.stop"), ""))
-    elif not scene.is_running and scene.vote is None:
+    elif not view.is_running and view.vote is None:
         acts.append(("again", say("side.again"), " disabled data-fresh" if fresh else ""))
     buttons = [
         f'<button type="button" class="act" data-act="{act}" data-side="{index}"{more} '
@@ -135,14 +135,14 @@ def _body(side: Side, say: Words) -> str:
 
 def _failure(side: Side, say: Words) -> str:
     """Why a side failed, in the reader's language where the catalogue has it."""
-    return told(AnswerError(side.error_kind, side.error).coded(side.error_kind), say)
+    return error_text(AnswerError(side.error_kind, side.error).coded(side.error_kind), say)
 
 
-def asked_html(scene: Scene | None, say: Words) -> str:
+def asked_html(view: BattleView | None, say: Words) -> str:
     """The prompt of the first turn above the panes; nothing while there is no battle."""
-    if scene is None or not scene.battle.turns:
+    if view is None or not view.battle.turns:
         return ""
-    prompt = plain_html(scene.battle.turns[0].prompt)
+    prompt = plain_html(view.battle.turns[0].prompt)
     return (
         f'<div class="asked"><span class="asked-label">{html.escape(say("side.asked"))}</span>'
         f'<div class="asked-text" dir="auto">{prompt}</div></div>'
@@ -170,7 +170,7 @@ def servers_text(backends: Sequence[Backend], say: Words) -> tuple[str, str]:
         if not backend.is_up
     ]
     num_up = sum(backend.is_up for backend in backends)
-    num_models = sum(len(backend.entrants) for backend in backends)
+    num_models = sum(len(backend.targets) for backend in backends)
     if num_models == 0:
         return " ".join([say("status.no_models"), *problems]), "bad"
     if num_models == 1:
@@ -180,21 +180,21 @@ def servers_text(backends: Sequence[Backend], say: Words) -> tuple[str, str]:
     return " ".join([ready, *problems]), "bad" if problems else ""
 
 
-def scene_status(scene: Scene, say: Words) -> tuple[str, str]:
+def view_status(view: BattleView, say: Words) -> tuple[str, str]:
     """What the page says of a battle now, and its tone."""
-    failed = [SIDES[i].upper() for i, side in enumerate(scene.sides) if side.state == "failed"]
-    if scene.vote is not None:
+    failed = [SIDES[i].upper() for i, side in enumerate(view.sides) if side.state == "failed"]
+    if view.vote is not None:
         key = (
             "ranking"
-            if scene.vote.judgement.winner is None
-            else WINNER_KEYS[scene.vote.judgement.winner]
+            if view.vote.judgement.winner is None
+            else WINNER_KEYS[view.vote.judgement.winner]
         )
-        early = f"{say('status.voted_early')} " if scene.vote.partial else ""
+        early = f"{say('status.voted_early')} " if view.vote.partial else ""
         return f"{say(f'status.voted_{key}')} {early}{say('status.names_shown')}", "good"
-    if scene.is_skipped:
+    if view.is_skipped:
         return skipped_text(say), ""
-    if scene.is_running:
-        ended = [SIDES[i].upper() for i, side in enumerate(scene.sides) if side.is_finished]
+    if view.is_running:
+        ended = [SIDES[i].upper() for i, side in enumerate(view.sides) if side.is_finished]
         texts = [say("status.side_finished", side=letter) for letter in ended]
         return " ".join(texts) or say("status.writing"), ""
     if failed:

@@ -1,25 +1,25 @@
 """HTML of the reveal: who wrote what, how it was asked, and what it measured.
 
-Only called for scenes whose names may be shown; every text is escaped.
+Only called for battles whose names may be shown; every text is escaped.
 """
 
 from __future__ import annotations
 
 import html
 
-from arena.battles.view import Scene
+from arena.battles.view import BattleView
 from arena.i18n import Words
-from arena.values.battle import SIDES, Answer, AskAs, Participant, SamplingParams
+from arena.values.battle import SIDES, Answer, AskAs, Participant, SamplingSettings
 
 
-def reveal_html(scene: Scene, say: Words) -> str:
+def reveal_html(view: BattleView, say: Words) -> str:
     """Who wrote what, and how it was asked; empty until the names may be shown and all ended."""
-    if not scene.is_revealed or scene.is_running or not scene.battle.turns:
+    if not view.is_revealed or view.is_running or not view.battle.turns:
         return ""
-    turn = scene.battle.turns[-1]
+    turn = view.battle.turns[-1]
     cards = [
         _reveal_card(i, participant, turn.answer(i), say)
-        for i, participant in enumerate(scene.battle.participants)
+        for i, participant in enumerate(view.battle.participants)
     ]
     return (
         f'<section class="reveal"><h2>{html.escape(say("reveal.title"))}</h2>'
@@ -72,7 +72,7 @@ def _measures(answer: Answer, say: Words) -> list[tuple[str, str]]:
     return rows
 
 
-def _sampling(sampling: SamplingParams, say: Words) -> str:
+def _sampling(sampling: SamplingSettings, say: Words) -> str:
     """How the answer was drawn; the parameters by the names they have on the wire."""
     drawn = (
         say("reveal.temperature", value=f"{sampling.temperature:g}")

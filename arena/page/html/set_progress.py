@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 
 from arena.i18n import Words
-from arena.storage.set_progress import Progress
+from arena.storage.set_progress import SetProgress
 
 
-def progress_html(progress: Progress, say: Words) -> str:
+def progress_html(progress: SetProgress, say: Words) -> str:
     """A bar and its words; skipped prompts count as done."""
     text = say("set.progress", done=progress.num_done, total=progress.total)
     if progress.skipped:
