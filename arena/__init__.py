@@ -1,1 +1,1 @@
-"""The page, the votes and what they say: battles, store, ratings, exports."""
+"""The page where models meet, the votes on their answers, and what the votes say."""

@@ -1,4 +1,4 @@
-"""The page as one FastAPI application: stage, Gradio page, guards, health.
+"""The page as one FastAPI application: battle service, Gradio page, middleware, health.
 
 `create_app` builds it without listening; `arena/up.py` and `arena ui` run it.
 """
@@ -20,30 +20,30 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from arena.asking.client import install_http_client
-from arena.asking.playbook import FILE, read_playbook
-from arena.asking.roster import Roster
-from arena.battles.stage import Stage
+from arena.backends.client import install_http_client
+from arena.backends.pool import BackendPool
+from arena.battles.service import BattleService
+from arena.config.arena_toml import FILE, read_arena_config
+from arena.config.page_config import PageConfig
 from arena.errors import ArenaError
-from arena.page.acts import Acts
-from arena.page.board import Board
-from arena.page.handlers import Handlers
+from arena.i18n import words
+from arena.page.actions.answers import AnswerActions
+from arena.page.actions.battles import BattleActions
+from arena.page.actions.results import ResultActions
+from arena.page.client_api import add_client_api
+from arena.page.gradio_patch import send_only_changes
 from arena.page.layout import Page
-from arena.page.live import live_router
-from arena.page.quick import quicken
-from arena.page.remote import add_remote
-from arena.page.telling import Places
+from arena.page.live_routes import live_router
+from arena.page.live_updates import ElementNumbers
 from arena.page.theme import head, theme
 from arena.page.wiring import wire
-from arena.settings import PageConfig
 from arena.storage.store import Store
+from arena.web.access import AccessMiddleware, trusted_hosts
 from arena.web.api import answer_error, api_router
-from arena.web.doorman import Doorman
-from arena.web.guard import Guard, trusted_hosts
-from arena.web.rejoining import Rejoining
-from arena.web.returning import Returning
+from arena.web.authentication import Authenticator
+from arena.web.reload import ReloadMiddleware
 from arena.web.signin import signin_router
-from arena.wording import words
+from arena.web.sse_session import SseSessionMiddleware
 
 log = logging.getLogger(__name__)
 
@@ -51,81 +51,89 @@ WRITERS = 32
 
 
 def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
-    """The guarded page over the store of `config.home` and the servers of `config.backends`."""
+    """The page, over the store of `config.home` and the servers of `config.backends`."""
     install_http_client()
     store = store or Store(config.database)
     orphans = store.close_orphans()
     if orphans:
         log.warning("%d answers were cut off when the program last ended", orphans)
-    playbook = read_playbook(config.home / FILE)
-    roster = Roster(config.backends, config.sampling, playbook)
-    stage = Stage(store, roster, config, playbook.drawing)
-    doorman = Doorman(config.home)
-    doorman.check()
+    arena_config = read_arena_config(config.home / FILE)
+    pool = BackendPool(config.backends, config.sampling, arena_config)
+    service = BattleService(store, pool, config, arena_config.drawing)
+    authenticator = Authenticator(config.home)
+    authenticator.check()
     app = FastAPI(
         title="Instruct Arena",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=_lifespan(stage),
+        lifespan=_lifespan(service),
         max_body_size=config.limits.body_bytes,
-        middleware=_middleware(config, doorman, stage),
+        middleware=_middleware(config, authenticator, service),
     )
-    app.state.stage = stage
-    app.include_router(api_router(stage))
-    app.include_router(signin_router(doorman))
+    app.state.service = service
+    app.include_router(api_router(service))
+    app.include_router(signin_router(authenticator))
     app.add_exception_handler(ArenaError, answer_error)
 
     @app.get("/healthz")
     async def health() -> JSONResponse:
         """200 while the page runs and its database answers; servers are told apart."""
-        backends = await stage.roster.backends()
+        backends = await service.pool.backends()
         return JSONResponse(
             {
                 "status": "ok",
-                "battles_running": stage.num_running,
+                "battles_running": service.num_running,
                 "servers_up": sum(backend.is_up for backend in backends),
                 "servers": len(backends),
             }
         )
 
-    demo, page = build_blocks(stage, config)
-    app.include_router(live_router(stage, Acts(stage, page), Places(page.live_outputs)))
+    demo, page = build_blocks(service, config)
+    app.include_router(
+        live_router(service, AnswerActions(service, page), ElementNumbers(page.live_outputs))
+    )
     return _mount(app, demo, config)
 
 
-def _lifespan(stage: Stage) -> Any:
+def _lifespan(service: BattleService) -> Any:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Threads mostly wait for the disk; as many as may share one commit (see `grouping`).
+        # Threads mostly wait for the disk; as many as may share one commit (see `group_commit`).
         pool = ThreadPoolExecutor(WRITERS, "store")
         asyncio.get_running_loop().set_default_executor(pool)
         yield
-        await stage.close()
+        await service.close()
 
     return lifespan
 
 
-def _middleware(config: PageConfig, doorman: Doorman, stage: Stage) -> list[Middleware]:
+def _middleware(
+    config: PageConfig, authenticator: Authenticator, service: BattleService
+) -> list[Middleware]:
     """Outermost first. Our own CORS middleware keeps Gradio from adding its open one."""
     hosts = trusted_hosts(config.host, config.allowed_hosts)
     return [
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-        Middleware(Guard, requests_per_minute=config.limits.requests_per_minute, doorman=doorman),
+        Middleware(
+            AccessMiddleware,
+            requests_per_minute=config.limits.requests_per_minute,
+            authenticator=authenticator,
+        ),
         Middleware(CORSMiddleware, allow_origins=[]),
-        Middleware(Rejoining),
-        Middleware(Returning, stage=stage),
+        Middleware(SseSessionMiddleware),
+        Middleware(ReloadMiddleware, service=service),
     ]
 
 
-def build_blocks(stage: Stage, config: PageConfig) -> tuple[gr.Blocks, Page]:
+def build_blocks(service: BattleService, config: PageConfig) -> tuple[gr.Blocks, Page]:
     """The Gradio page, wired, and its elements; the queue reads `max_threads` when it is made."""
     say = words()
     with gr.Blocks(title=say("page.title"), analytics_enabled=False, fill_width=True) as demo:
         page = Page(say)
-        wire(demo, page, Handlers(stage, page), Board(stage))
-        add_remote(stage)
-    quicken(demo)
+        wire(demo, page, BattleActions(service, page), ResultActions(service))
+        add_client_api(service)
+    send_only_changes(demo)
     # Gradio would sum up its timings with pandas after every event, for a page that is shut here.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     demo.max_threads = 2 * config.limits.running_battles

@@ -18,6 +18,7 @@ from arena.commands.options import DEFAULT_HOME, Home, Json
 from arena.commands.sets import sets_app
 from arena.commands.users import users_app
 from arena.commands.votes import votes_app
+from arena.config.version import program_version
 from arena.errors import ArenaError
 from serving.errors import ServingError
 from tuning.errors import TuningError
@@ -36,7 +37,7 @@ app.add_typer(sets_app, name="sets")
 app.add_typer(users_app, name="users")
 app.add_typer(votes_app)  # no name: its commands are commands of `arena`
 
-Backend = Annotated[
+BackendUrls = Annotated[
     list[str] | None,
     typer.Option("--backend", help="Address of a TGI or OpenAI-compatible server (repeat)."),
 ]
@@ -73,6 +74,24 @@ def main() -> None:
         sys.exit(130)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"arena {program_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
 @app.command("up")
 def up(
     base: Annotated[
@@ -91,10 +110,10 @@ def up(
         str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")
     ] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    backend: Backend = None,
+    backend: BackendUrls = None,
 ) -> None:
     """Serve the base and all variants, and open the page: everything on one machine."""
-    from arena.settings import PageConfig
+    from arena.config.page_config import PageConfig
     from arena.up import ModelServer, run_up
 
     server = ModelServer(
@@ -108,14 +127,14 @@ def up(
 
 @app.command("ui")
 def ui(
-    backend: Backend = None,
+    backend: BackendUrls = None,
     home: Home = DEFAULT_HOME,
     port: Annotated[int, typer.Option("--port", help="Port of the page.")] = 7860,
     host: Host = "127.0.0.1",
     allowed_host: AllowedHost = None,
 ) -> None:
     """Open the page alone, against servers that run elsewhere."""
-    from arena.settings import PageConfig
+    from arena.config.page_config import PageConfig
     from arena.up import run_ui
 
     urls = tuple(backend or ("http://127.0.0.1:8080",))

@@ -1,25 +1,23 @@
 """Runs the page, alone or with a model server of its own, and says when both answer.
 
 The model server is a child process: it loads torch while the page loads Gradio, a crash of
-one leaves the other alive, and it ends when this process ends, whatever ends it. Knows all
-three packages, inside functions only.
+one leaves the other alive, and it ends when this process ends, whatever ends it. It knows
+the command line of `arena serve` and imports nothing of `serving`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx2
 
+from arena.config.page_config import PageConfig
 from arena.errors import ArenaError
-from arena.settings import PageConfig
-from arena.web.listening import QuietServer, bind, prepare_home, run
+from arena.web.server import QuietServer, bind, prepare_home, run
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -78,12 +76,7 @@ class Child:
         """Start, or start again."""
         self.num_starts += 1
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from arena.up import child_main; child_main()",
-                *self.server.arguments,
-            ],
+            [sys.executable, "-m", "arena.serve_child", *self.server.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,  # what it says is on stderr; stdout is ours
         )
@@ -107,19 +100,6 @@ class Child:
                 self._process.kill()
                 self._process.wait()
         self._process.stdin.close()
-
-
-def child_main() -> None:
-    """The child's whole life: `arena serve` with our arguments, ended when the pipe closes."""
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    from arena.cli import main
-
-    main()
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()  # returns when the other end is closed, also by the parent's death
-    os._exit(0)
 
 
 def run_ui(config: PageConfig) -> None:
@@ -192,9 +172,9 @@ async def _until_ready(config: PageConfig, child: Child) -> None:
 
 async def _tell_servers(app: FastAPI) -> None:
     """Say on stderr which servers answer, and how; the page itself names no model."""
-    from arena.asking.roster import report
+    from arena.backends.pool import report
 
-    for line in report(await app.state.stage.roster.backends(fresh=True)):
+    for line in report(await app.state.service.pool.backends(fresh=True)):
         print(f"arena: {line}", file=sys.stderr, flush=True)
 
 

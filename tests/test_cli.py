@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import cli_reference
@@ -47,6 +48,11 @@ def test_every_command_prints_its_help() -> None:
         text = cli_reference.help_text(words)
         assert text.startswith(f"Usage: {' '.join(('arena', *words))}")
         assert len(text.splitlines()) >= 5
+
+
+def test_version_is_that_of_the_distribution(tmp_path: Path) -> None:
+    done = run_arena("--version", cwd=tmp_path)
+    assert (done.status, done.stdout) == (0, f"arena {version('instruct-arena')}\n")
 
 
 def empty_folder(place: Path) -> list[str | Path]:

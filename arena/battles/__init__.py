@@ -1,1 +1,1 @@
-"""The life of a battle: drawn, asked, watched, stopped, judged, and prompt sets judged in a row."""
+"""The life of a battle, from the draw of a pair to the vote; knows no HTTP and no Gradio."""

@@ -1,1 +1,1 @@
-"""The bodies of the `arena` command, by what they are about."""
+"""The commands of `arena` by what they are about; knows no page and no HTTP."""

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arena.commands.exporting import existing_store
+from arena.commands.export import existing_store
 from arena.errors import ArenaError
 from arena.ratings import BothBad, RatingConfig, rate
-from arena.statistics.bradley_terry import FitConfig, Ties
-from arena.statistics.progress import rate_over_time
-from arena.statistics.standings import POINTS, Effect, Leaderboard
-from arena.statistics.votetable import Tallied
-from arena.storage.tally import Ballot, tally
+from arena.ratings.bradley_terry import FitConfig, Ties
+from arena.ratings.leaderboard import POINTS, Effect, Leaderboard
+from arena.ratings.over_time import rate_over_time
+from arena.ratings.vote_table import RatingInput
+from arena.storage.rating_input import VoteFilter, read_rating_input
 from arena.values.times import parse_time
 
 MIN_ROUNDS = 100
@@ -58,33 +58,38 @@ def run_leaderboard(request: LeaderboardRequest, *, json_out: bool, plots: PlotF
 
     With weights or style control the plain rating of the same votes is given beside.
     """
-    config, ballot = config_of(request), ballot_of(request)
+    config, vote_filter = config_of(request), filter_of_options(request)
     store = existing_store(request.home)
-    tallied = tally(store, ballot)
-    board = rate(tallied.table, config)
+    rating_input = read_rating_input(store, vote_filter)
+    board = rate(rating_input.table, config)
     plain = None
-    if ballot.propensity or ballot.style:
-        plain = rate(tally(store, replace(ballot, propensity=False, style=False)).table, config)
-    draw(plots, board, tallied, config)
+    if vote_filter.propensity or vote_filter.style:
+        plain = rate(
+            read_rating_input(store, replace(vote_filter, propensity=False, style=False)).table,
+            config,
+        )
+    write_plots(plots, board, rating_input, config)
     if json_out:
-        told = as_json(board, config, tallied.left_out)
+        told = leaderboard_json(board, config, rating_input.left_out)
         if plain is not None:
             told["plain_ratings"] = asdict(plain)["ratings"]
         print(json.dumps(told, ensure_ascii=False))
     else:
-        print(as_text(board, config, tallied.left_out, plain))
+        print(leaderboard_text(board, config, rating_input.left_out, plain))
 
 
-def draw(plots: PlotFiles, board: Leaderboard, tallied: Tallied, config: RatingConfig) -> None:
+def write_plots(
+    plots: PlotFiles, board: Leaderboard, rating_input: RatingInput, config: RatingConfig
+) -> None:
     """Write the plots that have a file."""
-    from arena.statistics.plots import history_figure, intervals_figure, save, win_matrix_figure
+    from arena.ratings.plots import history_figure, intervals_figure, save, win_matrix_figure
 
     if plots.intervals is not None:
         save(intervals_figure(board), plots.intervals)
     if plots.matrix is not None:
         save(win_matrix_figure(board), plots.matrix)
     if plots.history is not None:
-        save(history_figure(*rate_over_time(tallied, config)), plots.history)
+        save(history_figure(*rate_over_time(rating_input, config)), plots.history)
 
 
 def config_of(request: LeaderboardRequest) -> RatingConfig:
@@ -108,9 +113,9 @@ def config_of(request: LeaderboardRequest) -> RatingConfig:
     )
 
 
-def ballot_of(request: LeaderboardRequest) -> Ballot:
+def filter_of_options(request: LeaderboardRequest) -> VoteFilter:
     """Which votes the words ask for."""
-    return Ballot(
+    return VoteFilter(
         named=request.named,
         flagged=request.flagged,
         propensity=request.propensity,
@@ -122,7 +127,9 @@ def ballot_of(request: LeaderboardRequest) -> Ballot:
     )
 
 
-def as_json(board: Leaderboard, config: RatingConfig, left_out: dict[str, int]) -> dict[str, Any]:
+def leaderboard_json(
+    board: Leaderboard, config: RatingConfig, left_out: dict[str, int]
+) -> dict[str, Any]:
     """The leaderboard for scripts; every number that the text shows and more."""
     told = asdict(board)
     return {
@@ -151,7 +158,7 @@ def effect_json(effect: Effect | None) -> dict[str, Any]:
     }
 
 
-def as_text(
+def leaderboard_text(
     board: Leaderboard,
     config: RatingConfig,
     left_out: dict[str, int],

@@ -21,7 +21,7 @@ def add_prompt_set(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Put a prompt file into <home>/sets/, where the page finds it."""
-    from arena.battles.promptsets import add_set
+    from arena.battles.prompt_sets import add_set
 
     added = add_set(home, file, overwrite=overwrite)
     print(f"{added.name}: {len(added.prompts)} prompts")
@@ -32,7 +32,7 @@ def list_prompt_sets(home: Home = DEFAULT_HOME, json_out: Json = False) -> None:
     """Show the sets, and how many prompts are answered in advance."""
     import json
 
-    from arena.battles.advance import overview
+    from arena.battles.set_answers import overview
 
     rows = overview(home)
     if json_out:
@@ -64,8 +64,8 @@ def answer_prompt_set(
     import json
     from dataclasses import asdict
 
-    from arena.battles.advance import answer_set
-    from arena.battles.promptsets import add_set, load_set
+    from arena.battles.prompt_sets import add_set, load_set
+    from arena.battles.set_answers import answer_set
 
     chosen = add_set(home, Path(name)) if Path(name).is_file() else load_set(home, name)
     urls = backend or ["http://127.0.0.1:8080"]

@@ -75,10 +75,10 @@ def admin_link(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Print the link that opens the admin page where nobody signs in; keep it secret."""
-    from arena.web.doorman import Doorman
+    from arena.web.authentication import Authenticator
     from arena.web.users import UserError
 
-    doorman = Doorman(home)
-    if doorman.users is not None:
+    authenticator = Authenticator(home)
+    if authenticator.users is not None:
         raise UserError("there is a user file, so admins sign in; the link would not work")
-    print(f"{url.rstrip('/')}/enter?key={doorman.key}")
+    print(f"{url.rstrip('/')}/enter?key={authenticator.key}")

@@ -66,7 +66,7 @@ def export_votes(
     json_out: Json = False,
 ) -> None:
     """Write the votes as a dataset that trainers read."""
-    from arena.commands.exporting import ExportRequest, run_export
+    from arena.commands.export import ExportRequest, run_export
 
     run_export(
         ExportRequest(
@@ -158,7 +158,7 @@ def import_votes(
     json_out: Json = False,
 ) -> None:
     """Add battles that were voted on elsewhere."""
-    from arena.commands.exporting import run_import
+    from arena.commands.export import run_import
 
     run_import(home, file, format_name, skip_bad=skip_bad, json_out=json_out)
 
@@ -179,7 +179,7 @@ def quarantine_votes(
     json_out: Json = False,
 ) -> None:
     """Show the votes that look wrong and why; clear or set a mark."""
-    from arena.commands.flagging import run_quarantine
+    from arena.commands.quarantine import run_quarantine
 
     run_quarantine(home, clear=clear, flag=flag, reason=reason, limit=limit, json_out=json_out)
 
@@ -191,7 +191,7 @@ def backup_votes(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Copy the store while it is in use."""
-    from arena.commands.exporting import existing_store
+    from arena.commands.export import existing_store
     from arena.storage.backup import backup
 
     print(f"wrote {backup(existing_store(home), out, overwrite=overwrite)}")

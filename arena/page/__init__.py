@@ -1,1 +1,1 @@
-"""The Gradio page: layout, what happens on it, and the HTML it shows."""
+"""The Gradio page: its elements and what happens on it; knows no SQL and no wire of a server."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import gradio as gr
 
-from arena.page.adminpage import AdminTab
+from arena.i18n import Words
+from arena.page.admin_tab import AdminTab
 from arena.page.elements import markup
-from arena.page.frame import empty_html, header_html, help_html, note_html, views_html
-from arena.page.panes import status_html
+from arena.page.html.frame import empty_html, header_html, help_html, note_html, views_html
+from arena.page.html.panes import status_html
 from arena.values.battle import SIDES
-from arena.values.judgement import REASONS
-from arena.wording import Words
+from arena.values.vote import REASONS
 
 EXAMPLES = (
     "What is the capital of France?",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from arena.page.markup import code_css
+from arena.page.html.markdown import code_css
 
-STATIC = Path(__file__).parent.parent / "static"
+STATIC = Path(__file__).parent / "static"
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 

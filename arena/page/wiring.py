@@ -11,12 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-from arena.page.adminacts import AdminActs
-from arena.page.board import Board
-from arena.page.handlers import Handlers
+from arena.page.actions.admin import AdminActions
+from arena.page.actions.battles import BattleActions
+from arena.page.actions.prompt_sets import PromptSetActions
+from arena.page.actions.results import ResultActions
 from arena.page.layout import EXAMPLES, Page
-from arena.page.painting import Changes
-from arena.page.setacts import SetActs
+from arena.page.render import Changes
 from arena.values.battle import SIDES
 
 # `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.
@@ -34,29 +34,31 @@ NEXT_JS = "(set, link) => window.arena.act('next', {set, link})"
 APPLY_JS = "() => window.arena.news()"
 
 
-def wire(demo: gr.Blocks, page: Page, handlers: Handlers, board: Board) -> None:
+def wire(
+    demo: gr.Blocks, page: Page, battle_actions: BattleActions, results: ResultActions
+) -> None:
     """All events of the page."""
     view = [page.link, page.differences]
     everything = page.battle_outputs
-    loaded = demo.load(handlers.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    loaded = demo.load(battle_actions.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
     # An element that stands only after loading has changed it tells of no change.
     loaded.then(None, [page.link, page.run], None, js=LINK_JS, **QUIET)
     _asking(page)
-    page.reveal.click(_tokens(handlers), page.link, [page.tokens, page.status], **QUIET)
+    page.reveal.click(_tokens(battle_actions), page.link, [page.tokens, page.status], **QUIET)
     judged = [
-        button.click(_choice(handlers, choice), view, everything, **ONCE)
+        button.click(_choice(battle_actions, choice), view, everything, **ONCE)
         for choice, button in page.votes.items()
     ]
-    page.save_ranking.click(_rank(handlers), [*view, *page.ranks], everything, **ONCE)
-    page.undo.click(handlers.on_undo, view, everything, **ONCE)
+    page.save_ranking.click(_rank(battle_actions), [*view, *page.ranks], everything, **ONCE)
+    page.undo.click(battle_actions.on_undo, view, everything, **ONCE)
     told = [page.strength, page.reasons, page.comment, page.edited]
-    page.save_details.click(handlers.on_details, [*told, page.link], everything, **ONCE)
-    page.new.click(handlers.on_new, page.link, everything, **QUIET)
-    _sets(page, SetActs(handlers), loaded, judged)
+    page.save_details.click(battle_actions.on_details, [*told, page.link], everything, **ONCE)
+    page.new.click(battle_actions.on_new, page.link, everything, **QUIET)
+    _sets(page, PromptSetActions(battle_actions), loaded, judged)
     shown = [page.differences, page.link]
-    page.differences.change(handlers.on_view, shown, page.panes, **QUIET)
-    _tabs(page, board)
-    _admin(page, AdminActs(handlers.stage, page.admin))
+    page.differences.change(battle_actions.on_view, shown, page.panes, **QUIET)
+    _tabs(page, results)
+    _admin(page, AdminActions(battle_actions.service, page.admin))
 
 
 def _asking(page: Page) -> None:
@@ -75,17 +77,17 @@ def _asking(page: Page) -> None:
         part.change(None, [link, page.run], None, js=LINK_JS, **QUIET)
 
 
-def _sets(page: Page, acts: SetActs, loaded: Any, judged: Sequence[Any]) -> None:
+def _sets(page: Page, actions: PromptSetActions, loaded: Any, judged: Sequence[Any]) -> None:
     """How to compare, by a link or by hand; a prompt set's progress follows every vote."""
     for event in (loaded.then, page.mode.input):
-        event(acts.on_mode, [page.mode, page.models, page.sets], acts.outputs, **QUIET)
+        event(actions.on_mode, [page.mode, page.models, page.sets], actions.outputs, **QUIET)
     where = [page.mode, page.sets]
-    page.sets.input(acts.on_progress, where, page.set_progress, **QUIET)
+    page.sets.input(actions.on_progress, where, page.set_progress, **QUIET)
     for event in judged:
-        event.then(acts.on_progress, where, page.set_progress, **QUIET)
+        event.then(actions.on_progress, where, page.set_progress, **QUIET)
 
 
-def _tabs(page: Page, board: Board) -> None:
+def _tabs(page: Page, results: ResultActions) -> None:
     """Filled when they are opened: a page that stays blind receives no name from them."""
     chosen = [
         *(page.board_reason, page.board_tag, page.board_since, page.board_until),
@@ -96,46 +98,46 @@ def _tabs(page: Page, board: Board) -> None:
         *(page.board_reason.change, page.board_tag.submit, page.board_style.change),
         *(page.board_since.submit, page.board_until.submit),
     ):
-        event(board.on_open, chosen, page.board, **QUIET)
-    page.draw_over_time.click(board.on_over_time, chosen, page.over_time, **ONCE)
-    page.export.click(board.on_export, None, page.export_outcome, **ONCE)
+        event(results.on_open, chosen, page.board, **QUIET)
+    page.draw_over_time.click(results.on_over_time, chosen, page.over_time, **ONCE)
+    page.export.click(results.on_export, None, page.export_outcome, **ONCE)
     for event in (page.tab_history.select, page.search.submit, page.search.change):
-        event(board.on_history, page.search, page.past, **QUIET)
+        event(results.on_history, page.search, page.past, **QUIET)
 
 
-def _admin(page: Page, acts: AdminActs) -> None:
+def _admin(page: Page, actions: AdminActions) -> None:
     """The tab of the person who runs the page; it asks the servers only while it is open."""
     tab = page.admin
-    page.tab_admin.select(acts.on_open, None, tab.shown, **QUIET)
+    page.tab_admin.select(actions.on_open, None, tab.shown, **QUIET)
     for other in (page.tab_battle, page.tab_board, page.tab_history):
-        other.select(acts.on_leave, None, tab.timer, **QUIET)
-    tab.timer.tick(acts.on_tick, None, tab.live, **QUIET)
-    tab.save.click(acts.on_switch, tab.switches, tab.outcome, **ONCE)
-    tab.flagged.click(acts.on_clear, None, [tab.outcome, tab.flagged], **QUIET)
-    tab.make.click(acts.on_export, [tab.format, tab.redact], tab.outcome, **ONCE)
+        other.select(actions.on_leave, None, tab.timer, **QUIET)
+    tab.timer.tick(actions.on_tick, None, tab.live, **QUIET)
+    tab.save.click(actions.on_switch, tab.switches, tab.outcome, **ONCE)
+    tab.flagged.click(actions.on_clear, None, [tab.outcome, tab.flagged], **QUIET)
+    tab.make.click(actions.on_export, [tab.format, tab.redact], tab.outcome, **ONCE)
 
 
-def _tokens(handlers: Handlers) -> Callable[..., Any]:
+def _tokens(battle_actions: BattleActions) -> Callable[..., Any]:
     async def tokens(link: str, request: gr.Request, event: gr.EventData) -> Changes:
         told = event._data or {}
         side = str(told.get("side"))
         if told.get("act") != "tokens" or side not in map(str, range(len(SIDES))) or not link:
-            return {handlers.page.status: gr.skip()}
-        return await handlers.on_tokens(int(side), link, request)
+            return {battle_actions.page.status: gr.skip()}
+        return await battle_actions.on_tokens(int(side), link, request)
 
     return tokens
 
 
-def _choice(handlers: Handlers, choice: str) -> Callable[..., Any]:
+def _choice(battle_actions: BattleActions, choice: str) -> Callable[..., Any]:
     async def judge(link: str, marked: bool, request: gr.Request) -> Changes:
-        return await handlers.on_vote(choice, link, marked, request)
+        return await battle_actions.on_vote(choice, link, marked, request)
 
     return judge
 
 
-def _rank(handlers: Handlers) -> Callable[..., Any]:
+def _rank(battle_actions: BattleActions) -> Callable[..., Any]:
     async def rank(link: str, marked: bool, request: gr.Request, *ranks: int | None) -> Changes:
-        return await handlers.on_rank(link, marked, request, *ranks)
+        return await battle_actions.on_rank(link, marked, request, *ranks)
 
     return rank
 

@@ -1,1 +1,1 @@
-"""The SQLite store: the only place where SQL is written."""
+"""The SQLite store of battles and votes, the only place with SQL; knows no server and no page."""

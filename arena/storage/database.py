@@ -20,6 +20,8 @@ from sqlite_utils import Database
 from arena.errors import ArenaError
 
 T = TypeVar("T")
+Row = Mapping[str, Any]
+"""A row of a query, by column."""
 
 
 class StoreError(ArenaError):

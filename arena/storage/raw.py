@@ -14,10 +14,9 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from arena.storage.database import Row
+from arena.storage.record_fields import Record
 from arena.values.texts import canonical_json
-
-Row = Mapping[str, Any]
-Record = dict[str, Any]
 
 VERSION = 1
 

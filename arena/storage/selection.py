@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from arena.storage.records import participant_from, read_turns
-from arena.values.battle import Participant, Turn, turn_context
-
-Message = dict[str, str]
+from arena.storage.database import reading
+from arena.storage.rows import participant_from, read_turns
+from arena.storage.store import Store
+from arena.values.battle import ChatMessage, Participant, Turn, turn_context
 
 
 class LeftOut(StrEnum):
@@ -83,7 +83,7 @@ class SideView(NamedTuple):
     weights_sha256: str | None
     sampling: str
     num_tokens: int | None
-    context: list[Message]
+    context: list[ChatMessage]
 
 
 class JudgedPair(NamedTuple):
@@ -124,7 +124,7 @@ class JudgedPair(NamedTuple):
 
 
 @dataclass
-class Tally:
+class ExportCounts:
     """Counts of an export as it runs: pairs seen, rows written, pairs left out and why.
 
     `rows_left_out`: rows that could not be made, of pairs that made others.
@@ -160,22 +160,22 @@ SELECT c.vote_id, c.left_side, c.right_side, c.left_id, c.right_id, c.winner, c.
 """
 
 
-def select_pairs(db: Database, selection: Selection, tally: Tally) -> Iterator[JudgedPair]:
-    """The judged pairs that pass the filter, in order of votes; the others are tallied."""
+def select_pairs(db: Database, selection: Selection, counts: ExportCounts) -> Iterator[JudgedPair]:
+    """The judged pairs that pass the filter, in order of votes; the others are counted."""
     people = participants_by_row(db)
     voters: dict[int, int] = {}
     for row in db.query(PAIRS_SQL):
-        tally.num_pairs += 1
+        counts.num_pairs += 1
         reason = _excluded(row, people, selection)
         if reason is None:
             voter = voters.setdefault(row["voter_id"], len(voters) + 1)
             pair = _pair(db, row, people, voter)
             if not pair.is_diverged or LeftOut.DIVERGED in selection.include:
-                tally.last_ms = max(tally.last_ms, pair.created_ms)
+                counts.last_ms = max(counts.last_ms, pair.created_ms)
                 yield pair
                 continue
             reason = LeftOut.DIVERGED
-        tally.left_out[reason] += 1
+        counts.left_out[reason] += 1
 
 
 def participants_by_row(db: Database) -> dict[int, Participant]:
@@ -259,7 +259,7 @@ def _pair(
     )
 
 
-def _contexts(db: Database, row: Mapping[str, Any]) -> tuple[list[Message], list[Message]]:
+def _contexts(db: Database, row: Mapping[str, Any]) -> tuple[list[ChatMessage], list[ChatMessage]]:
     if row["turn"] == 0:  # nearly all rows: no look-up
         context = [{"role": "user", "content": row["prompt"]}]
         return context, context
@@ -270,3 +270,18 @@ def _contexts(db: Database, row: Mapping[str, Any]) -> tuple[list[Message], list
 
 def _words(text: str) -> tuple[str, ...]:
     return () if text == "[]" else tuple(json.loads(text))
+
+
+NOT_JUDGED_SQL = """
+SELECT coalesce(sum(failed), 0) AS turns_failed,
+       coalesce(sum(1 - failed), 0) AS turns_without_vote
+  FROM (SELECT EXISTS (SELECT 1 FROM answers a WHERE a.turn_id = t.id
+          AND a.superseded = 0 AND a.status = 'failed') AS failed
+          FROM turns t
+         WHERE NOT EXISTS (SELECT 1 FROM votes v WHERE v.turn_id = t.id))"""
+
+
+def not_judged(store: Store) -> dict[str, int]:
+    """Turns without a vote, by whether an answer failed."""
+    with reading(store.path, store.config) as db:
+        return dict(next(iter(db.query(NOT_JUDGED_SQL))))

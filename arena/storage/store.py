@@ -10,30 +10,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlite_utils import Database
 
-from arena.storage import answering, database, opening, people, searching, voting
+from arena.storage import (
+    answer_writes,
+    battle_writes,
+    database,
+    history_queries,
+    identities,
+    vote_writes,
+)
+from arena.storage.battle_writes import Asked, BattleDraft, Opened
 from arena.storage.database import DatabaseConfig
-from arena.storage.grouping import WriteGroup
+from arena.storage.group_commit import GroupCommit
+from arena.storage.history_queries import Past
 from arena.storage.migrations import migrate
-from arena.storage.opening import Asked, NewBattle, Opened
 from arena.storage.quarantine import QuarantineRules
-from arena.storage.records import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
-from arena.storage.searching import Past
+from arena.storage.rows import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
 from arena.values.battle import (
     Answer,
+    AnswerOutcome,
     Battle,
     Mode,
-    Outcome,
     Participant,
-    SamplingParams,
+    SamplingSettings,
 )
-from arena.values.judgement import FlaggedVote, Judgement, Vote
 from arena.values.texts import clean_text
+from arena.values.vote import FlaggedVote, Judgement, Vote
 
-Row = Mapping[str, Any]
 T = TypeVar("T")
 
 
@@ -53,7 +59,7 @@ class Store:
         self.path = path
         self.config = config or DatabaseConfig()
         self.rules = rules or QuarantineRules()
-        self._group = WriteGroup(path, self.config)
+        self._group = GroupCommit(path, self.config)
         database.prepare(path, self.config, lambda db: migrate(db, path))
 
     @classmethod
@@ -69,7 +75,7 @@ class Store:
 
     def ensure_voter(self, secret: str) -> str:
         """The pseudonym that belongs to a cookie's secret; made at the first call."""
-        return self.write(lambda db: people.ensure_voter(db, secret, now_ms()))
+        return self.write(lambda db: identities.ensure_voter(db, secret, now_ms()))
 
     # -- battles --------------------------------------------------------------------------
 
@@ -93,7 +99,7 @@ class Store:
         which `sampler` draws this pair, whatever the sides (0 < p <= 1). Battles without a
         voter belong to nobody and are open to every voter (a prompt set answered in advance).
         """
-        new = NewBattle(
+        new = BattleDraft(
             participants,
             voter,
             mode,
@@ -105,10 +111,10 @@ class Store:
             set_index,
             source,
         )
-        self.write(lambda db: opening.create(db, new, now_ms()))
+        self.write(lambda db: battle_writes.create(db, new, now_ms()))
         return new.battle_id, new.token
 
-    def open_battle(self, new: NewBattle, prompt: str, asked: Sequence[Asked]) -> Opened:
+    def open_battle(self, new: BattleDraft, prompt: str, asked: Sequence[Asked]) -> Opened:
         """Make a battle and ask its first turn of all sides, as one transaction.
 
         Raises TextError, BattleError, WrongTokenError (a voter this store never met).
@@ -116,8 +122,8 @@ class Store:
 
         def body(db: Database) -> Opened:
             now = now_ms()
-            opening.create(db, new, now)
-            return opening.ask(db, new.battle_id, prompt, None, asked, now)
+            battle_writes.create(db, new, now)
+            return battle_writes.ask(db, new.battle_id, prompt, None, asked, now)
 
         return self.write(body)
 
@@ -129,13 +135,13 @@ class Store:
         Raises UnknownBattleError, WrongTokenError.
         """
         with database.reading(self.path, self.config) as db:
-            return battle_from(db, people.authorised(db, battle_id, token, voter))
+            return battle_from(db, identities.authorised(db, battle_id, token, voter))
 
     def reveal(self, battle_id: str, *, token: str | None = None, voter: str | None = None) -> None:
         """Note that the names were shown: later votes on this battle are not blind."""
 
         def body(db: Database) -> None:
-            row = people.authorised(db, battle_id, token, voter)
+            row = identities.authorised(db, battle_id, token, voter)
             db.execute(
                 "UPDATE battles SET revealed_ms = coalesce(revealed_ms, ?) WHERE id = ?",
                 [now_ms(), row["id"]],
@@ -151,14 +157,14 @@ class Store:
             rows = db.query(
                 "SELECT b.* FROM battles b WHERE b.owner_id = ? AND (? IS NULL OR b.id <"
                 " (SELECT id FROM battles WHERE public_id = ?)) ORDER BY b.id DESC LIMIT ?",
-                [people.voter_row(db, voter), before, before, limit],
+                [identities.voter_row(db, voter), before, before, limit],
             )
             return [battle_from(db, row) for row in list(rows)]
 
     def history(self, voter: str, wanted: str = "", *, limit: int = 200) -> list[Past]:
         """A voter's own battles that hold every word wanted, newest first, as lines of a list."""
         with database.reading(self.path, self.config) as db:
-            return searching.history(db, voter, wanted, limit)
+            return history_queries.history(db, voter, wanted, limit)
 
     # -- turns and answers ----------------------------------------------------------------
 
@@ -169,7 +175,7 @@ class Store:
         BattleError, UnknownBattleError; UnfinishedError while an answer is being written.
         """
         return self.write(
-            lambda db: answering.add_turn(
+            lambda db: answer_writes.add_turn(
                 db, battle_row(db, battle_id), prompt, shared_side, now_ms()
             )
         )
@@ -179,12 +185,12 @@ class Store:
     ) -> Opened:
         """`add_turn` and `start_answer` of every side, as one transaction."""
         return self.write(
-            lambda db: opening.ask(db, battle_id, prompt, shared_side, asked, now_ms())
+            lambda db: battle_writes.ask(db, battle_id, prompt, shared_side, asked, now_ms())
         )
 
     def ask_again(self, battle_id: str, asked: Mapping[int, Asked]) -> Opened:
         """`start_answer` of these sides at the last turn, as one transaction."""
-        return self.write(lambda db: opening.ask_again(db, battle_id, asked, now_ms()))
+        return self.write(lambda db: battle_writes.ask_again(db, battle_id, asked, now_ms()))
 
     def start_answer(
         self,
@@ -193,14 +199,14 @@ class Store:
         side: int,
         *,
         prompt_sent: str,
-        sampling: SamplingParams,
+        sampling: SamplingSettings,
         model: str = "",
     ) -> int:
         """Note that a side is being asked; returns the answer's id. Earlier attempts of the
         side at this turn are kept as superseded. AlreadyVotedError once the turn has a vote.
         """
         return self.write(
-            lambda db: answering.start(
+            lambda db: answer_writes.start(
                 db,
                 battle_from(db, battle_row(db, battle_id)),
                 turn,
@@ -215,27 +221,27 @@ class Store:
         )
 
     def finish_answer(
-        self, answer_id: int, outcome: Outcome, tokens: Sequence[tuple[str, float]] = ()
+        self, answer_id: int, outcome: AnswerOutcome, tokens: Sequence[tuple[str, float]] = ()
     ) -> Answer:
         """Store how an answer ended and return it. An answer that has ended stays as it is.
 
         Characters that no export can carry are replaced by U+FFFD. `tokens`: each with its
         log-probability, kept beside the answer.
         """
-        return self.write(lambda db: answering.finish(db, answer_id, outcome, tokens, now_ms()))
+        return self.write(lambda db: answer_writes.finish(db, answer_id, outcome, tokens, now_ms()))
 
     def load_tokens(self, answer_id: int) -> list[tuple[str, float]]:
         """The tokens of an answer with their log-probabilities; [] if its server told none."""
         with database.reading(self.path, self.config) as db:
-            return answering.tokens_of(db, answer_id)
+            return answer_writes.tokens_of(db, answer_id)
 
     def save_progress(self, answer_id: int, text: str) -> None:
         """Keep the text so far of an answer that is still being written (for a reload)."""
-        self.write(lambda db: answering.save_progress(db, answer_id, text))
+        self.write(lambda db: answer_writes.save_progress(db, answer_id, text))
 
     def close_orphans(self) -> int:
         """At start: answers that a dead program was writing become failed; their number."""
-        return self.write(lambda db: answering.close_orphans(db, now_ms()))
+        return self.write(lambda db: answer_writes.close_orphans(db, now_ms()))
 
     # -- votes ----------------------------------------------------------------------------
 
@@ -259,11 +265,11 @@ class Store:
         """
 
         def body(db: Database) -> Vote:
-            return voting.cast(
+            return vote_writes.cast(
                 db,
-                people.authorised(db, battle_id, token, voter),
+                identities.authorised(db, battle_id, token, voter),
                 turn,
-                people.voter_row(db, voter),
+                identities.voter_row(db, voter),
                 judgement,
                 partial=partial,
                 change=change,
@@ -279,8 +285,8 @@ class Store:
         """Take one's vote on a turn back; it stays in the history. Raises NotVotedError."""
 
         def body(db: Database) -> None:
-            battle = people.authorised(db, battle_id, token, voter)
-            voting.undo(db, battle, turn, people.voter_row(db, voter), now_ms())
+            battle = identities.authorised(db, battle_id, token, voter)
+            vote_writes.undo(db, battle, turn, identities.voter_row(db, voter), now_ms())
 
         self.write(body)
 
@@ -290,8 +296,8 @@ class Store:
         """Note that the voter would rather not judge this turn. Not a vote."""
 
         def body(db: Database) -> None:
-            battle = people.authorised(db, battle_id, token, voter)
-            voting.skip(db, battle, turn, people.voter_row(db, voter), now_ms())
+            battle = identities.authorised(db, battle_id, token, voter)
+            vote_writes.skip(db, battle, turn, identities.voter_row(db, voter), now_ms())
 
         self.write(body)
 
@@ -307,16 +313,16 @@ class Store:
 
     def flag_vote(self, vote_id: int, reason: str, detail: str = "") -> None:
         """Put a vote in quarantine by hand."""
-        self.write(lambda db: voting.flag(db, vote_id, reason, detail, now_ms()))
+        self.write(lambda db: vote_writes.flag(db, vote_id, reason, detail, now_ms()))
 
     def clear_flag(self, vote_id: int, reason: str) -> None:
         """Take a vote out of quarantine for one reason; the mark stays on record as cleared."""
-        self.write(lambda db: voting.clear_flag(db, vote_id, reason, now_ms()))
+        self.write(lambda db: vote_writes.clear_flag(db, vote_id, reason, now_ms()))
 
     def flagged_votes(self, *, limit: int = 100) -> list[FlaggedVote]:
         """Votes in quarantine with reason and detail, newest first, for the admin."""
         with database.reading(self.path, self.config) as db:
-            return voting.flagged(db, limit)
+            return vote_writes.flagged(db, limit)
 
     def counts(self) -> dict[str, int]:
         """Number of battles, turns, votes, skips, voters, flagged votes, failed answers."""

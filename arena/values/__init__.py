@@ -1,1 +1,1 @@
-"""What the arena's parts hand to each other: battles, judgements, texts, refusals."""
+"""Battles, votes and texts as plain values, which all rooms hand to each other; knows no room."""

@@ -18,6 +18,9 @@ from arena.values.texts import canonical_json
 SIDES = "abcdefgh"
 """Names of the sides as shown; index 0 is the left pane."""
 
+ChatMessage = dict[str, str]
+"""`role` and `content`."""
+
 
 class BattleError(ArenaError):
     """A battle that cannot be made: number of sides, propensity or an empty prompt."""
@@ -39,7 +42,7 @@ class AskAs(StrEnum):
     COMPLETION = "completion"
 
 
-class History(StrEnum):
+class HistoryMode(StrEnum):
     """What a later turn continues: each side its own answers, or one side's for all."""
 
     OWN = "own"
@@ -56,7 +59,7 @@ class AnswerStatus(StrEnum):
 
 
 @dataclass(frozen=True)
-class SamplingParams:
+class SamplingSettings:
     """How an answer is drawn; None leaves the choice to the server."""
 
     temperature: float | None = None
@@ -85,7 +88,7 @@ class Participant:
     base: str | None = None
     base_sha256: str | None = None
     system_prompt: str = ""
-    sampling: SamplingParams = field(default_factory=SamplingParams)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
     def fingerprint(self) -> str:
         """Hex sha256 over all fields: equal participants share one row of the store."""
@@ -113,7 +116,7 @@ class Answer:
     prompt_sent: str = ""
     model: str = ""
     weights_sha256: str | None = None
-    sampling: SamplingParams = field(default_factory=SamplingParams)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
     num_prompt_tokens: int | None = None
     num_tokens: int | None = None
     first_token_s: float | None = None
@@ -132,7 +135,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AnswerOutcome:
     """How one attempt ended, as its stream reported it; None leaves what was noted at start.
 
     `seed` is the seed really used. `status` is never `streaming`.
@@ -160,7 +163,7 @@ class Turn:
     id: int
     position: int
     prompt: str
-    history: History
+    history: HistoryMode
     shared_side: int | None
     attempts: tuple[Answer, ...] = ()
     created_ms: int = 0
@@ -198,7 +201,7 @@ class Battle:
         """Names must not be shown: a blind battle that nobody has revealed."""
         return self.mode is Mode.BLIND and self.revealed_ms is None
 
-    def context(self, turn: int, side: int) -> list[dict[str, str]]:
+    def context(self, turn: int, side: int) -> list[ChatMessage]:
         """Messages a side was given at a turn, its prompt last; no system message."""
         return turn_context(self.turns, turn, side)
 
@@ -208,13 +211,13 @@ class Battle:
         return any(self.context(turn, side) != first for side in range(1, self.num_sides))
 
 
-def turn_context(turns: Sequence[Turn], turn: int, side: int) -> list[dict[str, str]]:
+def turn_context(turns: Sequence[Turn], turn: int, side: int) -> list[ChatMessage]:
     """Messages given to `side` at `turn`: shared turns take over one side's whole past."""
     current = turns[turn]
-    messages: list[dict[str, str]] = []
+    messages: list[ChatMessage] = []
     if turn > 0:
         source = side
-        if current.history is History.SHARED:
+        if current.history is HistoryMode.SHARED:
             assert current.shared_side is not None
             source = current.shared_side
         answer = turns[turn - 1].answer(source)

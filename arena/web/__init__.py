@@ -1,1 +1,1 @@
-"""HTTP around the page: guards, sign-in, the JSON API."""
+"""HTTP around the page: who may come in, and the JSON API; knows no Gradio and no markup."""

@@ -1,8 +1,8 @@
 """The acts of the page for programs: start a battle, watch it, judge it, export. JSON and SSE.
 
-The same stage and the same checks as the page; a battle's secret is its `token`, sent in the
-header `x-battle-token`. Knows HTTP and the stage; nothing of Gradio. Before the reveal no answer of
-this module names a model.
+The same battle service and the same checks as the page; a battle's secret is its `token`, sent in
+the header `x-battle-token`. Knows HTTP, nothing of Gradio. Before the reveal no answer of this
+module names a model.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from fastapi import APIRouter, Body, Header, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from arena.battles.scene import Access, Scene
-from arena.battles.stage import BusyError, Stage, StillWritingError, TooManyError
+from arena.battles.service import BattleService, BusyError, StillWritingError, TooManyError
+from arena.battles.view import BattleAccess, BattleView
 from arena.errors import ArenaError
-from arena.storage.searching import Past
+from arena.i18n import error_text, negotiate, words
+from arena.storage.history_queries import Past
 from arena.values.battle import SIDES
-from arena.values.judgement import Judgement, Strength, Winner
 from arena.values.refusals import RefusedError
+from arena.values.vote import Judgement, Strength, Winner
 from arena.web.api_admin import add_admin, add_datasets, add_sets
 from arena.web.visitors import caller_secret
-from arena.wording import negotiate, told, words
 
 SideLetter = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 ALL_SIDES = Body(default_factory=lambda: OneOrAll())
@@ -73,70 +73,72 @@ class NewVote(_Body):
     change: bool = False
 
 
-def api_router(stage: Stage) -> APIRouter:
+def api_router(service: BattleService) -> APIRouter:
     """The routes under `/api`."""
     router = APIRouter(prefix="/api")
-    _add_talk(router, stage)
-    _add_further(router, stage)
-    _add_votes(router, stage)
-    add_sets(router, stage)
-    add_datasets(router, stage)
-    add_admin(router, stage)
+    _add_talk(router, service)
+    _add_further(router, service)
+    _add_votes(router, service)
+    add_sets(router, service)
+    add_datasets(router, service)
+    add_admin(router, service)
     return router
 
 
-async def _access(stage: Stage, request: Request, battle_id: str, token: str | None) -> Access:
-    return Access(await _voter(stage, request), battle_id, token)
+async def _access(
+    service: BattleService, request: Request, battle_id: str, token: str | None
+) -> BattleAccess:
+    return BattleAccess(await _voter(service, request), battle_id, token)
 
 
-def _add_talk(router: APIRouter, stage: Stage) -> None:
+def _add_talk(router: APIRouter, service: BattleService) -> None:
     """Start a battle, find it again, see it, follow its answers."""
 
     @router.post("/battles", status_code=201)
     async def start(body: NewBattle, request: Request) -> dict[str, str]:
-        voter = await _voter(stage, request)
+        voter = await _voter(service, request)
         if body.models is None:
-            opened = await stage.open_blind(voter, body.prompt, source="api")
+            opened = await service.open_blind(voter, body.prompt, source="api")
         else:
-            opened = await stage.open_named(voter, body.models, body.prompt, source="api")
+            opened = await service.open_named(voter, body.models, body.prompt, source="api")
         return {"battle": opened.battle_id, "token": opened.token or ""}
 
     @router.get("/battles")
     async def history(request: Request, search: str = "") -> dict[str, Any]:
-        voter = await _voter(stage, request)
-        return {"battles": [_past_json(past) for past in await stage.history(voter, search)]}
+        voter = await _voter(service, request)
+        return {"battles": [_past_json(past) for past in await service.history(voter, search)]}
 
     @router.get("/battles/{battle_id}")
     async def show(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        return scene_json(
-            await stage.scene(await _access(stage, request, battle_id, x_battle_token))
+        return view_json(
+            await service.view(await _access(service, request, battle_id, x_battle_token))
         )
 
     @router.get("/battles/{battle_id}/events")
     async def watch(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> StreamingResponse:
-        allowed = await _access(stage, request, battle_id, x_battle_token)
-        await stage.scene(allowed)  # refuses strangers before the stream begins
+        allowed = await _access(service, request, battle_id, x_battle_token)
+        await service.view(allowed)  # refuses strangers before the stream begins
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(
-            _events(stage, allowed), media_type="text/event-stream", headers=headers
+            _events(service, allowed), media_type="text/event-stream", headers=headers
         )
 
 
-def _add_further(router: APIRouter, stage: Stage) -> None:
+def _add_further(router: APIRouter, service: BattleService) -> None:
     """Ask on, ask again, stop."""
 
     @router.post("/battles/{battle_id}/turns", status_code=201)
     async def go_on(
         battle_id: str, body: NextTurn, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        allowed = await _access(stage, request, battle_id, x_battle_token)
+        allowed = await _access(service, request, battle_id, x_battle_token)
         shared = None if body.continue_from is None else SIDES.index(body.continue_from)
-        await stage.next_turn(allowed, body.prompt, shared)
-        return scene_json(await stage.scene(allowed))
+        await service.next_turn(allowed, body.prompt, shared)
+        return view_json(await service.view(allowed))
 
     @router.post("/battles/{battle_id}/again", status_code=201)
     async def ask_again(
@@ -145,9 +147,9 @@ def _add_further(router: APIRouter, stage: Stage) -> None:
         body: OneOrAll = ALL_SIDES,
         x_battle_token: str | None = Header(None),
     ) -> dict[str, Any]:
-        allowed = await _access(stage, request, battle_id, x_battle_token)
-        await stage.regenerate(allowed, body.index)
-        return scene_json(await stage.scene(allowed))
+        allowed = await _access(service, request, battle_id, x_battle_token)
+        await service.regenerate(allowed, body.index)
+        return view_json(await service.view(allowed))
 
     @router.post("/battles/{battle_id}/stop")
     async def stop(
@@ -156,19 +158,19 @@ def _add_further(router: APIRouter, stage: Stage) -> None:
         body: OneOrAll = ALL_SIDES,
         x_battle_token: str | None = Header(None),
     ) -> dict[str, Any]:
-        allowed = await _access(stage, request, battle_id, x_battle_token)
-        await stage.stop(allowed, body.index)
-        return scene_json(await stage.scene(allowed))
+        allowed = await _access(service, request, battle_id, x_battle_token)
+        await service.stop(allowed, body.index)
+        return view_json(await service.view(allowed))
 
 
-def _add_votes(router: APIRouter, stage: Stage) -> None:
+def _add_votes(router: APIRouter, service: BattleService) -> None:
     """Judge the last turn, take that back, or pass; and what may be seen after it."""
 
     @router.post("/battles/{battle_id}/votes", status_code=201)
     async def vote(
         battle_id: str, body: NewVote, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        allowed = await _access(stage, request, battle_id, x_battle_token)
+        allowed = await _access(service, request, battle_id, x_battle_token)
         judgement = Judgement(
             winner=body.winner,
             ranking=tuple(body.ranking) if body.ranking is not None else None,
@@ -177,24 +179,24 @@ def _add_votes(router: APIRouter, stage: Stage) -> None:
             comment=body.comment,
             edited_answer=body.edited_answer,
         )
-        await stage.vote(allowed, judgement, partial=body.partial, change=body.change)
-        return scene_json(await stage.scene(allowed))
+        await service.vote(allowed, judgement, partial=body.partial, change=body.change)
+        return view_json(await service.view(allowed))
 
     @router.delete("/battles/{battle_id}/votes")
     async def undo(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        allowed = await _access(stage, request, battle_id, x_battle_token)
-        await stage.undo(allowed)
-        return scene_json(await stage.scene(allowed))
+        allowed = await _access(service, request, battle_id, x_battle_token)
+        await service.undo(allowed)
+        return view_json(await service.view(allowed))
 
     @router.post("/battles/{battle_id}/skip", status_code=201)
     async def skip(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
-        allowed = await _access(stage, request, battle_id, x_battle_token)
-        await stage.skip(allowed)
-        return scene_json(await stage.scene(allowed))
+        allowed = await _access(service, request, battle_id, x_battle_token)
+        await service.skip(allowed)
+        return view_json(await service.view(allowed))
 
     @router.get("/battles/{battle_id}/tokens/{side}")
     async def tokens(
@@ -203,8 +205,8 @@ def _add_votes(router: APIRouter, stage: Stage) -> None:
         request: Request,
         x_battle_token: str | None = Header(None),
     ) -> dict[str, Any]:
-        allowed = await _access(stage, request, battle_id, x_battle_token)
-        found = await stage.tokens(allowed, SIDES.index(side))
+        allowed = await _access(service, request, battle_id, x_battle_token)
+        found = await service.tokens(allowed, SIDES.index(side))
         return {"tokens": [{"text": text, "logprob": logprob} for text, logprob in found]}
 
 
@@ -216,20 +218,20 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     status = 429 if isinstance(error, TooManyError) else status
     text = str(error)
     if request.url.path.startswith("/live/") and isinstance(error, ArenaError):
-        text = told(error, words(negotiate(request.headers.get("accept-language"))))
+        text = error_text(error, words(negotiate(request.headers.get("accept-language"))))
     return JSONResponse({"error": text}, status)
 
 
-async def _voter(stage: Stage, request: Request) -> str:
+async def _voter(service: BattleService, request: Request) -> str:
     """Who signed in or the browser's cookie, else the address of the program that calls."""
-    return await stage.voter(caller_secret(request.scope))
+    return await service.voter(caller_secret(request.scope))
 
 
-async def _events(stage: Stage, access: Access) -> AsyncIterator[str]:
-    """One `scene` event per change and one `end` event; leaving stops the answers."""
+async def _events(service: BattleService, access: BattleAccess) -> AsyncIterator[str]:
+    """One `view` event per change and one `end` event; leaving stops the answers."""
     shown = ""
-    async for scene in stage.follow(access):
-        event = json.dumps(scene_json(scene), ensure_ascii=False)
+    async for view in service.follow(access):
+        event = json.dumps(view_json(view), ensure_ascii=False)
         yield f"event: scene\ndata: {event}\n\n" if event != shown else ": waiting\n\n"
         shown = event
     yield "event: end\ndata: {}\n\n"
@@ -246,33 +248,33 @@ def _past_json(past: Past) -> dict[str, Any]:
     }
 
 
-def scene_json(scene: Scene) -> dict[str, Any]:
+def view_json(view: BattleView) -> dict[str, Any]:
     """A battle as JSON: texts and states; names, measures and prompts only after the reveal."""
     sides: list[dict[str, Any]] = [
         {"side": SIDES[i], "state": side.state, "text": side.text, "error": side.error or None}
-        for i, side in enumerate(scene.sides)
+        for i, side in enumerate(view.sides)
     ]
-    if scene.is_revealed:
+    if view.is_revealed:
         for i, side in enumerate(sides):
-            participant = scene.battle.participants[i]
-            answer = scene.battle.turns[-1].answer(i) if scene.battle.turns else None
+            participant = view.battle.participants[i]
+            answer = view.battle.turns[-1].answer(i) if view.battle.turns else None
             side["model"] = participant.name
             side["kind"] = participant.kind
             side["weights_sha256"] = participant.weights_sha256
-            if answer is not None and not scene.is_running:
+            if answer is not None and not view.is_running:
                 side["prompt_sent"] = answer.prompt_sent
                 side["sampling"] = asdict(answer.sampling)
                 side["num_tokens"] = answer.num_tokens
                 side["first_token_s"] = answer.first_token_s
                 side["total_s"] = answer.total_s
-    vote = scene.vote
+    vote = view.vote
     return {
-        "battle": scene.battle.id,
-        "mode": scene.battle.mode,
-        "turns": [turn.prompt for turn in scene.battle.turns],
-        "running": scene.is_running,
-        "votable": scene.is_votable and not scene.is_running,
-        "revealed": scene.is_revealed,
+        "battle": view.battle.id,
+        "mode": view.battle.mode,
+        "turns": [turn.prompt for turn in view.battle.turns],
+        "running": view.is_running,
+        "votable": view.is_votable and not view.is_running,
+        "revealed": view.is_revealed,
         "sides": sides,
         "vote": asdict(vote.judgement) if vote else None,
     }

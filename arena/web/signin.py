@@ -1,6 +1,6 @@
 """The page to sign in on, and the ways in and out; plain HTML, as it stands before all else.
 
-Knows the doorman and the words of the page; knows no battle and no Gradio.
+Knows the authenticator and the words of the page; knows no battle and no Gradio.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from arena.battles.rates import Rates
-from arena.web.doorman import SESSION_COOKIE, SESSION_SECONDS, Doorman
-from arena.wording import Words, negotiate, words
+from arena.battles.rate_limit import RateLimiter
+from arena.i18n import Words, negotiate, words
+from arena.web.authentication import SESSION_COOKIE, SESSION_SECONDS, Authenticator
 
 PATH = "/signin"
 GUESSES_PER_MINUTE = 10
-STYLE = (Path(__file__).parent.parent / "static" / "signin.css").read_text(encoding="utf-8")
+STYLE = (Path(__file__).parent / "static" / "signin.css").read_text(encoding="utf-8")
 
 
-def signin_router(doorman: Doorman) -> APIRouter:
+def signin_router(authenticator: Authenticator) -> APIRouter:
     """`/signin`, `/signout`, and `/enter?key=…` for the admin of a page without users."""
     router = APIRouter()
-    guesses = Rates(GUESSES_PER_MINUTE, 60.0)
+    guesses = RateLimiter(GUESSES_PER_MINUTE, 60.0)
 
     @router.get(PATH)
     async def show(request: Request) -> Response:
-        if doorman.users is None:
+        if authenticator.users is None:
             return RedirectResponse("/", 303)
         return HTMLResponse(page_html(_say(request)))
 
@@ -40,14 +40,14 @@ def signin_router(doorman: Doorman) -> APIRouter:
         name, password = (form.get(key, [""])[0] for key in ("name", "password"))
         if not guesses.allow(_address(request)):
             return HTMLResponse(page_html(say, say("signin.slow"), name), 429)
-        session = await run_in_threadpool(doorman.sign_in, name, password)
+        session = await run_in_threadpool(authenticator.sign_in, name, password)
         if session is None:
             return HTMLResponse(page_html(say, say("signin.wrong"), name), 401)
         return _with_session(request, session)
 
     @router.get("/enter")
     async def enter(request: Request, key: str = "") -> Response:
-        session = doorman.enter(key) if guesses.allow(_address(request)) else None
+        session = authenticator.enter(key) if guesses.allow(_address(request)) else None
         if session is None:
             return HTMLResponse("There is nothing here.", 404)
         return _with_session(request, session)

@@ -1,4 +1,4 @@
-"""Who a request comes from, as the doorman found out; every right is derived from this.
+"""Who a request comes from, as the authenticator found out; every right is derived from this.
 
 Knows no HTTP and no user file. A visitor travels in the request's ASGI scope, so that the page,
 the API and Gradio's queue see the same one.
@@ -51,7 +51,7 @@ class Visitor:
 
 
 def visitor_of(scope: Mapping[str, Any]) -> Visitor:
-    """The visitor of a request's scope; a stranger where no doorman stood."""
+    """The visitor of a request's scope; a stranger where nobody was asked."""
     found = scope.get(KEY)
     return found if isinstance(found, Visitor) else Visitor()
 

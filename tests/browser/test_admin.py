@@ -11,8 +11,8 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of
 
-from arena.values.judgement import Judgement, Winner
-from arena.web.doorman import Doorman
+from arena.values.vote import Judgement, Winner
+from arena.web.authentication import Authenticator
 from arena.web.users import FILE, make_user, write_users
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def test_admin_sees_switches_clears_and_exports(
         page.goto(arena.url)
         page.wait_for_selector(".status-line:has-text('is down')")
         assert page.get_by_role("tab").count() == 3, "no voter is shown the admin's tab"
-        page.goto(f"{arena.url}/enter?key={Doorman(tmp_path).key}")
+        page.goto(f"{arena.url}/enter?key={Authenticator(tmp_path).key}")
         page.wait_for_selector("#prompt textarea")
         flagged_battle(page, arena)
         page.get_by_role("tab", name="Admin").click()
@@ -69,7 +69,7 @@ def test_admin_sees_switches_clears_and_exports(
         page.get_by_label("hidden-two").uncheck()
         page.click("#save-switches")
         page.wait_for_selector("#admin-outcome .good:has-text('Saved.')")
-        assert arena.stage.roster.off == {"hidden-one", "hidden-two"}
+        assert arena.service.pool.off == {"hidden-one", "hidden-two"}
         page.get_by_label("hidden-one").check()
         page.click("#save-switches")
         page.wait_for_function("document.querySelectorAll('#switches input:checked').length === 2")

@@ -10,7 +10,7 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of, wait_for_names
 
-from arena.values.judgement import Winner
+from arena.values.vote import Winner
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

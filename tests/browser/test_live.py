@@ -60,7 +60,7 @@ def test_reload_while_they_write_keeps_the_answers(page: Page, tmp_path: Path) -
         whole = "".join(WORDS).strip()
         assert [page.inner_text(f"#answer-{x} .answer").strip() for x in "ab"] == [whole] * 2
         assert len(server.requests) == 2, "nothing was asked twice"
-        assert arena.stage.num_running == 0
+        assert arena.service.num_running == 0
 
 
 def arrive_late(route: Route) -> None:

@@ -17,7 +17,7 @@ from pages import CAN_VOTE, battle_of, link_of, wait_for_names
 from recording_proxy import RecordingProxy
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 
-from arena.values.judgement import Winner
+from arena.values.vote import Winner
 from serving.app import ServerThread
 from serving.config import ServeConfig
 
@@ -298,9 +298,9 @@ def seconds_to_close(
     server.wait_for_streams(2)
     page.close()
     closed = time.monotonic()
-    while (server.open_streams or arena.stage.num_running) and time.monotonic() < closed + 30:
+    while (server.open_streams or arena.service.num_running) and time.monotonic() < closed + 30:
         other.wait_for_timeout(10)
-    assert (server.open_streams, arena.stage.num_running) == (0, 0)
+    assert (server.open_streams, arena.service.num_running) == (0, 0)
     return time.monotonic() - closed
 
 

@@ -13,7 +13,7 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of, link_of, wait_for_names
 
-from arena.exchange.export import ExportOptions, export
+from arena.exports.dataset import ExportOptions, export
 from arena.values.battle import AnswerStatus
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tokenize
@@ -20,21 +21,32 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("arena", "serving", "tuning")
 
 # What knows all three packages, and only inside the bodies of functions.
-COMMANDS = {"arena.cli", "arena.commands.models", "arena.up"}
-# The folders of the arena, lowest first: each imports from itself and from those before it.
-LAYERS = (
-    "arena.values",
-    "arena.statistics",
-    "arena.storage",
-    "arena.asking",
-    "arena.exchange",
-    "arena.battles",
-    "arena.web",
-    "arena.page",
-    "arena.commands",
-)
-# What the page stands on: can be used, and tested, where no Gradio is.
-WITHOUT_GRADIO = set(LAYERS) - {"arena.page"}
+COMMANDS = {"arena.cli", "arena.commands.models"}
+# The rooms of a package, lowest first: each imports from itself and from those before it.
+ROOMS = {
+    "arena": (
+        "arena.errors",
+        "arena.i18n",
+        "arena.values",
+        "arena.config",
+        "arena.ratings",
+        "arena.storage",
+        "arena.backends",
+        "arena.exports",
+        "arena.imports",
+        "arena.battles",
+        "arena.web",
+        "arena.page.html",
+        "arena.page",
+        "arena.app",
+        "arena.up",
+        "arena.commands",
+        "arena.cli",
+        "arena.serve_child",
+    ),
+}
+# All that loads Gradio; the rest can be used, and tested, where there is none.
+WITH_GRADIO = {"arena.page", "arena.app"}
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}
 
 MODULE_LINES = 400
@@ -173,49 +185,103 @@ def page_side() -> set[str]:
         found |= more
 
 
-def test_gradio_stays_under_the_page() -> None:
+def test_gradio_stays_in_the_page() -> None:
     with_gradio = page_side()
-    assert "arena.app" in with_gradio
-    assert all(name.startswith("arena.") for name in with_gradio), with_gradio
-    assert not with_gradio & COMMANDS
-    assert not {name for name in with_gradio if folder_of(name) in WITHOUT_GRADIO}
-    assert set(MODULES) >= COMMANDS | set(LAYERS), "a name in the lists above is gone"
+    assert {"arena.app", "arena.page.layout"} <= with_gradio
+    assert {room_of(name) for name in with_gradio} == WITH_GRADIO
 
 
-def folder_of(module: str) -> str:
-    """`arena.storage.raw` lies in `arena.storage`."""
-    return module if module in LAYERS else module.rpartition(".")[0]
+def room_of(module: str) -> str:
+    """`arena.storage.raw` is in the room `arena.storage`; a package by itself is in none."""
+    rooms = [
+        room
+        for room in ROOMS.get(module.partition(".")[0], ())
+        if module == room or module.startswith(f"{room}.")
+    ]
+    return max(rooms, key=len, default="")
 
 
-def test_the_folders_of_the_arena_stand_on_each_other_one_way() -> None:
-    """`arena.ratings` is the face of the statistics and counts as one of them."""
-    height = {folder: number for number, folder in enumerate(LAYERS)}
-    above = {"arena.app", "arena.cli", "arena.up"}
-    place = dict.fromkeys(above, len(LAYERS)) | {
-        name: height["arena.statistics" if name == "arena.ratings" else folder_of(name)]
-        for name in MODULES
-        if name == "arena.ratings" or folder_of(name) in height
-    }
-    folders = {name.rpartition(".")[0] for name in MODULES if name.startswith("arena.")}
-    assert folders == {"arena", *LAYERS}, "every folder has its place"
-    assert not breaches(
-        *(
-            found
-            for found in IMPORTS
-            if found.importer in place and place.get(found.imported, -1) > place[found.importer]
-        )
-    )
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_stand_on_each_other_one_way(package: str) -> None:
+    """Prints the arrows between rooms, lowest first; those that run back are none."""
+    rooms = ROOMS[package]
+    members = {name for name in MODULES if name.startswith(f"{package}.")}
+    assert {room_of(name) for name in members} == set(rooms), "each module has its room"
+    below: dict[str, set[str]] = {room: set() for room in rooms}
+    back = []
+    for found in IMPORTS:
+        if found.importer in members and found.imported in members:
+            upper, lower = room_of(found.importer), room_of(found.imported)
+            if upper != lower:
+                below[upper].add(lower)
+            if rooms.index(lower) > rooms.index(upper):
+                back.append(found)
+    for room in rooms:
+        print(room, "->", ", ".join(sorted(below[room], key=rooms.index)) or "nothing")
+    assert not breaches(*back)
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_a_room_says_what_it_is_for_and_what_it_does_not_know(package: str) -> None:
+    for name, tree in MODULES.items():
+        is_room = name.startswith(f"{package}.") and path_of(name).name == "__init__.py"
+        if is_room and room_of(name) == name:
+            assert re.search(r"\bknows? no", ast.get_docstring(tree) or ""), name
+
+
+SQL = re.compile(
+    r"""\s*(
+    SELECT\b.+\bFROM\b | WITH\s.+\bAS\s*\( | (INSERT|REPLACE)\s+(OR\s+\w+\s+)?INTO\b
+    | UPDATE\s+\S+\s+SET\b | DELETE\s+FROM\b | PRAGMA\s+\w+ | VACUUM\b
+    | (CREATE|DROP|ALTER)\s+(TEMP\w*\s+|UNIQUE\s+|VIRTUAL\s+)?(TABLE|INDEX|TRIGGER|VIEW)\b
+    | (BEGIN|COMMIT|ROLLBACK)(\s+(IMMEDIATE|EXCLUSIVE|DEFERRED|TRANSACTION)|\s*;|\s*$)
+    )""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+
+
+def statements_in(name: str) -> list[str]:
+    """The places of a module where a text is an SQL statement; a docstring is none."""
+    texts = [
+        node
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    told = {id(node.value) for node in ast.walk(MODULES[name]) if isinstance(node, ast.Expr)}
+    return [
+        f"{name}:{text.lineno} {text.value.strip()[:60]!r}"
+        for text in texts
+        if id(text) not in told and SQL.match(text.value)
+    ]
 
 
 def test_only_storage_writes_sql() -> None:
+    """Neither the libraries nor a statement stands elsewhere, nor what would run one."""
+    outside = [name for name in MODULES if not in_storage(name)]
     assert not breaches(
         *(
             found
             for found in IMPORTS
-            if found.package in {"sqlite_utils", "sqlite3"}
-            and folder_of(found.importer) != "arena.storage"
+            if found.package in {"sqlite_utils", "sqlite3"} and found.importer in outside
         )
     )
+    assert not [place for name in outside for place in statements_in(name)]
+    runs = {"execute", "executemany", "executescript", "query"}
+    assert not [
+        f"{name}:{node.lineno} {ast.unparse(node.func)}"
+        for name in outside
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in runs
+    ]
+    inside = [place for name in MODULES if name not in outside for place in statements_in(name)]
+    assert len(inside) > 50, "the reader sees the statements there are"
+
+
+def in_storage(name: str) -> bool:
+    """Whether a module is part of `arena.storage`."""
+    return name == "arena.storage" or name.startswith("arena.storage.")
 
 
 def test_the_arena_loads_no_model_library() -> None:
@@ -242,11 +308,13 @@ def test_serving_needs_nothing_of_training() -> None:
     )
 
 
-def test_no_import_cycle_at_import_time() -> None:
-    """Depth first over the imports at module level; a module met again on its own path is one."""
+def test_no_import_cycle() -> None:
+    """Depth first over all imports, also those inside functions; a module met again on its own
+    path is a cycle.
+    """
     below: dict[str, set[str]] = {name: set() for name in MODULES}
     for found in IMPORTS:
-        if found.at_top and found.imported in MODULES and found.imported != found.importer:
+        if found.imported in MODULES and found.imported != found.importer:
             below[found.importer].add(found.imported)
     finished: set[str] = set()
 
@@ -299,15 +367,19 @@ def test_arena_modules_but_the_page_load_no_gradio() -> None:
     assert not loaded & {"gradio", "torch", "transformers"}
 
 
+def path_of(name: str) -> Path:
+    """The file of a module."""
+    source = ROOT / Path(*name.split("."))
+    return source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+
+
 def lines_of_code(name: str) -> set[int]:
     """Numbers of the lines of a module that hold more than a piece of data.
 
     Blank lines and comments count, since they are read as well; a line with nothing but a
     string and punctuation, or inside a long string, is a line of a table.
     """
-    source = ROOT / Path(*name.split("."))
-    path = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
-    with path.open("rb") as content:
+    with path_of(name).open("rb") as content:
         tokens = list(tokenize.tokenize(content.readline))
     data = {
         line for token in tokens if token.type == tokenize.STRING for line in rows_of(token)

@@ -16,13 +16,13 @@ import pytest
 from running import arena_up, run_arena
 from tuning_fixtures import rows, write_rows
 
-from arena.asking.client import install_http_client
-from arena.asking.roster import Roster
-from arena.battles.stage import Stage
-from arena.settings import PageConfig
+from arena.backends.client import install_http_client
+from arena.backends.pool import BackendPool
+from arena.battles.service import BattleService
+from arena.config.page_config import PageConfig
 from arena.storage.store import Store
 from arena.values.battle import Battle
-from arena.values.judgement import Judgement, Winner
+from arena.values.vote import Judgement, Winner
 from serving.app import ServerThread
 from serving.config import ServeConfig, name_models
 from tuning import TuningConfig, tune
@@ -55,19 +55,19 @@ def battle_and_vote(url: str, home: Path) -> Battle:
     async def play() -> Battle:
         install_http_client()
         config = PageConfig((url,), home)
-        stage = Stage(Store.at_home(home), Roster((url,), config.sampling), config)
-        voter = await stage.voter("the cookie of a browser")
-        access = await stage.open_blind(voter, PROMPT)
-        async for scene in stage.follow(access):
-            assert not scene.is_revealed
-        assert [side.state for side in (await stage.scene(access)).sides] == ["done", "done"]
-        names = [participant.name for participant in scene.battle.participants]
+        service = BattleService(Store.at_home(home), BackendPool((url,), config.sampling), config)
+        voter = await service.voter("the cookie of a browser")
+        access = await service.open_blind(voter, PROMPT)
+        async for view in service.follow(access):
+            assert not view.is_revealed
+        assert [side.state for side in (await service.view(access)).sides] == ["done", "done"]
+        names = [participant.name for participant in view.battle.participants]
         winner = (Winner.MODEL_A, Winner.MODEL_B)[names.index("mine")]
-        await stage.vote(access, Judgement(winner))
-        scene = await stage.scene(access)
-        assert scene.is_revealed
-        await stage.close()
-        return scene.battle
+        await service.vote(access, Judgement(winner))
+        view = await service.view(access)
+        assert view.is_revealed
+        await service.close()
+        return view.battle
 
     return asyncio.run(play())
 
@@ -134,10 +134,10 @@ def test_the_loop_on_the_packaged_base_beats_it(tmp_path: Path) -> None:
         timeout=240,
     )
     assert scored.status == 0, scored.stderr
-    base, quick = json.loads(scored.stdout)["results"]
-    assert (base["name"], quick["name"]) == ("starter", "quick")
-    assert base["num_prompts"] == quick["num_prompts"] == 120
-    assert base["upper"] < quick["lower"], "the 95 % intervals do not touch"
+    base, patched = json.loads(scored.stdout)["results"]
+    assert (base["name"], patched["name"]) == ("starter", "quick")
+    assert base["num_prompts"] == patched["num_prompts"] == 120
+    assert base["upper"] < patched["lower"], "the 95 % intervals do not touch"
     with (
         arena_up(*at_home, cwd=tmp_path) as running,
         urllib.request.urlopen(f"{running.serve_url}/v1/models", timeout=20) as reply,

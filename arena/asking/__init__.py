@@ -1,1 +1,0 @@
-"""Who takes part and how they are asked: servers, their streams, their failures in words."""

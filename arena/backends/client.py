@@ -1,0 +1,291 @@
+"""Ask one server for one answer, as a stream; speak the wire words so that no one else has to.
+
+Every server is reached through `huggingface_hub.AsyncInferenceClient`, the kept client of the
+text-generation-inference API. Knows no battle, no store and no page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import httpx2
+from huggingface_hub import AsyncInferenceClient, set_async_client_factory
+
+from arena.backends.completions import stream_completion
+from arena.backends.failures import WIRE_ERRORS, translate
+from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
+from arena.backends.transport import CompiledTransport
+from arena.values.battle import AskAs, ChatMessage, Participant, SamplingSettings
+
+WireApi = Literal["tgi", "openai"]
+VARIED_TEMPERATURE = 0.7
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A participant with the way to reach it.
+
+    `wire` says which routes the server has: `tgi` knows `/generate_stream` and
+    `/chat_tokenize`, `openai` only what is under `/v1`. `adapter_id` is None where the server
+    must not be told (a plain TGI knows its one model under no name).
+    """
+
+    participant: Participant
+    url: str
+    wire: WireApi = "openai"
+    adapter_id: str | None = None
+    max_model_len: int | None = None
+    key_env: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the leaderboard shows."""
+        return self.participant.name
+
+    @property
+    def key(self) -> str:
+        """The server's own key, else a dash: a token saved for the hub is never sent."""
+        return key_of(self.key_env)
+
+    def sampling(self) -> SamplingSettings:
+        """The participant's sampling; the answer gets at most half of what the model can hold."""
+        wanted = self.participant.sampling
+        limit = wanted.max_new_tokens or 160
+        if self.max_model_len:
+            limit = min(limit, max(1, self.max_model_len // 2))
+        return SamplingSettings(**{**vars(wanted), "max_new_tokens": limit})
+
+
+def key_of(key_env: str | None) -> str:
+    """The value of an environment variable; a dash where there is none."""
+    return (os.environ.get(key_env, "") if key_env else "") or "-"
+
+
+def varied(target: Target) -> Target:
+    """The same participant, drawing where it would take the likeliest token each time."""
+    sampling = target.participant.sampling
+    if sampling.temperature:
+        return target
+    drawing = replace(sampling, temperature=VARIED_TEMPERATURE)
+    return replace(target, participant=replace(target.participant, sampling=drawing))
+
+
+@lru_cache(maxsize=1)
+def _ssl_context() -> ssl.SSLContext:
+    return httpx2.create_ssl_context()
+
+
+@lru_cache(maxsize=1)
+def _has_proxies() -> bool:
+    """Whether the environment names proxies; a client that looks itself does so each time."""
+    return bool(urllib.request.getproxies())
+
+
+def http_client(timeout: float | None = None) -> httpx2.AsyncClient:
+    """A client that follows no redirect and takes no proxy on the way to this machine."""
+    hooks = {"response": [_read_refusal]}
+    if not _has_proxies():
+        way = CompiledTransport(_ssl_context())
+        return httpx2.AsyncClient(
+            transport=way, timeout=timeout, trust_env=False, event_hooks=hooks
+        )
+    return httpx2.AsyncClient(
+        follow_redirects=False,
+        timeout=timeout,
+        verify=_ssl_context(),
+        mounts={f"all://{host}": None for host in LOOPBACK},
+        event_hooks=hooks,
+    )
+
+
+async def _read_refusal(response: httpx2.Response) -> None:
+    """A streamed refusal must be read before its reason can be told."""
+    if response.status_code >= 400:
+        await response.aread()
+
+
+def install_http_client() -> None:
+    """Make huggingface_hub use `http_client` for its asynchronous calls in this process."""
+    set_async_client_factory(http_client)
+
+
+async def stream_answer(
+    target: Target, messages: Sequence[ChatMessage]
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
+    """The answer to the last message: pieces of text, then exactly one `AnswerEnd`.
+
+    Args:
+        target: whom to ask, and how.
+        messages: the conversation so far, its last message the prompt; no system message.
+
+    Raises AnswerError when the server refuses, breaks off or writes nonsense. Closing the
+    generator, or cancelling the task that reads it, closes the connection at once.
+    """
+    try:
+        if target.participant.ask_as is AskAs.COMPLETION and target.wire == "openai":
+            async with http_client() as client:
+                model, sampling = target.participant.model, target.sampling()
+                async for part in stream_completion(
+                    client, target.url, target.key, model, plain_prompt(messages), sampling
+                ):
+                    yield part
+            return
+        async with AsyncInferenceClient(base_url=target.url, token=target.key) as client:
+            if target.participant.ask_as is AskAs.COMPLETION:
+                parts = _complete(client, target, messages)
+            else:
+                parts = _chat(client, target, messages)
+            async for part in parts:
+                yield part
+                if isinstance(part, AnswerEnd):
+                    return
+    except AnswerError:
+        raise
+    except WIRE_ERRORS as error:
+        raise translate(error) from error
+
+
+async def _complete(
+    client: Any, target: Target, messages: Sequence[ChatMessage]
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
+    """Completion mode: the model sees the plain prompt and nothing else."""
+    sampling = target.sampling()
+    events: AsyncIterable[Any] = await client.text_generation(
+        plain_prompt(messages),
+        model=f"{target.url}/generate_stream",
+        stream=True,
+        details=True,
+        return_full_text=False,
+        adapter_id=target.adapter_id,
+        max_new_tokens=sampling.max_new_tokens,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed,
+        stop=list(sampling.stop) or None,
+        **_sampled(sampling),
+    )
+    async for event in events:
+        if event.token is not None and not event.token.special and event.token.text:
+            yield AnswerPiece(event.token.text, event.token.logprob)
+        if event.details is not None or event.generated_text is not None:
+            details = event.details
+            yield AnswerEnd(
+                finish_reason=details.finish_reason if details else "unknown",
+                num_tokens=details.generated_tokens if details else None,
+                model=target.participant.model,
+                weights_sha256=_extra(event, "weights_sha256"),
+                num_prompt_tokens=_extra(details, "input_length") if details else None,
+            )
+
+
+async def _chat(
+    client: Any, target: Target, messages: Sequence[ChatMessage]
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
+    """Chat mode: the server renders the messages through the model's own template."""
+    sampling = target.sampling()
+    chunks: AsyncIterable[Any] = await client.chat_completion(
+        with_system(target.participant, messages),
+        model=target.url,
+        stream=True,
+        stream_options={"include_usage": True},
+        max_tokens=sampling.max_new_tokens,
+        seed=sampling.seed,
+        stop=list(sampling.stop) or None,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        logprobs=True if target.wire == "tgi" else None,  # others may refuse the word
+        extra_body={"model": target.participant.model, **_beyond_openai(sampling)},
+    )
+    reason: str | None = None
+    usage: Any = None
+    model = weights = None
+    has_begun = False
+    async for chunk in chunks:
+        usage = chunk.usage or usage
+        model, weights = chunk.model or model, _extra(chunk, "weights_sha256") or weights
+        for choice in chunk.choices or []:
+            text = (choice.delta.content or "") if choice.delta is not None else ""
+            text = text if has_begun else text.lstrip()  # the template's space is no answer
+            if text:
+                has_begun = True
+                yield AnswerPiece(text, _logprob(choice))
+            reason = choice.finish_reason or reason
+    if reason is None:
+        raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
+    yield AnswerEnd(
+        finish_reason=reason,
+        num_tokens=usage.completion_tokens if usage else None,
+        model=model,
+        weights_sha256=weights,
+        num_prompt_tokens=usage.prompt_tokens if usage else None,
+    )
+
+
+def _sampled(sampling: SamplingSettings) -> dict[str, Any]:
+    """TGI refuses a temperature of 0 and a top_p of 1: greedy is to say nothing."""
+    if not sampling.temperature:
+        return {"do_sample": False}
+    top_p = sampling.top_p if sampling.top_p is not None and sampling.top_p < 1 else None
+    return {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_p": top_p,
+        "top_k": sampling.top_k,
+    }
+
+
+def _beyond_openai(sampling: SamplingSettings) -> dict[str, Any]:
+    """What OpenAI's API lacks and other servers take; named only where somebody asked for it."""
+    words = {"top_k": sampling.top_k, "repetition_penalty": sampling.repetition_penalty}
+    return {word: value for word, value in words.items() if value is not None}
+
+
+def plain_prompt(messages: Sequence[ChatMessage]) -> str:
+    """What a model in completion mode is given: the turns as paragraphs, nothing added."""
+    return "\n\n".join(message["content"] for message in messages)
+
+
+def with_system(participant: Participant, messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
+    """The messages as sent: the participant's system prompt first, if it has one."""
+    system = [{"role": "system", "content": participant.system_prompt}]
+    return (system if participant.system_prompt else []) + [dict(message) for message in messages]
+
+
+async def prompt_sent(target: Target, messages: Sequence[ChatMessage]) -> str:
+    """The exact text the model was given, as far as its server tells.
+
+    A chat server with `/chat_tokenize` renders its template for us; from any other we know the
+    messages only, and return those as JSON.
+    """
+    if target.participant.ask_as is AskAs.COMPLETION:
+        return plain_prompt(messages)
+    sent = with_system(target.participant, messages)
+    as_json = json.dumps(sent, ensure_ascii=False)
+    if target.wire != "tgi":
+        return as_json
+    body = {"model": target.participant.model, "messages": sent}
+    try:
+        async with http_client(timeout=2.0) as client:
+            key = {"authorization": f"Bearer {target.key}"}
+            reply = await client.post(f"{target.url}/chat_tokenize", json=body, headers=key)
+        return str(reply.json()["templated_text"]) if reply.status_code == 200 else as_json
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+        return as_json  # the answer is what counts; the messages are true, if less exact
+
+
+def _logprob(choice: Any) -> float | None:
+    """The log-probability of a chunk's tokens together; None where the server does not tell."""
+    told = getattr(choice.logprobs, "content", None) if choice.logprobs else None
+    return sum(token.logprob for token in told) if told else None
+
+
+def _extra(value: Any, key: str) -> Any:
+    """A field that our server adds and others do not; None where it is missing."""
+    return value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)

@@ -1,0 +1,60 @@
+"""Completion mode on a server that has only OpenAI's `/v1/completions`: reads its event stream.
+
+`huggingface_hub` has no call for this route. Knows the wire, nothing of battles.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+
+import httpx2
+
+from arena.backends.failures import refusal
+from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
+from arena.values.battle import SamplingSettings
+
+
+async def stream_completion(
+    client: httpx2.AsyncClient,
+    url: str,
+    key: str,
+    model: str,
+    prompt: str,
+    sampling: SamplingSettings,
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
+    """The continuation of a prompt: pieces, then one `AnswerEnd`. Raises what httpx2 raises."""
+    body = {
+        "model": model,
+        "prompt": prompt,
+        "stream": True,
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+    }
+    body = {name: value for name, value in body.items() if value is not None}
+    headers = {"authorization": f"Bearer {key}"}
+    reason, num_tokens = None, None
+    async with client.stream("POST", f"{url}/v1/completions", json=body, headers=headers) as reply:
+        if reply.status_code != 200:
+            raise refusal(reply.status_code, reply.text[:2000])
+        async for line in reply.aiter_lines():
+            if not line.startswith("data:"):
+                continue
+            data = line[5:].strip()
+            if data == "[DONE]":
+                break
+            event = json.loads(data)
+            if event.get("error"):
+                detail = str(event["error"])[:2000]
+                raise AnswerError("server-error", "The server failed while it wrote.", detail)
+            for choice in event.get("choices", []):
+                if choice.get("text"):
+                    yield AnswerPiece(choice["text"])
+                reason = choice.get("finish_reason") or reason
+            num_tokens = (event.get("usage") or {}).get("completion_tokens", num_tokens)
+    if reason is None:
+        raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
+    yield AnswerEnd(reason, num_tokens, model)

@@ -1,0 +1,332 @@
+"""The life of a battle: opened, asked, watched, stopped, judged. The page and the API act here.
+
+Joins the store, the pool of servers and the running streams. Knows no Gradio and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from arena.backends.client import Target, stream_answer, varied
+from arena.backends.pool import BackendPool, lineage
+from arena.backends.streams import AnswerStreams, Side
+from arena.battles.answer_recorder import AnswerRecorder
+from arena.battles.pairing import PairSampler
+from arena.battles.rate_limit import RateLimiter
+from arena.battles.running import ARRIVAL_SECONDS, RunningBattle
+from arena.battles.view import BattleAccess, BattleView
+from arena.battles.voting import BattleVoting
+from arena.config.arena_toml import PairingConfig
+from arena.config.page_config import PageConfig
+from arena.errors import ArenaError
+from arena.storage import admin_queries
+from arena.storage.battle_writes import Asked, BattleDraft, Opened
+from arena.storage.pair_cache import PairCache
+from arena.storage.store import Store
+from arena.values.battle import Mode
+from arena.values.texts import check_text
+from arena.values.vote import Vote
+
+MANY = 20
+"""Battles at once from which on streams are read as seldom as pages are told."""
+RUSH_SECONDS = 0.5
+EXAMPLE_SAMPLER = "base-and-variant/1"
+
+
+class PromptError(ArenaError):
+    """The prompt cannot be asked; the message tells the writer why."""
+
+    code = "prompt_unsendable"
+
+
+class BusyError(ArenaError):
+    """As many battles run as the page takes on."""
+
+
+class StillWritingError(BusyError):
+    """The battle's answers are being written; it takes no further question yet."""
+
+    code = "still_writing"
+
+
+class TooManyError(BusyError):
+    """One voter asks for more than their share."""
+
+
+@dataclass(frozen=True)
+class SetPosition:
+    """Which prompt of which prompt set a battle is about."""
+
+    name: str
+    index: int
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """How a battle comes about; a pair that was drawn has a propensity."""
+
+    mode: Mode
+    source: str
+    sampler: str = ""
+    propensity: float | None = None
+    position: SetPosition | None = None
+
+
+class BattleService(BattleVoting):
+    """All running battles of one page, over one store and one pool of servers."""
+
+    def __init__(
+        self,
+        store: Store,
+        pool: BackendPool,
+        config: PageConfig,
+        drawing: PairingConfig | None = None,
+    ) -> None:
+        super().__init__(store)
+        self.pool = pool
+        self.config = config
+        self.pair_cache = PairCache(store)
+        self.sampler = PairSampler(self.pair_cache, drawing or PairingConfig())
+        self.pool.off = admin_queries.switched_off(store)
+        self._voters: dict[str, str] = {}
+        self._asked_at = 0.0
+        self._limiter = RateLimiter(config.limits.battles_per_minute, 60.0)
+
+    @property
+    def num_running(self) -> int:
+        """Battles in which some side is still writing."""
+        return len(self.running_battles)
+
+    async def switch_off(self, names: Collection[str]) -> None:
+        """Leave exactly these participants out of new battles, also after a restart."""
+        await asyncio.to_thread(admin_queries.switch_off, self.store, names)
+        self.pool.off = frozenset(names)
+
+    def updates_per_second(self) -> float:
+        """How often each page is told: less when many battles run, so that all stay prompt."""
+        return max(1.0, min(self.config.limits.updates_per_second, 250 / max(1, self.num_running)))
+
+    def _calm(self) -> float:
+        """Seconds between two looks at a stream: none while few battles run, then as the pages.
+
+        While many begin, their first words go before the further words of the others.
+        """
+        if self.num_running < MANY:
+            return 0.0
+        is_rush = time.monotonic() - self._asked_at < RUSH_SECONDS
+        return 2 * RUSH_SECONDS if is_rush else 1 / self.updates_per_second()
+
+    async def voter(self, secret: str) -> str:
+        """The pseudonym of a browser, by its secret cookie."""
+        if secret not in self._voters:
+            self._voters[secret] = await asyncio.to_thread(self.store.ensure_voter, secret)
+        return self._voters[secret]
+
+    # -- asking ---------------------------------------------------------------------------
+
+    def check_prompt(self, prompt: str) -> str:
+        """The prompt as it will be asked; PromptError for what cannot be."""
+        limit = self.config.limits.prompt_chars
+        if not prompt.strip():
+            empty = PromptError("The prompt is empty. Write a question or an instruction first.")
+            raise empty.coded("prompt_empty")
+        if len(prompt) > limit:
+            raise PromptError(
+                f"The prompt has {len(prompt)} characters; at most {limit} are taken. Shorten it."
+            ).coded("prompt_long", count=len(prompt), limit=limit)
+        try:
+            return check_text("prompt", prompt)
+        except ArenaError as error:
+            unsendable = PromptError(f"The prompt cannot be sent: {error}")
+            raise unsendable.coded("prompt_unsendable", **error.values) from error
+
+    async def open_blind(
+        self,
+        voter: str,
+        prompt: str,
+        source: str = "page",
+        position: SetPosition | None = None,
+        *,
+        is_example: bool = False,
+    ) -> BattleAccess:
+        """Draw a pair, shuffle the sides, ask both.
+
+        An example is there to show what tuning does: it meets a base and a variant of it,
+        where there are such.
+        """
+        prompt = self.check_prompt(prompt)
+        targets = await self.pool.targets()
+        kin = lineage(targets) if is_example else ()
+        drawn = await self.sampler.draw(list(targets), kin)
+        pair = [targets[drawn.left], targets[drawn.right]]
+        label = EXAMPLE_SAMPLER if kin else self.sampler.drawing.label
+        how = _Opening(Mode.BLIND, source, label, drawn.propensity, position)
+        return await self._open(voter, prompt, pair, how)
+
+    async def open_named(
+        self, voter: str, names: Sequence[str], prompt: str, source: str = "page"
+    ) -> BattleAccess:
+        """Ask chosen participants, their names known from the start."""
+        prompt = self.check_prompt(prompt)
+        targets = await self.pool.pick(names)
+        return await self._open(voter, prompt, targets, _Opening(Mode.NAMED, source))
+
+    async def open_in_advance(
+        self, names: Sequence[str], prompt: str, position: SetPosition
+    ) -> BattleAccess:
+        """Ask participants for a prompt set; the battle belongs to nobody (see `set_progress`)."""
+        prompt = self.check_prompt(prompt)
+        targets = await self.pool.pick(names)
+        return await self._open(
+            None, prompt, targets, _Opening(Mode.BLIND, "set", position=position)
+        )
+
+    async def _open(
+        self, voter: str | None, prompt: str, targets: Sequence[Target], how: _Opening
+    ) -> BattleAccess:
+        self._check_room(voter=voter)
+        new = BattleDraft(
+            [target.participant for target in targets],
+            voter,
+            how.mode,
+            sampler=how.sampler,
+            propensity=how.propensity,
+            set_name=how.position.name if how.position else None,
+            set_index=how.position.index if how.position else None,
+            source=how.source,
+        )
+        asked = [_asked(target) for target in targets]
+        opened = await asyncio.to_thread(self.store.open_battle, new, prompt, asked)
+        access = BattleAccess(voter or "", new.battle_id, new.token)
+        await self._answer(access, opened, dict(enumerate(targets)))
+        return access
+
+    def _check_room(self, access: BattleAccess | None = None, voter: str | None = None) -> None:
+        if voter is not None and not self._limiter.allow(voter):
+            often = TooManyError("You asked very often in the last minute. Wait a little.")
+            raise often.coded("too_often")
+        if access is not None and self.running_battles.get(access.battle_id):
+            raise StillWritingError("The models are still writing. Wait, or stop them first.")
+        if self.num_running >= self.config.limits.running_battles:
+            full = BusyError("All places are taken just now. Try again in a few seconds.")
+            raise full.coded("no_place")
+
+    async def next_turn(
+        self, access: BattleAccess, prompt: str, shared_side: int | None = None
+    ) -> None:
+        """Ask on: every side after its own answers, or all after those of `shared_side`."""
+        prompt = self.check_prompt(prompt)
+        battle, votes = await asyncio.to_thread(self._read, access)
+        self._check_room(access, access.voter)
+        targets = [await self.pool.reach(participant) for participant in battle.participants]
+        asked = [_asked(target) for target in targets]
+        opened = await asyncio.to_thread(
+            self.store.ask, battle.id, prompt, asked, shared_side=shared_side
+        )
+        await self._answer(access, opened, dict(enumerate(targets)), votes)
+
+    async def regenerate(self, access: BattleAccess, side: int | None = None) -> None:
+        """Ask one side, or all, again; the earlier answers are kept as superseded.
+
+        A side that takes the likeliest token each time would only repeat itself, so it draws.
+        """
+        battle, votes = await asyncio.to_thread(self._read, access)
+        self._check_room(access, access.voter)
+        indices = range(battle.num_sides) if side is None else [side]
+        targets = {i: varied(await self.pool.reach(battle.participants[i])) for i in indices}
+        asked = {i: _asked(target) for i, target in targets.items()}
+        opened = await asyncio.to_thread(self.store.ask_again, battle.id, asked)
+        await self._answer(access, opened, targets, votes)
+
+    async def _answer(
+        self,
+        access: BattleAccess,
+        opened: Opened,
+        targets: Mapping[int, Target],
+        votes: Sequence[Vote] = (),
+    ) -> None:
+        """Let these sides answer the last turn."""
+        battle = opened.battle
+        turn = len(battle.turns) - 1
+        recorders = [
+            AnswerRecorder(
+                self.store, battle, opened.answer_ids[i], target, battle.context(turn, i)
+            )
+            for i, target in targets.items()
+        ]
+
+        async def record(index: int, side: Side) -> None:
+            await recorders[index].close(side, streams.tokens[index])
+
+        streams = AnswerStreams(
+            [stream_answer(recorder.target, recorder.messages) for recorder in recorders],
+            self.config.deadlines,
+            self.config.limits.answer_chars,
+            on_end=record,
+            on_finish=lambda: self.running_battles.remove(running),
+            calm=self._calm,
+        )
+        running = RunningBattle(streams, battle, access, tuple(targets), tuple(votes))
+        self.running_battles.add(running)
+        self._asked_at = time.monotonic()
+        await streams.start()
+
+    # -- watching -------------------------------------------------------------------------
+
+    async def follow(
+        self, access: BattleAccess, *, grace: float = 0.0, idle: float | None = None
+    ) -> AsyncGenerator[BattleView, None]:
+        """The battle now, and again as the answers grow, until all sides have ended.
+
+        When the last follower leaves before the end, the servers are told to stop, at once or
+        `grace` seconds later. `idle` as of `AnswerStreams.watch`.
+        """
+        running = self.running_battles.get(access.battle_id)
+        if running is None:
+            yield await self.view(access)
+            return
+        if not running.is_known(access):
+            await asyncio.to_thread(self._read, access)  # refuses strangers
+        async with self.running_battles.watched(running, grace):
+            async for _ in running.streams.watch(self.updates_per_second, idle):
+                yield running.view()
+        async with running.judging:  # the last view has the vote that ended the streams
+            view = await self.view(access)
+        yield replace(view, is_skipped=running.is_skipped)
+
+    async def keep(self, access: BattleAccess) -> bool:
+        """Let a running battle go on to its end without a page; whether there is one."""
+        await asyncio.to_thread(self._read, access)  # refuses strangers
+        running = self.running_battles.get(access.battle_id)
+        if running is None:
+            return False
+        running.is_kept = True  # deadlines end its streams
+        return True
+
+    def await_page(self, access: BattleAccess) -> None:
+        """A page of who asked is on its way to the answers; if it never looks at them, they end."""
+        running = self.running_battles.get(access.battle_id)
+        if running is not None and running.is_known(access):
+            self.running_battles.expect(running, ARRIVAL_SECONDS)
+
+    async def stop(self, access: BattleAccess, side: int | None = None) -> None:
+        """End one side, or all, where they are."""
+        await asyncio.to_thread(self._read, access)  # refuses strangers
+        running = self.running_battles.get(access.battle_id)
+        if running is None:
+            return
+        if side is None:
+            await running.streams.close()
+        elif side in running.indices:
+            running.streams.stop(running.indices.index(side))
+
+    async def close(self) -> None:
+        """End every running battle; what was written so far is kept."""
+        await self.running_battles.close()
+
+
+def _asked(target: Target) -> Asked:
+    return Asked(target.participant.model, target.sampling())

@@ -1,0 +1,86 @@
+"""What the person who starts the page may set, as small frozen dataclasses; each default once.
+
+Knows no model, no page and no wire.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from arena.errors import ArenaError
+from arena.values.battle import SamplingSettings
+
+
+class SettingsError(ArenaError):
+    """A setting has a value that cannot work; the message names it and the remedy."""
+
+
+def default_sampling() -> SamplingSettings:
+    """The likeliest token each time, and an end: a base model does not stop by itself."""
+    return SamplingSettings(temperature=0.0, max_new_tokens=160)
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds that a side may take; past one of them the side has failed, the others go on."""
+
+    first_token: float = 30.0
+    idle: float = 15.0
+    total: float = 300.0
+
+
+@dataclass(frozen=True)
+class PageLimits:
+    """What one page takes on; they protect the machine, not the ranking."""
+
+    prompt_chars: int = 8_000
+    answer_chars: int = 40_000
+    body_bytes: int = 65_536
+    running_battles: int = 200
+    waiting_battles: int = 50
+    updates_per_second: float = 5.0
+    requests_per_minute: int = 600  # of one voter; a busy person clicks far less
+    battles_per_minute: int = 30  # of one voter: each takes time of the models
+
+
+@dataclass(frozen=True)
+class PageConfig:
+    """All that `arena ui` needs: where the servers are, where the votes go, where to listen."""
+
+    backends: tuple[str, ...]
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = 7860
+    allowed_hosts: tuple[str, ...] = ()
+    sampling: SamplingSettings = field(default_factory=default_sampling)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    limits: PageLimits = field(default_factory=PageLimits)
+
+    def __post_init__(self) -> None:
+        for url in self.backends:
+            check_url(url)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file of battles and votes."""
+        return self.home / "arena.db"
+
+    @property
+    def page_url(self) -> str:
+        """The address to open on this machine."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{host}:{self.port}"
+
+
+def check_url(url: str) -> None:
+    """Refuse what is not the address of an HTTP server."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"backend {url!r} is no address; write it like http://127.0.0.1:8080")
+    if parts.username or parts.password:
+        raise SettingsError(
+            f"backend {parts.hostname!r} carries a password in its address; "
+            "put the key in an environment variable"
+        )

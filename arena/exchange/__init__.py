@@ -1,1 +1,0 @@
-"""Votes as files: datasets out, battles of other programs in."""

@@ -1,0 +1,1 @@
+"""What a visitor does on the page, as changes of its elements; decides no right itself."""

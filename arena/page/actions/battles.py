@@ -1,0 +1,254 @@
+"""What happens when somebody opens the page or judges a battle, as changes of elements.
+
+Answers are asked for elsewhere (see `answers`). Knows the battle service and the page's elements;
+every right is checked in the service, by the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from arena.battles.service import BattleService
+from arena.battles.view import BattleAccess
+from arena.errors import ArenaError
+from arena.i18n import Words, error_text, negotiate, words
+from arena.page.actions.answers import is_open
+from arena.page.html.frame import account_html
+from arena.page.html.panes import servers_text, skipped_text
+from arena.page.html.token_probabilities import tokens_html
+from arena.page.layout import Page, mode_choices
+from arena.page.render import Changes, Renderer
+from arena.values.battle import SIDES, Mode
+from arena.values.refusals import RefusedError
+from arena.values.vote import Judgement, Strength, Winner
+from arena.web.visitors import Visitor, visitor_of
+
+WINNERS = {
+    "a": Winner.MODEL_A,
+    "b": Winner.MODEL_B,
+    "tie": Winner.TIE,
+    "both_bad": Winner.BOTH_BAD,
+}
+
+
+class BattleActions:
+    """The acts on battles of one page over one battle service."""
+
+    def __init__(self, service: BattleService, page: Page) -> None:
+        self.service = service
+        self.page = page
+        self.renderer = Renderer(page)
+
+    async def on_load(self, request: gr.Request) -> Changes:
+        """Restore the battle of the page's link, or say what can be asked."""
+        say = say_for(request)
+        query = request.query_params
+        visitor = visitor_by(request)
+        texts = self.renderer.texts(say) | {
+            self.page.account: account_html(visitor.name, say),
+            self.page.tab_admin: gr.update(visible=visitor.is_admin, label=say("page.tab_admin")),
+            self.page.export: gr.update(value=say("export.button"), visible=visitor.may_export),
+        }
+        if not query.get("battle"):
+            return texts | await self._welcome(say) | self._preset(query, say)
+        access = await self._access(request, urlencode(dict(query)))
+        try:
+            view = await self.service.view(access)
+        except RefusedError as error:
+            return (
+                texts
+                | self.renderer.blank()
+                | self.renderer.status(error_text(error, say), say, "bad")
+            )
+        if view.battle.mode is Mode.NAMED:
+            texts |= self._named([person.name for person in view.battle.participants], say)
+        return texts | self.renderer.view(view, say) | self.renderer.link(access)
+
+    def _named(self, names: list[str], say: Words) -> Changes:
+        """Who is compared by name, as of a link or of the battle that it opens."""
+        page = self.page
+        return {
+            page.models: gr.update(
+                value=names[: len(SIDES)], label=say("mode.models"), info=say("mode.models_info")
+            ),
+            page.mode: gr.update(value="named", label=say("mode.label"), choices=mode_choices(say)),
+        }
+
+    def _preset(self, query: Any, say: Words) -> Changes:
+        """What a link asks for: `prompt`, `models` (by name, commas between) or `set`."""
+        page = self.page
+        prompt = str(query.get("prompt") or "")[: self.service.config.limits.prompt_chars]
+        value = {"value": prompt} if prompt else {}  # what is being typed already stays
+        changes: Changes = {
+            page.prompt: gr.update(
+                label=say("prompt.label"), placeholder=say("prompt.placeholder"), **value
+            )
+        }
+        names = [name for name in str(query.get("models") or "")[:1000].split(",") if name]
+        if query.get("set"):
+            changes[page.sets] = gr.update(value=str(query["set"])[:100], label=say("set.label"))
+            changes[page.mode] = gr.update(
+                value="set", label=say("mode.label"), choices=mode_choices(say)
+            )
+        elif names:
+            changes |= self._named(names, say)
+        return changes
+
+    async def on_vote(self, choice: str, link: str, marked: bool, request: gr.Request) -> Changes:
+        """Store the vote, then show the names."""
+        say = say_for(request)
+
+        async def judge(access: BattleAccess) -> None:
+            if choice == "skip":
+                await self.service.skip(access)
+                return
+            early = (await self.service.view(access)).is_running
+            await self.service.vote(access, Judgement(winner=WINNERS[choice]), partial=early)
+
+        changes = await self._act(judge, request, link, marked)
+        if choice == "skip" and self.page.reveal in changes:
+            changes |= self.renderer.status(skipped_text(say), say)
+        return changes
+
+    async def on_rank(
+        self, link: str, marked: bool, request: gr.Request, *ranks: int | None
+    ) -> Changes:
+        """Store a ranking of more than two answers."""
+
+        async def judge(access: BattleAccess) -> None:
+            view = await self.service.view(access)
+            num_sides = view.battle.num_sides
+            given = [rank for rank in ranks[:num_sides] if rank]
+            if len(given) < num_sides:
+                raise ArenaError(say_for(request)("status.rank_all"))
+            judgement = Judgement(ranking=tuple(map(int, given)))
+            await self.service.vote(access, judgement, partial=view.is_running)
+
+        return await self._act(judge, request, link, marked)
+
+    async def on_tokens(self, index: int, link: str, request: gr.Request) -> Changes:
+        """How likely each token of an answer was."""
+        say = say_for(request)
+        access = await self._access(request, link)
+        try:
+            tokens = await self.service.tokens(access, index)
+        except ArenaError as error:
+            return self.renderer.status(error_text(error, say), say, "bad")
+        return {self.page.tokens: tokens_html(tokens, index, say)}
+
+    async def on_undo(self, link: str, marked: bool, request: gr.Request) -> Changes:
+        """Take the vote back."""
+        say = say_for(request)
+        changes = await self._act(self.service.undo, request, link, marked)
+        if self.page.reveal in changes:
+            changes |= self.renderer.status(say("status.undone"), say)
+        return changes
+
+    async def on_details(
+        self,
+        strength: str | None,
+        reasons: list[str],
+        comment: str,
+        edited: str,
+        link: str,
+        request: gr.Request,
+    ) -> Changes:
+        """Add strength, reasons, comment and a better answer to the vote given."""
+        say = say_for(request)
+
+        async def change(access: BattleAccess) -> None:
+            vote = (await self.service.view(access)).vote
+            if vote is None:
+                return
+            judgement = Judgement(
+                winner=vote.judgement.winner,
+                ranking=vote.judgement.ranking,
+                strength=Strength(strength) if strength else None,
+                reasons=tuple(reasons),
+                comment=comment[:4000],
+                edited_answer=edited[:20_000],
+            )
+            await self.service.vote(access, judgement, change=True)
+
+        access = await self._access(request, link)
+        failed = await self._attempt(change, access, say)
+        return failed or self.renderer.status(say("status.details_saved"), say, "good")
+
+    async def on_new(self, link: str, request: gr.Request) -> Changes:
+        """Clear the page; a battle that was not judged is kept, and the voter is told so.
+
+        Answers that are being written go on without the page, which stops reading them then.
+        """
+        say = say_for(request)
+        access = await self._access(request, link)
+        if link:
+            with contextlib.suppress(RefusedError):  # a stranger's battle is not theirs to keep
+                await self.service.keep(access)
+        changes = self.renderer.blank() | await self._welcome(say)
+        if await is_open(self.service, access):
+            changes |= self.renderer.status(say("status.kept"), say)
+        return changes | {self.page.prompt: gr.update(value="")}
+
+    async def on_view(self, marked: bool, link: str, request: gr.Request) -> Changes:
+        """Show the answers again, with or without marked differences."""
+        if not link:
+            return {}
+        view = await self.service.view(await self._access(request, link))
+        return self.renderer.panes(view, say_for(request), marked=marked)
+
+    # -- shared ---------------------------------------------------------------------------
+
+    async def _act(
+        self,
+        act: Callable[[BattleAccess], Awaitable[None]],
+        request: gr.Request,
+        link: str,
+        marked: bool,
+    ) -> Changes:
+        """Do something to the battle, then show it as it is now."""
+        say = say_for(request)
+        access = await self._access(request, link)
+        failed = await self._attempt(act, access, say)
+        if failed:
+            return failed
+        return self.renderer.view(await self.service.view(access), say, marked=marked)
+
+    async def _attempt(
+        self, act: Callable[[BattleAccess], Awaitable[None]], access: BattleAccess, say: Words
+    ) -> Changes | None:
+        """None when it worked; else what to tell, a failed write by its own words."""
+        try:
+            await act(access)
+        except RefusedError as error:
+            return self.renderer.status(error_text(error, say), say, "bad")
+        except ArenaError as error:
+            text = say("status.not_saved", reason=error_text(error, say))
+            return self.renderer.status(text, say, "bad")
+        return None
+
+    async def _welcome(self, say: Words) -> Changes:
+        text, tone = servers_text(await self.service.pool.backends(), say)
+        return self.renderer.status(text, say, tone)
+
+    async def _access(self, request: gr.Request, link: str) -> BattleAccess:
+        return BattleAccess.by_link(await self.service.voter(secret_of(request)), link)
+
+
+def secret_of(request: gr.Request) -> str:
+    """What tells one voter from another; a program without a cookie is its session."""
+    return visitor_by(request).secret or f"session:{request.session_hash}"
+
+
+def visitor_by(request: gr.Request) -> Visitor:
+    """Who acts, as the middleware found out when the act was asked for."""
+    return visitor_of(request.request.scope if request.request else {})
+
+
+def say_for(request: gr.Request) -> Words:
+    """The words of the browser's language."""
+    return words(negotiate(request.headers.get("accept-language")))

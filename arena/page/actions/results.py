@@ -1,0 +1,111 @@
+"""The leaderboard, the export and a voter's own battles, made when they are asked for.
+
+Knows the store and its ratings; knows nothing of running battles. The HTML names models, so it is
+sent only to who opens these tabs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import gradio as gr
+
+from arena.battles.service import BattleService
+from arena.errors import ArenaError
+from arena.exports.archive import make_dataset
+from arena.exports.dataset import ExportOptions
+from arena.i18n import Words, error_text
+from arena.page.actions.battles import say_for, secret_of, visitor_by
+from arena.page.html.history import history_html
+from arena.page.html.leaderboard import board_html, over_time_html
+from arena.page.html.panes import status_html
+from arena.ratings import RatingConfig, rate
+from arena.ratings.over_time import rate_over_time
+from arena.storage.rating_input import VoteFilter, read_rating_input
+from arena.values.times import parse_time
+
+MOST_STYLED = 100_000
+"""Votes whose answers are read again to measure their style while somebody waits for the page."""
+
+
+class TooManyVotesError(ArenaError):
+    """What would take too long while a person waits."""
+
+
+class ResultActions:
+    """The acts of the tabs beside the battle."""
+
+    def __init__(self, service: BattleService) -> None:
+        self.service = service
+
+    async def on_open(
+        self, reason: str | None, tag: str, since: str, until: str, style: bool, request: gr.Request
+    ) -> str:
+        """Rate the votes as they are now: all, or those with a reason, on battles with a tag, or of
+        a time; with `style` as if all answers were of the same length and layout.
+        """
+        say = say_for(request)
+        try:
+            vote_filter = vote_filter_of(reason, tag, since, until)
+            return await asyncio.to_thread(self._rated, vote_filter, style, say)
+        except ArenaError as error:
+            return status_html(error_text(error, say), say, tone="bad")
+
+    def _rated(self, vote_filter: VoteFilter, style: bool, say: Words) -> str:
+        found = read_rating_input(self.service.pair_cache, vote_filter)
+        board = rate(found.table)
+        if not style or not len(found.table):
+            return board_html(board, say, found.left_out)
+        if len(found.table) > MOST_STYLED:
+            raise TooManyVotesError(
+                f"style is taken out of at most {MOST_STYLED} votes here: use arena leaderboard"
+            ).coded("style_too_many", count=MOST_STYLED)
+        styled = read_rating_input(self.service.pair_cache, replace(vote_filter, style=True))
+        return board_html(rate(styled.table), say, styled.left_out, board)
+
+    async def on_over_time(
+        self, reason: str | None, tag: str, since: str, until: str, style: bool, request: gr.Request
+    ) -> str:
+        """Draw how the same ratings came about, with whatever style there was."""
+        say = say_for(request)
+        try:
+            vote_filter = vote_filter_of(reason, tag, since, until)
+            return await asyncio.to_thread(self._over_time, vote_filter, say)
+        except ArenaError as error:
+            return status_html(error_text(error, say), say, tone="bad")
+
+    def _over_time(self, vote_filter: VoteFilter, say: Words) -> str:
+        times, boards = rate_over_time(
+            read_rating_input(self.service.pair_cache, vote_filter), RatingConfig()
+        )
+        return over_time_html(times, boards, say)
+
+    async def on_export(self, request: gr.Request) -> str:
+        """Write the preference dataset under a name of its own."""
+        say = say_for(request)
+        try:
+            visitor_by(request).check_export()
+            made = await asyncio.to_thread(
+                make_dataset, self.service.store, self.service.config.home, ExportOptions()
+            )
+        except ArenaError as error:
+            return status_html(error_text(error, say), say, tone="bad")
+        text = say("export.done", rows=made.num_rows, folder=f"exports/{made.name}")
+        return status_html(text, say, tone="good")
+
+    async def on_history(self, wanted: str, request: gr.Request) -> str:
+        """The voter's own battles, newest first, those that hold the words searched for."""
+        voter = await self.service.voter(secret_of(request))
+        found = await self.service.history(voter, wanted or "")
+        return history_html(found, say_for(request))
+
+
+def vote_filter_of(reason: str | None, tag: str, since: str, until: str) -> VoteFilter:
+    """The votes that the filters ask for; an empty filter lets all in. Raises TimeError."""
+    return VoteFilter(
+        reason=reason or None,
+        tag=tag.strip() or None,
+        since_ms=parse_time("since", since.strip()) if since.strip() else None,
+        until_ms=parse_time("until", until.strip()) if until.strip() else None,
+    )

@@ -1,0 +1,1 @@
+"""Battles, ratings and model text as safe HTML; knows no Gradio, no store and no right."""

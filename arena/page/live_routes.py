@@ -1,0 +1,148 @@
+"""What the page's own script asks for: acts that write answers, and the stream of their text.
+
+The script posts an act and gets changes of elements; where answers are written from then on, the
+reply goes on as the stream of server-sent events of the battle until the last word. A page that
+comes back asks for that stream alone. The same battle service, the same checks as everywhere.
+Knows HTTP and the page's actions; decides nothing about rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from json import JSONDecodeError
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from arena.battles.running import GRACE_SECONDS
+from arena.battles.service import BattleService
+from arena.battles.view import BattleAccess
+from arena.errors import ArenaError
+from arena.i18n import Words, negotiate, words
+from arena.page.actions.answers import AnswerActions, Question
+from arena.page.live_updates import ElementNumbers, PageUpdates, as_event
+from arena.page.render import Changes
+from arena.values.battle import SIDES
+from arena.web.visitors import caller_secret
+
+IDLE_SECONDS = 15.0
+"""A stream says so often that it is alive; what stands between may close a silent one."""
+EVENT_STREAM = "text/event-stream"
+ASKING = ("send", "again", "next")
+RETRY = b"retry: 200\n\n"
+"""A browser that lost the stream comes back within the grace of a battle that nobody watches."""
+
+
+class BadActError(ArenaError):
+    """The body of an act is not what the page's script sends."""
+
+
+class _Act:
+    """One posted act: its body, read with care, and who sent it."""
+
+    def __init__(self, body: Any, voter: str, say: Words) -> None:
+        if not isinstance(body, Mapping):
+            raise BadActError("an act is a JSON object")
+        self._body = body
+        self.say = say
+        self.shown = BattleAccess.by_link(voter, self.text("link"))
+
+    def text(self, name: str) -> str:
+        value = self._body.get(name) or ""
+        if not isinstance(value, str):
+            raise BadActError(f"{name} is no text")
+        return value
+
+    @property
+    def side(self) -> int | None:
+        """The side that is meant; None for all."""
+        value = self._body.get("side")
+        if value is None or (isinstance(value, int) and 0 <= value < len(SIDES)):
+            return value
+        raise BadActError("side is none of a battle's")
+
+    @property
+    def question(self) -> Question:
+        """What stood in the composer."""
+        models = self._body.get("models") or []
+        if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+            raise BadActError("models are no list of names")
+        following = self.text("following") or "new"
+        if following not in ("new", "own", *SIDES):
+            raise BadActError("following is no way to go on")
+        is_example = self._body.get("example") is True
+        return Question(self.text("prompt"), self.text("mode"), models, following, is_example)
+
+
+def live_router(
+    service: BattleService, actions: AnswerActions, numbers: ElementNumbers
+) -> APIRouter:
+    """The routes under `/live`."""
+    router = APIRouter(prefix="/live")
+    does: dict[str, Callable[[_Act], Any]] = {
+        "send": lambda act: actions.send(act.shown, act.question, act.say),
+        "again": lambda act: actions.again(act.shown, act.side, act.say),
+        "stop": lambda act: actions.stop(act.shown, act.side, act.say),
+        "next": lambda act: actions.next_in_set(act.shown, act.text("set"), act.say),
+        "marked": lambda act: actions.shown(act.shown, act.say, marked=True),
+    }
+
+    def add(name: str, do: Callable[[_Act], Any]) -> None:
+        @router.post(f"/{name}")
+        async def act(request: Request) -> Response:
+            try:
+                body = await request.json()
+            except (JSONDecodeError, UnicodeDecodeError) as error:
+                raise BadActError("an act is a JSON object") from error
+            voter = await service.voter(caller_secret(request.scope))
+            say = _say(request)
+            changes: Changes = await do(_Act(body, voter, say))
+            told = {"changes": numbers(changes)}
+            access = BattleAccess.by_link(voter, str(changes.get(actions.page.link) or ""))
+            running = service.running_battles.get(access.battle_id)
+            wants = EVENT_STREAM in request.headers.get("accept", "")
+            if name not in ASKING or not wants or running is None:
+                return JSONResponse(told)
+            which = {"link": access.link, "run": running.key}
+            updates = PageUpdates(actions.renderer, numbers, say)
+            return _stream(service, access, updates, as_event(told | which))
+
+    for name, do in does.items():
+        add(name, do)
+
+    @router.get("/{battle_id}")
+    async def watch(battle_id: str, request: Request, t: str = "") -> Response:
+        voter = await service.voter(caller_secret(request.scope))
+        access = BattleAccess(voter, battle_id, t or None)
+        await service.view(access)  # refuses strangers before the stream begins
+        return _stream(
+            service, access, PageUpdates(actions.renderer, numbers, _say(request)), RETRY
+        )
+
+    return router
+
+
+def _stream(
+    service: BattleService, access: BattleAccess, updates: PageUpdates, first: bytes
+) -> Response:
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    events = _events(service, access, updates, first)
+    return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
+
+
+async def _events(
+    service: BattleService, access: BattleAccess, updates: PageUpdates, first: bytes
+) -> AsyncIterator[bytes]:
+    """News as they come, then the whole page once; leaving ends the answers after a moment."""
+    yield first
+    async for view in service.follow(access, grace=GRACE_SECONDS, idle=IDLE_SECONDS):
+        if view.is_running:
+            news = updates.news(view)
+            yield as_event(news) if news else b": still here\n\n"
+        elif view.live is None:
+            yield as_event(updates.end(view))
+
+
+def _say(request: Request) -> Words:
+    return words(negotiate(request.headers.get("accept-language")))

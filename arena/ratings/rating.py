@@ -1,0 +1,399 @@
+"""What the votes say about the models: ratings, ranks, effects, pairs, and their limits.
+
+`rate` is a pure function from a `VoteTable` to a `Leaderboard`. Ratings are
+`1000 + 400/ln(10) · θ` with mean 1000. What the votes cannot support is said in a note and
+marked at the model; its interval then comes from the penalty (wide), not from the votes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from arena.ratings.anchoring import Anchors, anchors
+from arena.ratings.bradley_terry import Fit, FitConfig, Ties, covariance_root, fit
+from arena.ratings.connectivity import Connectivity, connectivity
+from arena.ratings.intervals import (
+    Z95,
+    confidence,
+    covariance,
+    few_voters_factor,
+    ranks,
+    votes_to_settle,
+)
+from arena.ratings.leaderboard import (
+    EMPTY,
+    POINTS,
+    Effect,
+    Leaderboard,
+    Note,
+    PairStanding,
+    Rating,
+    effect,
+    sigmoid,
+)
+from arena.ratings.resampling import bootstrap, percentiles, share_disconnected
+from arena.ratings.vote_table import (
+    BOTH_BAD,
+    LEFT,
+    RIGHT,
+    TIE,
+    Cells,
+    Floats,
+    Ints,
+    VoteTable,
+    pair_counts,
+    to_cells,
+)
+
+MIN_VOTERS = 10
+"""From this many voters on, votes of one voter count as dependent."""
+
+MIN_DECIDED = 5
+"""With fewer decided votes a model's interval is not left to the sandwich: ties alone would
+give an interval of no width."""
+
+MAX_PAIRED_MODELS = 40
+"""Pairs are listed one by one up to this many models."""
+
+
+class BothBad(StrEnum):
+    """What a both-bad vote says about the two models' order."""
+
+    TIE = "tie"
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class RatingConfig:
+    """How votes become ratings; every default of the leaderboard is written here."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    both_bad: BothBad = BothBad.TIE
+    bootstrap: int = 0  # rounds; 0: intervals of ratings from the sandwich
+
+
+def rate(table: VoteTable, config: RatingConfig | None = None) -> Leaderboard:
+    """Fit the votes and say what they support. An empty table gives an empty leaderboard.
+
+    The matrices are small: a second thread for them costs more than it does.
+    """
+    if not table.models:
+        return EMPTY
+    with threadpool_limits(1, user_api="blas"):
+        return _rate(table, config or RatingConfig())
+
+
+def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
+    kept = _kept(table, config)
+    cells = to_cells(kept)
+    links = connectivity(cells)
+    result = fit(cells, config.fit)
+    num_voters = _num_voters(kept) or 0
+    clustered = num_voters >= MIN_VOTERS
+    v = covariance(result, cells, kept, clustered=clustered)
+    if clustered:
+        v *= few_voters_factor(num_voters)
+    counts = pair_counts(table)
+    thin = _few_decided(table.models, counts)
+    held = anchors(links, [model in thin for model in table.models])
+    wide = (~held.fixed).tolist()
+    theta = held.shift @ result.theta
+    half = Z95 * np.sqrt(np.maximum(_honest_variance(result, v, held), 0))
+    bounds = theta - half, theta + half
+    lost = 0.0
+    if config.bootstrap and len(kept):
+        bounds, lost = _resampled_bounds(kept, cells, config, result, bounds, held, clustered)
+    wins, numbers = win_matrix(counts)
+    variances = gap_variances(result, v, links, held)
+    return Leaderboard(
+        ratings=_ratings(table.models, counts, theta, bounds, links, wide),
+        position=_position(result, v),
+        style=_style(kept, result, v),
+        pairs=_pairs(kept, result, variances, links, thin, numbers),
+        gap_variances=tuple(tuple(row) for row in variances.tolist()),
+        models=table.models,
+        win_matrix=tuple(tuple(row) for row in wins.tolist()),
+        count_matrix=tuple(tuple(row) for row in numbers.tolist()),
+        num_votes=len(kept),
+        num_voters=_num_voters(kept),
+        clustered=clustered,
+        tie_parameter=result.nu,
+        nll=result.nll,
+        converged=result.converged,
+        notes=(
+            *_notes(kept, config, result, links, held, thin, clustered=clustered),
+            *_lost_note(lost),
+        ),
+    )
+
+
+def win_matrix(counts: Ints) -> tuple[Floats, Ints]:
+    """Wins of row over column (ties and both-bad votes half each), and numbers of votes.
+
+    `counts` as of `pair_counts`.
+    """
+    wins = counts @ np.array([1.0, 0.0, 0.5, 0.5]) + (counts @ np.array([0.0, 1.0, 0.5, 0.5])).T
+    numbers = counts.sum(axis=2)
+    return wins, numbers + numbers.T
+
+
+def _kept(table: VoteTable, config: RatingConfig) -> VoteTable:
+    """The rows that the fit uses, weights scaled to mean one, voters numbered densely."""
+    mask = np.ones(len(table), dtype=bool)
+    if config.both_bad is BothBad.DROP:
+        mask &= table.outcome != BOTH_BAD
+    if config.fit.ties is Ties.DROP:
+        mask &= table.outcome < TIE
+    kept = table if mask.all() else table.where(mask)
+    if len(kept):
+        kept = replace(kept, weight=kept.weight / kept.weight.mean())
+    if kept.cluster is not None:
+        seen = np.bincount(kept.cluster) > 0
+        kept = replace(kept, cluster=(np.cumsum(seen) - 1)[kept.cluster])
+    return kept
+
+
+def _num_voters(table: VoteTable) -> int | None:
+    if table.cluster is None:
+        return None
+    return int(table.cluster.max(initial=-1)) + 1
+
+
+def _few_decided(models: tuple[str, ...], counts: Ints) -> list[str]:
+    """Models with fewer than MIN_DECIDED votes for or against them."""
+    decided = _count(counts, LEFT, RIGHT) + _count(counts, RIGHT, LEFT)
+    return [model for i, model in enumerate(models) if decided[i] < MIN_DECIDED]
+
+
+def _honest_variance(result: Fit, v: Floats, held: Anchors) -> Floats:
+    """Variance of each rating's strength; where the votes do not fix it, at least the penalty's."""
+    count = result.layout.num_models
+    variance = held.variance(v[:count, :count])
+    if held.fixed.all():
+        return variance
+    penalty = held.variance(covariance_root(result)[:count, :count])
+    return np.where(held.fixed, variance, np.maximum(variance, penalty))
+
+
+def _resampled_bounds(
+    table: VoteTable,
+    cells: Cells,
+    config: RatingConfig,
+    result: Fit,
+    sandwich: tuple[Floats, Floats],
+    held: Anchors,
+    clustered: bool,
+) -> tuple[tuple[Floats, Floats], float]:
+    """Percentiles of refits, and the share of resamples that no longer fix all gaps. A model that
+    the votes do not fix keeps the wider of both intervals.
+    """
+    rounds = bootstrap(
+        cells, table, config.fit, result, num_rounds=config.bootstrap, clustered=clustered
+    )
+    lower, upper = percentiles(rounds @ held.shift.T)
+    lower = np.where(held.fixed, lower, np.minimum(lower, sandwich[0]))
+    upper = np.where(held.fixed, upper, np.maximum(upper, sandwich[1]))
+    lost = share_disconnected(
+        cells, table, num_rounds=config.bootstrap, seed=0, clustered=clustered
+    )
+    return (lower, upper), lost
+
+
+def _lost_note(lost: float) -> list[Note]:
+    if not lost:
+        return []
+    return [
+        Note(f"In {lost:.1%} of the resamples the votes no longer fix every gap between models.")
+    ]
+
+
+def _ratings(
+    models: tuple[str, ...],
+    votes: Ints,
+    theta: Floats,
+    bounds: tuple[Floats, Floats],
+    links: Connectivity,
+    wide: list[bool],
+) -> tuple[Rating, ...]:
+    lower, upper = bounds
+    best, worst = ranks(lower, upper, links.component)
+    counts = {
+        "num_wins": _count(votes, LEFT, RIGHT),
+        "num_losses": _count(votes, RIGHT, LEFT),
+        "num_ties": _count(votes, TIE, TIE),
+        "num_both_bad": _count(votes, BOTH_BAD, BOTH_BAD),
+    }
+    lines = [
+        Rating(
+            model=model,
+            rating=1000 + POINTS * float(theta[i]),
+            lower=1000 + POINTS * float(lower[i]),
+            upper=1000 + POINTS * float(upper[i]),
+            rank=int(best[i]),
+            worst_rank=int(worst[i]),
+            num_battles=sum(int(column[i]) for column in counts.values()),
+            component=int(links.component[i]),
+            determined=not wide[i],
+            **{name: int(column[i]) for name, column in counts.items()},
+        )
+        for i, model in enumerate(models)
+    ]
+    size = np.bincount(links.component, weights=[line.num_battles for line in lines])
+    return tuple(
+        sorted(
+            lines,
+            key=lambda line: (-size[line.component], line.component, -line.rating, line.model),
+        )
+    )
+
+
+def _count(votes: Ints, as_left: int, as_right: int) -> Ints:
+    """Votes per model with this outcome seen from the left, or that one from the right."""
+    return np.asarray(votes[:, :, as_left].sum(axis=1) + votes[:, :, as_right].sum(axis=0))
+
+
+def _position(result: Fit, v: Floats) -> Effect | None:
+    if result.position is None:
+        return None
+    index = result.layout.num_models
+    return effect("left side", result.position, float(v[index, index]))
+
+
+def _style(table: VoteTable, result: Fit, v: Floats) -> tuple[Effect, ...]:
+    first = result.layout.first_feature
+    return tuple(
+        effect(name, float(result.gamma[i]), float(v[first + i, first + i]))
+        for i, name in enumerate(table.feature_names)
+    )
+
+
+def _pairs(
+    table: VoteTable,
+    result: Fit,
+    variances: Floats,
+    links: Connectivity,
+    thin: list[str],
+    counts: Ints,
+) -> tuple[PairStanding, ...]:
+    """Pairs that the votes connect, better model first; none when there are too many."""
+    size = len(table.models)
+    if size > MAX_PAIRED_MODELS:
+        return ()
+    tie_share = float((table.outcome >= TIE).mean()) if len(table) else 0.0
+    pairs = []
+    for i in range(size):
+        for j in range(size):
+            gap = float(result.theta[i] - result.theta[j])
+            if i == j or gap < 0 or (gap == 0 and i > j):
+                continue
+            if links.component[i] != links.component[j]:
+                continue
+            variance = float(variances[i, j])
+            pairs.append(
+                PairStanding(
+                    model=table.models[i],
+                    other=table.models[j],
+                    gap=POINTS * gap,
+                    p_better=confidence(gap, variance),
+                    win_rate=sigmoid(gap),
+                    num_battles=int(counts[i, j]),
+                    more_votes=votes_to_settle(gap, variance, tie_share),
+                    supported=table.models[i] not in thin and table.models[j] not in thin,
+                )
+            )
+    return tuple(sorted(pairs, key=lambda pair: -pair.gap))
+
+
+def gap_variances(result: Fit, v: Floats, links: Connectivity, held: Anchors) -> Floats:
+    """Variance of θ_i - θ_j, shape (models, models): Var i + Var j - 2 Cov(i, j).
+
+    `v` is the covariance that the votes give. Where they do not fix a gap, since one of the two is
+    held by the penalty or no chain of votes joins them, it is at least what the penalty leaves.
+    """
+    given, prior = (_differences(matrix) for matrix in (v, covariance_root(result)))
+    apart = links.component[:, None] != links.component[None, :]
+    loose = apart | ~held.fixed[:, None] | ~held.fixed[None, :]
+    size = len(links.component)
+    given, prior = given[:size, :size], prior[:size, :size]
+    return np.asarray(np.where(loose, np.maximum(given, prior), given))
+
+
+def _differences(v: Floats) -> Floats:
+    own = np.diag(v)
+    return np.asarray(own[:, None] + own[None, :] - 2 * v)
+
+
+def _notes(
+    table: VoteTable,
+    config: RatingConfig,
+    result: Fit,
+    links: Connectivity,
+    held: Anchors,
+    few: list[str],
+    *,
+    clustered: bool,
+) -> list[Note]:
+    """What these votes do not support, one sentence each."""
+    if not len(table):
+        return [Note("No vote to rate: give blind votes on the page.", "none")]
+    notes = []
+    if links.num_components > 1:
+        notes.append(
+            Note(
+                f"The models form {links.num_components} groups that were never compared with each"
+                " other: gaps between groups mean nothing.",
+                "groups",
+                count=links.num_components,
+            )
+        )
+    loose = [model for i, model in enumerate(table.models) if not held.in_circle[i]]
+    if loose:
+        notes.append(
+            Note(
+                f"The votes alone do not fix the rating of {_listed(loose)} (never lost or never"
+                f" won against the rest): the penalty of {config.fit.ridge:g} decides there.",
+                "loose",
+                models=_listed(loose),
+            )
+        )
+    thin = [m for m in few if m not in loose]
+    if thin:
+        notes.append(
+            Note(
+                f"Fewer than {MIN_DECIDED} decided votes: {_listed(thin)}.",
+                "few",
+                count=MIN_DECIDED,
+                models=_listed(thin),
+            )
+        )
+    if config.fit.position and result.position is None:
+        notes.append(
+            Note(
+                "Left and right have not both won yet: the effect of the side cannot be told.",
+                "one_side",
+            )
+        )
+    if not clustered and table.cluster is not None:
+        notes.append(
+            Note(
+                f"Fewer than {MIN_VOTERS} voters: intervals take votes as independent of each"
+                " other.",
+                "few_voters",
+                count=MIN_VOTERS,
+            )
+        )
+    if config.fit.ties is Ties.DAVIDSON and result.nu is None:
+        notes.append(
+            Note("Davidson's tie parameter needs ties and decided votes: it was left out.")
+        )
+    if not result.converged:
+        notes.append(Note("The fit did not converge: do not use these numbers.", "not_converged"))
+    return notes
+
+
+def _listed(models: list[str], most: int = 5) -> str:
+    return ", ".join(models[:most]) + (" …" if len(models) > most else "")

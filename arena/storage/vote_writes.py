@@ -1,0 +1,213 @@
+"""Writes votes inside a transaction that the store has opened; knows every rule of voting.
+
+One vote per turn and voter. Models and texts come from the database only. The same vote
+sent twice is one vote; a different one is a change and needs to be asked for; every act
+is appended to `vote_history`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlite_utils import Database
+
+from arena.storage.database import Row
+from arena.storage.quarantine import QuarantineRules, evidence, suspicions
+from arena.storage.rows import VOTE_SQL, judgement_columns, read_turns, vote_from
+from arena.values.battle import SIDES, Answer, AnswerStatus, Mode, Turn
+from arena.values.refusals import (
+    AlreadyVotedError,
+    NotVotedError,
+    SideFailedError,
+    UnfinishedError,
+    UnknownBattleError,
+)
+from arena.values.texts import canonical_json, check_text
+from arena.values.vote import FlaggedVote, Judgement, Vote
+
+
+def cast(
+    db: Database,
+    battle: Row,
+    turn: int,
+    voter: int,
+    judgement: Judgement,
+    *,
+    partial: bool,
+    change: bool,
+    now: int,
+    rules: QuarantineRules,
+) -> Vote:
+    """Store one judgement; see `Store.cast_vote`."""
+    check_text("comment", judgement.comment)
+    check_text("edited answer", judgement.edited_answer)
+    sides = participant_ids(db, battle["id"])
+    judgement.pairs(len(sides))  # refuse what does not fit before anything else
+    judged = pick_turn(read_turns(db, battle["id"]), turn, battle["public_id"])
+    old = find_vote(db, judged.id, voter)
+    if old is not None:
+        if vote_from(old).judgement == judgement:
+            return vote_from(old)
+        if not change:
+            raise AlreadyVotedError(f"turn {turn + 1} is already judged; undo or change that vote")
+    answers = judged_answers(judged, len(sides), partial=partial)
+    is_partial = partial or any(a.status is AnswerStatus.STOPPED for a in answers)
+    is_blind = battle["mode"] == Mode.BLIND and battle["revealed_ms"] is None
+    columns = judgement_columns(judgement) | {"partial": is_partial, "updated_ms": now}
+    if old is None:
+        columns |= {"turn_id": judged.id, "voter_id": voter, "blind": is_blind, "created_ms": now}
+        vote_id = db["votes"].insert(columns, pk="id").last_pk
+        db.execute("DELETE FROM skips WHERE turn_id = ? AND voter_id = ?", [judged.id, voter])
+    else:
+        # Once the names were seen a vote can never become blind again.
+        columns["blind"] = bool(old["blind"]) and is_blind
+        vote_id = old["id"]
+        db["votes"].update(vote_id, columns)
+        db.execute("DELETE FROM comparisons WHERE vote_id = ?", [vote_id])
+    insert_comparisons(db, vote_id, judgement, sides, [answer.id for answer in answers])
+    for answer in answers:
+        if answer.identity_leak:
+            detail = evidence("identity_leak", side=SIDES[answer.side])
+            add_flag(db, vote_id, "identity_leak", detail, now)
+    for found in suspicions(db, vote_id, voter, now, rules):
+        add_flag(db, vote_id, found.reason, found.detail, now)
+    said = judgement_columns(judgement) | {"partial": is_partial, "blind": columns["blind"]}
+    remember(db, judged.id, voter, "cast" if old is None else "change", said, now)
+    stored = find_vote(db, judged.id, voter)
+    assert stored is not None
+    return vote_from(stored)
+
+
+def undo(db: Database, battle: Row, turn: int, voter: int, now: int) -> None:
+    """Take a vote back; what it said stays in `vote_history`."""
+    judged = pick_turn(read_turns(db, battle["id"]), turn, battle["public_id"])
+    old = find_vote(db, judged.id, voter)
+    if old is None:
+        raise NotVotedError(f"turn {turn + 1} has no vote of yours to undo")
+    said = vote_from(old)
+    body = judgement_columns(said.judgement) | {"partial": said.partial, "blind": said.blind}
+    remember(db, judged.id, voter, "undo", body, now)
+    db.execute("DELETE FROM votes WHERE id = ?", [old["id"]])
+
+
+def skip(db: Database, battle: Row, turn: int, voter: int, now: int) -> None:
+    """Note that the voter would not judge; refused when the turn has a vote."""
+    judged = pick_turn(read_turns(db, battle["id"]), turn, battle["public_id"])
+    if find_vote(db, judged.id, voter) is not None:
+        raise AlreadyVotedError(f"turn {turn + 1} is judged; undo the vote before skipping")
+    row = {"turn_id": judged.id, "voter_id": voter, "created_ms": now}
+    if db["skips"].count_where("turn_id = ? AND voter_id = ?", [judged.id, voter]) == 0:
+        db["skips"].insert(row)
+        remember(db, judged.id, voter, "skip", {}, now)
+
+
+def pick_turn(turns: tuple[Turn, ...], turn: int, battle: str) -> Turn:
+    """The turn at a position; UnknownBattleError when there is none."""
+    if not 0 <= turn < len(turns):
+        raise UnknownBattleError(f"battle {battle} has no turn {turn + 1}; it has {len(turns)}")
+    return turns[turn]
+
+
+def judged_answers(turn: Turn, num_sides: int, *, partial: bool) -> list[Answer]:
+    """The current answer of every side, all fit to be judged, or the reason why not."""
+    answers = []
+    for side in range(num_sides):
+        answer = turn.answer(side)
+        if answer is None or answer.status is AnswerStatus.FAILED:
+            raise SideFailedError(f"side {SIDES[side]} has no answer; a battle needs all of them")
+        if not answer.is_finished and not partial:
+            raise UnfinishedError(f"side {SIDES[side]} is writing; wait, stop it or vote early")
+        answers.append(answer)
+    return answers
+
+
+def insert_comparisons(
+    db: Database, vote_id: int, judgement: Judgement, sides: list[int], answers: list[int]
+) -> None:
+    """One row per pair of sides; `sides` participant ids, `answers` answer ids by side."""
+    db["comparisons"].insert_all(
+        {
+            "vote_id": vote_id,
+            "left_side": pair.left,
+            "right_side": pair.right,
+            "left_id": sides[pair.left],
+            "right_id": sides[pair.right],
+            "left_answer_id": answers[pair.left],
+            "right_answer_id": answers[pair.right],
+            "winner": pair.winner,
+            "weight": pair.weight,
+        }
+        for pair in judgement.pairs(len(sides))
+    )
+
+
+def participant_ids(db: Database, battle: int) -> list[int]:
+    """Participant row ids in the order shown."""
+    rows = db.query(
+        "SELECT participant_id FROM sides WHERE battle_id = ? ORDER BY position", [battle]
+    )
+    return [row["participant_id"] for row in rows]
+
+
+def find_vote(db: Database, turn_id: int, voter: int) -> Row | None:
+    """The vote of a voter on a turn as a VOTE_SQL row."""
+    where = " WHERE v.turn_id = ? AND v.voter_id = ?"
+    return next(iter(db.query(VOTE_SQL + where, [turn_id, voter])), None)
+
+
+def add_flag(db: Database, vote_id: int, reason: str, detail: str, now: int) -> None:
+    """Put a vote in quarantine for a reason; a reason already there stays as it was."""
+    db.execute(
+        "INSERT INTO vote_flags (vote_id, reason, detail, created_ms) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        [vote_id, reason, detail, now],
+    )
+
+
+def flag(db: Database, vote_id: int, reason: str, detail: str, now: int) -> None:
+    """Put an existing vote in quarantine; see `Store.flag_vote`."""
+    if db["votes"].count_where("id = ?", [vote_id]) == 0:
+        raise UnknownBattleError(f"vote {vote_id} is unknown; list them with their numbers")
+    add_flag(db, vote_id, check_text("reason", reason), check_text("detail", detail), now)
+
+
+def clear_flag(db: Database, vote_id: int, reason: str, now: int) -> None:
+    """Clear one mark; see `Store.clear_flag`."""
+    cursor = db.execute(
+        "UPDATE vote_flags SET cleared_ms = ? WHERE vote_id = ? AND reason = ?"
+        " AND cleared_ms IS NULL",
+        [now, vote_id, reason],
+    )
+    if cursor.rowcount == 0:
+        raise NotVotedError(f"vote {vote_id} is not in quarantine for {reason!r}")
+
+
+def flagged(db: Database, limit: int) -> list[FlaggedVote]:
+    """Votes in quarantine, newest first."""
+    where = """ WHERE EXISTS (SELECT 1 FROM vote_flags f WHERE f.vote_id = v.id
+        AND f.cleared_ms IS NULL) ORDER BY v.id DESC LIMIT ?"""
+    reasons = """SELECT reason, detail FROM vote_flags WHERE vote_id = ? AND cleared_ms IS NULL
+        ORDER BY reason"""
+    return [
+        FlaggedVote(
+            vote_from(row),
+            tuple((found["reason"], found["detail"]) for found in db.query(reasons, [row["id"]])),
+        )
+        for row in list(db.query(VOTE_SQL + where, [limit]))
+    ]
+
+
+def remember(
+    db: Database, turn_id: int, voter: int, action: str, body: Mapping[str, Any], now: int
+) -> None:
+    """Append to the history of acts."""
+    db["vote_history"].insert(
+        {
+            "turn_id": turn_id,
+            "voter_id": voter,
+            "action": action,
+            "body": canonical_json(dict(body)),
+            "at_ms": now,
+        }
+    )

@@ -1,0 +1,252 @@
+"""What stands between the network and the page: allowed paths, headers, rates, the voter's cookie.
+
+Plain ASGI middleware; knows HTTP, nothing of battles. Whatever is not listed here is not
+served, so that a route a new Gradio brings stays shut until somebody has looked at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+from collections.abc import Sequence
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from arena.battles.rate_limit import RateLimiter
+from arena.errors import ArenaError
+from arena.i18n import negotiate, words
+from arena.web.authentication import Authenticator
+from arena.web.visitors import KEY, Visitor
+
+log = logging.getLogger(__name__)
+
+VOTER_COOKIE = "arena_voter"
+COOKIE_SECONDS = 365 * 24 * 3600
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio mounts only with both
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self'",
+        "worker-src 'self' blob:",
+        "media-src 'self' blob:",
+        "frame-src 'none'",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=()",
+}
+
+OPEN_PATHS = re.compile(
+    r"/(?:"
+    r"|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|pwa_icon|healthz"
+    r"|(?:assets|static|svelte)/[^?]*"
+    r"|api/.*|live/\w+|signin|signout|enter"
+    r"|gradio_api/(?:info|startup-events|app_id|queue/join|queue/data|queue/status|cancel|reset"
+    r"|heartbeat/\w+|call/[\w-]+(?:/\w+)?)"
+    r")"
+)
+JOIN_PATH = "/gradio_api/queue/join"
+COUNTED_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+# What a stranger may ask for where one has to sign in.
+BEFORE_SIGN_IN = ("/signin", "/healthz", "/robots.txt", "/favicon.ico")
+GUESSES_PER_MINUTE = 10  # of passwords in headers, of one address
+PER_ADDRESS = 10  # voters of one address who may be busy at once
+
+
+class AccessMiddleware:
+    """Middleware around the whole page.
+
+    Args:
+        app: what to protect.
+        requests_per_minute: writing requests of one voter before 429; of one address ten times
+            as many, for a cookie is had for nothing.
+        allowed_origins: origins besides the page's own that may send writing requests.
+        authenticator: who tells visitors apart; without one everybody is a stranger who may vote.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        requests_per_minute: int,
+        allowed_origins: Sequence[str] = (),
+        authenticator: Authenticator | None = None,
+    ) -> None:
+        self.app = app
+        self.limiter = RateLimiter(requests_per_minute, 60.0)
+        self.address_limiter = RateLimiter(PER_ADDRESS * requests_per_minute, 60.0)
+        self.guesses = RateLimiter(GUESSES_PER_MINUTE, 60.0)
+        self.allowed_origins = frozenset(allowed_origins)
+        self.authenticator = authenticator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on with the headers and the cookie added."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        cookies = _cookies(headers.get("cookie", ""))
+        voter = _voter(cookies)
+        refusal = self._refusal(scope, headers)
+        if refusal is None:
+            visitor, refusal = await self._visitor(scope, headers, cookies)
+            scope[KEY] = visitor
+            refusal = refusal or self._too_many(scope, visitor)
+        fresh = None if voter else secrets.token_urlsafe(24)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                reply = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    reply[name] = value
+                if scope["path"] == "/signin":
+                    # Without a referrer a browser hides a form's origin, which is checked here.
+                    reply["referrer-policy"] = "same-origin"
+                if fresh and scope["path"] == "/" and scope["method"] == "GET":
+                    reply.append("set-cookie", _set_cookie(fresh, scope["scheme"] == "https"))
+            await send(message)
+
+        if refusal is not None:
+            await _answer(refusal, send_guarded, headers)
+        elif scope["path"] == JOIN_PATH:
+            await _join(self.app, scope, receive, send_guarded)
+        else:
+            await self.app(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        if not OPEN_PATHS.fullmatch(scope["path"]):
+            return 404, "guard.nothing"
+        is_harmless = scope["path"] == "/signout"
+        is_counted = scope["method"] in COUNTED_METHODS
+        if is_counted and not is_harmless and not self._is_own_origin(headers):
+            return 403, "guard.foreign"
+        return None
+
+    async def _visitor(
+        self, scope: Scope, headers: Headers, cookies: dict[str, str]
+    ) -> tuple[Visitor, tuple[int, str] | None]:
+        """Who asks, and why they may not."""
+        voter = _voter(cookies)
+        if self.authenticator is None:
+            return Visitor(voter), None
+        claim = headers.get("authorization", "")
+        if self.authenticator.is_new_guess(claim) and not self.guesses.allow(_address(scope)):
+            return Visitor(), (429, "signin.slow")
+        try:
+            if claim:  # a password takes long to check
+                found = await asyncio.to_thread(self.authenticator.visitor, cookies, voter, claim)
+            else:
+                found = self.authenticator.visitor(cookies, voter, "")
+        except ArenaError as error:
+            log.error("%s", error)
+            return Visitor(), (503, "guard.users")
+        if found is not None or scope["path"] in BEFORE_SIGN_IN:
+            return found or Visitor(is_open=False), None
+        if scope["path"] == "/" and scope["method"] == "GET":
+            return Visitor(), (303, "/signin")
+        return Visitor(), (401, "guard.sign_in")
+
+    def _too_many(self, scope: Scope, visitor: Visitor) -> tuple[int, str] | None:
+        if scope["method"] not in COUNTED_METHODS:
+            return None
+        address = _address(scope)
+        own = self.limiter.allow(visitor.secret or address)
+        if not own or not self.address_limiter.allow(address):
+            return 429, "guard.too_many"
+        return None
+
+    def _is_own_origin(self, headers: Headers) -> bool:
+        """A browser says where a request comes from; programs that say nothing are let in."""
+        origin = headers.get("origin")
+        if origin is None:
+            return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        own = urlsplit(origin).netloc == headers.get("host")
+        return own or origin in self.allowed_origins
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
+
+
+def _cookies(header: str) -> dict[str, str]:
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
+    except CookieError:
+        return {}
+
+
+def _voter(cookies: dict[str, str]) -> str | None:
+    value = cookies.get(VOTER_COOKIE, "")
+    return value if re.fullmatch(r"[\w-]{16,64}", value) else None
+
+
+def _set_cookie(value: str, is_https: bool) -> str:
+    secure = "; Secure" if is_https else ""
+    return (
+        f"{VOTER_COOKIE}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
+    )
+
+
+async def _join(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Gradio looks an act up by its number and fails on one it does not have: that is a 404."""
+    unknown = False
+
+    async def send_known(message: Message) -> None:
+        nonlocal unknown
+        if message["type"] == "http.response.start" and message["status"] == 500:
+            unknown = True
+        if not unknown:
+            await send(message)
+
+    try:
+        await app(scope, receive, send_known)
+    except KeyError:
+        if not unknown:
+            raise
+    if unknown:
+        await _answer((404, "guard.no_act"), send, Headers(scope=scope))
+
+
+async def _answer(refusal: tuple[int, str], send: Send, asked: Headers) -> None:
+    """A status with the key of its text, told in the language asked for; or where to go instead."""
+    status, told = refusal
+    say = words(negotiate(asked.get("accept-language")))
+    body = b"" if status == 303 else json.dumps({"detail": say(told)}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 303:
+        headers.append((b"location", told.encode()))
+    if status == 429:
+        headers.append((b"retry-after", b"10"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def trusted_hosts(host: str, allowed: Sequence[str]) -> list[str]:
+    """Names under which the page may be asked for.
+
+    Listening on this machine only: its own names, which keeps a foreign page from reaching it
+    by rebinding its name. Listening on the network: any, unless names are given.
+    """
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return [*LOOPBACK_HOSTS, *allowed]
+    return [*LOOPBACK_HOSTS, *allowed] if allowed else ["*"]

@@ -1,0 +1,154 @@
+"""Tells visitors apart: by a signed session, a password in a header, or a browser's random cookie.
+
+Without a user file anybody may vote, and an admin comes in by a link with the key of the home.
+A session is a name and an end, signed with that key; nothing is kept on the server. Knows headers
+and the user file, no page.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from arena.web.users import FILE, User, matches, read_users
+from arena.web.visitors import Visitor
+
+KEY_FILE = "admin.key"
+SESSION_COOKIE = "arena_session"
+SESSION_SECONDS = 30 * 24 * 3600
+ADMIN = ""  # the name of a session opened with the key; no user can have it
+MOST_REMEMBERED = 1_000
+
+
+class Authenticator:
+    """Knows who may come in, from `users.toml` and `admin.key` of a home folder."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._read_at: int | None = None
+        self._users: dict[str, User] | None = None
+        self._key = b""
+        self._verified: OrderedDict[bytes, str] = OrderedDict()
+
+    @property
+    def users(self) -> dict[str, User] | None:
+        """The users as the file has them now; None without a file. Raises UserError."""
+        path = self._home / FILE
+        try:
+            changed = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            changed = None
+        if changed != self._read_at or (changed is None) != (self._users is None):
+            self._users = read_users(path)
+            self._verified.clear()
+            self._read_at = changed
+        return self._users
+
+    def check(self) -> bool:
+        """Whether one has to sign in. Raises UserError for a user file that makes no sense."""
+        return self.users is not None
+
+    @property
+    def key(self) -> str:
+        """The secret of this home, made at its first use; only its owner can read the file."""
+        if not self._key:
+            self._key = _read_key(self._home / KEY_FILE)
+        return self._key.decode()
+
+    def visitor(self, cookies: Mapping[str, str], voter: str | None, header: str) -> Visitor | None:
+        """Who asks; None for a stranger where one has to sign in.
+
+        Args:
+            cookies: of the request.
+            voter: what the voter's random cookie says, checked already.
+            header: the Authorization header, or nothing.
+        """
+        users = self.users
+        name = self._session(cookies.get(SESSION_COOKIE, ""))
+        name = self._password(header) if name is None else name
+        if users is None:
+            return Visitor(voter, is_admin=name == ADMIN)
+        user = users.get(name or "")
+        if user is None:
+            return None
+        return Visitor(f"user:{user.name}", user.name, user.role == "admin", is_open=False)
+
+    def is_new_guess(self, header: str) -> bool:
+        """Whether a header holds a password that was not found right before."""
+        return bool(header) and hashlib.sha256(header.encode()).digest() not in self._verified
+
+    def sign_in(self, name: str, password: str) -> str | None:
+        """A session for a name and its password; None if they are wrong."""
+        user = (self.users or {}).get(name)
+        return self._signed(name) if matches(user, password) else None
+
+    def enter(self, key: str) -> str | None:
+        """An admin's session for the key of the home, where nobody signs in."""
+        right = hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode())
+        return self._signed(ADMIN) if right and self.users is None else None
+
+    def _signed(self, name: str) -> str:
+        end = str(int(time.time()) + SESSION_SECONDS)
+        shown = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+        return f"{shown}.{end}.{self._signature(name, end)}"
+
+    def _session(self, cookie: str) -> str | None:
+        """The name of a session that is ours and has not ended."""
+        parts = cookie.split(".")
+        if len(parts) != 3 or not parts[1].isdigit():
+            return None
+        shown, end, signature = parts
+        try:
+            name = base64.urlsafe_b64decode(shown + "=" * (-len(shown) % 4)).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        right = hmac.compare_digest(signature.encode(), self._signature(name, end).encode())
+        return name if right and int(end) > time.time() else None
+
+    def _signature(self, name: str, end: str) -> str:
+        """Over the password's hash too: a new password ends all sessions."""
+        user = (self.users or {}).get(name)
+        text = f"{name}\n{end}\n{user.password if user else ''}"
+        return hmac.new(self.key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+    def _password(self, header: str) -> str | None:
+        """The name of `Basic name:password`, or of `Bearer key` where nobody signs in."""
+        kind, _, value = header.partition(" ")
+        if kind.lower() == "bearer" and value:
+            return ADMIN if self.enter(value.strip()) else None
+        if kind.lower() != "basic":
+            return None
+        known = hashlib.sha256(header.encode()).digest()
+        if known in self._verified:
+            return self._verified[known]
+        try:
+            name, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        if not matches((self.users or {}).get(name), password):
+            return None
+        self._verified[known] = name
+        if len(self._verified) > MOST_REMEMBERED:
+            self._verified.popitem(last=False)
+        return name
+
+
+def _read_key(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes().strip()
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return path.read_bytes().strip()
