@@ -20,6 +20,9 @@ PACKAGES = ("tuning", "serving", "arena")
 ROOMS: dict[str, tuple[str, ...]] = {
     "tuning": (
         "errors",
+        "json_lines",
+        "value_types",
+        "yaml_text",
         "config",
         "config_files",
         "hardware",
@@ -35,6 +38,26 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "evaluation",
         "starter.pretraining",
         "commands",
+    ),
+    "arena": (
+        "errors",
+        "i18n",
+        "values",
+        "config",
+        "ratings",
+        "storage",
+        "backends",
+        "exports",
+        "imports",
+        "battles",
+        "web",
+        "page.html",
+        "page",
+        "app",
+        "up",
+        "commands",
+        "cli",
+        "serve_child",
     ),
 }
 """A room is a folder or a module of its package. It imports from itself and those before it."""

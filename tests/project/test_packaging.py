@@ -202,7 +202,10 @@ def test_installed_versions_are_the_pinned_ones() -> None:
 
 def imported(folder: str) -> dict[str, str]:
     """Third-party top-level names that the modules of a folder import, each with one place."""
-    ours = {"arena", "serving", "tuning"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    own = [
+        path for place in ("tests", "tools", "benchmarks") for path in (ROOT / place).rglob("*.py")
+    ]
+    ours = {"arena", "serving", "tuning"} | {path.stem for path in own}
     found = {}
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -218,11 +221,11 @@ def imported(folder: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("folder", ["arena", "serving", "tuning", "tests"])
+@pytest.mark.parametrize("folder", ["arena", "serving", "tuning", "tests", "tools"])
 def test_every_library_that_is_imported_is_declared(folder: str) -> None:
     """A library that comes only because another one needs it may leave with that one."""
     wanted = list(PROJECT["project"]["dependencies"])
-    if folder == "tests":
+    if folder in ("tests", "tools"):
         wanted += [*PROJECT["dependency-groups"]["test"], "text-generation"]  # Makefile
     declared = {canonical(re.split(r"[<>=!~\[; ]", one)[0]) for one in wanted}
     providers = packages_distributions()
@@ -232,6 +235,21 @@ def test_every_library_that_is_imported_is_declared(folder: str) -> None:
         if not declared & {canonical(one) for one in providers.get(name, [name])}
     }
     assert not missing
+
+
+# Declared, though no module imports it: what needs it, and how.
+NOT_IMPORTED = {"accelerate": "transformers' Trainer imports it"}
+
+
+def test_every_library_that_is_declared_is_imported() -> None:
+    """The other way round: what nothing needs any more is not installed either."""
+    used = {name for folder in ("arena", "serving", "tuning") for name in imported(folder)}
+    providers = packages_distributions()
+    needed = {canonical(one) for name in used for one in providers.get(name, [name])}
+    declared = {
+        canonical(re.split(r"[<>=!~\[; ]", one)[0]) for one in PROJECT["project"]["dependencies"]
+    }
+    assert declared - needed == set(NOT_IMPORTED)
 
 
 def canonical(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The embedded small language model: its world, corpus, instructions, pretraining, weights."""
+"""The embedded small language model: its world, pretraining and weights; knows no tuning run."""
 
 from __future__ import annotations
 
