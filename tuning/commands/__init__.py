@@ -1,1 +1,4 @@
-"""What `arena tune`, `arena eval` and `arena models` print; the work is done in the rooms below."""
+"""What `arena tune`, `arena eval` and `arena models` print of what the rooms below do.
+
+Knows terminals and JSON; knows nothing of how the work is done.
+"""
