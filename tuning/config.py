@@ -49,9 +49,9 @@ class DataOptions:
     strict: Switch = False
     """Stop at the first bad row instead of leaving it out and counting it."""
     deduplicate: Switch = True
-    """Leave out rows whose messages are the same as those of an earlier row."""
+    """Leave out rows whose messages are those of an earlier row, white space around them aside."""
     near_duplicates: Share = 1.0
-    """Also leave out rows this similar (Jaccard of word triples); 1 compares words exactly."""
+    """Also leave out rows this similar (Jaccard of word triples); 1 leaves out equal rows alone."""
     heldout: Share = 0.02
     """Share of prompts kept out of training for the evaluation loss (at most 256 rows)."""
     heldout_file: Name | None = None

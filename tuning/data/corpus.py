@@ -127,7 +127,7 @@ def _example(raw: RawRow, known: Format, options: DataOptions) -> Example:
     if not known.required <= set(raw.columns):
         _refuse_mixture(raw, known)
     messages = tuple(normalise_row(raw.columns, known))
-    group = prompt_key(messages)
+    group = prompt_key(messages).lower()
     if options.group_by is not None:
         if options.group_by not in raw.columns:
             raise RowError(options.group_by, "column of data_options.group_by is missing")
@@ -148,15 +148,15 @@ def _refuse_mixture(raw: RawRow, known: Format) -> None:
 
 
 def prompt_key(messages: Sequence[Message]) -> str:
-    """What makes two prompts the same: their words, case and punctuation aside."""
+    """What makes two prompts the same: their words, punctuation aside."""
     return " | ".join(
         plain_words(message["content"]) for message in messages if message["role"] != "assistant"
     )
 
 
 def plain_words(text: str) -> str:
-    """Lower-case words and numbers of `text`; signs stay, since 3 - 2 is not 3 + 2."""
-    return " ".join(re.findall(r"\w+|[^\w\s.,!?'\"]", text.lower()))
+    """Words and numbers of `text`; case and signs stay: PARIS is not paris, 3 - 2 not 3 + 2."""
+    return " ".join(re.findall(r"\w+|[^\w\s.,!?'\"]", text))
 
 
 def _drop_repeats(
@@ -167,20 +167,21 @@ def _drop_repeats(
     from tuning.data.duplicates import NearDuplicates
 
     seen: set[str] = set()
-    seen_words: set[str] = set()
     near = NearDuplicates(options.near_duplicates) if options.near_duplicates < 1 else None
 
     def reason(example: Example) -> str | None:
-        exact = json.dumps(example.messages, sort_keys=True)
-        words = " | ".join(
-            f"{message['role']} {plain_words(message['content'])}" for message in example.messages
-        )
+        trimmed = [
+            {**message, "content": message["content"].strip()} for message in example.messages
+        ]
+        exact = json.dumps(trimmed, sort_keys=True)
         if exact in seen:
             return "duplicate"
         seen.add(exact)
-        if words in seen_words or (near is not None and near.seen_before(words)):
+        words = " | ".join(
+            f"{message['role']} {plain_words(message['content'])}" for message in example.messages
+        )
+        if near is not None and near.seen_before(words):
             return "near duplicate"
-        seen_words.add(words)
         return None
 
     kept: list[list[Example]] = []
