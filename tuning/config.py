@@ -43,7 +43,9 @@ class DataOptions:
     format: Name = "auto"
     """Name of a format of `tuning.data.formats`, or `auto` to detect it from the columns."""
     columns: Mapping[Name, Name] | None = None
-    """Column map for files of no known format: keys prompt, response and perhaps system."""
+    """What a row is made of (prompt, response, system, context, messages …) to its column."""
+    drop: Annotated[tuple[Name, ...], Several] = ()
+    """Columns to leave out, or keys of turns as messages.key; what nothing uses is refused."""
     weights: Annotated[tuple[Annotated[Number, Field(gt=0, le=1000)], ...], Several] = ()
     """How often each source is seen in an epoch (2 = twice, 0.5 = every other row); empty = 1."""
     strict: Switch = False
