@@ -43,15 +43,17 @@ class DataOptions:
     format: Name = "auto"
     """Name of a format of `tuning.data.formats`, or `auto` to detect it from the columns."""
     columns: Mapping[Name, Name] | None = None
-    """Column map for files of no known format: keys prompt, response and perhaps system."""
+    """What a row is made of (prompt, response, system, context, messages …) to its column."""
+    drop: Annotated[tuple[Name, ...], Several] = ()
+    """Columns to leave out, or keys of turns as messages.key; what nothing uses is refused."""
     weights: Annotated[tuple[Annotated[Number, Field(gt=0, le=1000)], ...], Several] = ()
     """How often each source is seen in an epoch (2 = twice, 0.5 = every other row); empty = 1."""
     strict: Switch = False
     """Stop at the first bad row instead of leaving it out and counting it."""
     deduplicate: Switch = True
-    """Leave out rows whose messages are the same as those of an earlier row."""
+    """Leave out rows whose messages are those of an earlier row, white space around them aside."""
     near_duplicates: Share = 1.0
-    """Also leave out rows this similar (Jaccard of word triples); 1 compares words exactly."""
+    """Also leave out rows this similar (Jaccard of word triples); 1 leaves out equal rows alone."""
     heldout: Share = 0.02
     """Share of prompts kept out of training for the evaluation loss (at most 256 rows)."""
     heldout_file: Name | None = None

@@ -35,9 +35,12 @@ def pick_width_step(precision: str) -> int:
     return 32 if is_compiled and torch.cpu._is_amx_tile_supported() else 1
 
 
-def pick_attention(longest: int) -> str:
-    """Plain attention for short rows on a CPU, where it beats the fused kernel; else the fused."""
-    return "eager" if longest <= EAGER_LENGTH and not torch.cuda.is_available() else "sdpa"
+def pick_attention(longest: int) -> str | None:
+    """Plain attention for short rows on a CPU, where it beats fused kernels.
+
+    Else None: what transformers picks for the architecture, a fused kernel where it has one.
+    """
+    return "eager" if longest <= EAGER_LENGTH and not torch.cuda.is_available() else None
 
 
 def describe_device() -> str:

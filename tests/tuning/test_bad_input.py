@@ -26,7 +26,7 @@ def config_for(base: Path, data: Path, home: Path, **changes: Any) -> TuningConf
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"ask": "a", "reply": "b"}], r"row 1: columns ask, reply fit no known format .*alpaca"),
+        ([{"ask": "a", "reply": "b"}], r":1: columns ask, reply fit no known format .*alpaca"),
         ([], "file is empty"),
         ([{"messages": []}], r"rows\.jsonl:1: messages: is empty"),
         ([{"messages": [USER]}], r"rows\.jsonl:1: messages: no assistant turn \(roles: user\)"),

@@ -189,15 +189,49 @@ def test_missing_source_is_named() -> None:
 
 
 def test_repeats_are_dropped_and_counted(tmp_path: Path) -> None:
-    extra = [PAIRS[0], {"question": "what is 1", "answer": "It is 1!"}]
-    path = write(tmp_path / "data.jsonl", PAIRS + extra)
+    spaced = {"question": " What is 2?\n", "answer": "It is 2. "}
+    path = write(tmp_path / "data.jsonl", [*PAIRS, PAIRS[0], spaced])
     ledger = Ledger()
     corpus = load_corpus((str(path),), NONE, 0, ledger)
     assert len(corpus.train) == 20
-    assert dict(ledger.rows_dropped) == {"duplicate": 1, "near duplicate": 1}
+    assert dict(ledger.rows_dropped) == {"duplicate": 2}
     ledger = Ledger()
     kept = load_corpus((str(path),), DataOptions(deduplicate=False, heldout=0), 0, ledger)
     assert len(kept.train) == 22
+
+
+@pytest.mark.parametrize(
+    ("near", "pairs"),
+    [
+        (1, [("Shout: paris", "PARIS"), ("Shout: PARIS", "PARIS")]),
+        (0.9, [("Shout: paris", "PARIS"), ("Shout: PARIS", "PARIS")]),
+        (0.9, [("Title: paris", "Paris"), ("Title: Paris", "Paris"), ("Title: PARIS", "Paris")]),
+        (1, [("Add a full stop: Go on", "Go on."), ("Add a full stop: Go on.", "Go on.")]),
+        (1, [("One space: a  b", "a b"), ("One space: a b", "a b")]),
+        (1, [("Did you come?", "No."), ("Did you come?", "No!")]),
+        (1, [("Indent:\nif x:\n  y", "ok"), ("Indent:\nif x:\n    y", "ok")]),
+    ],
+)
+def test_rows_that_differ_where_the_lesson_is_are_all_kept(
+    tmp_path: Path, near: float, pairs: list[tuple[str, str]]
+) -> None:
+    """Case, signs and spaces can be what is taught, so a row is a repeat only when all is equal."""
+    rows = [{"question": question, "answer": answer} for question, answer in pairs]
+    path = write(tmp_path / "data.jsonl", rows)
+    ledger = Ledger()
+    options = DataOptions(heldout=0, near_duplicates=near)
+    assert len(load_corpus((str(path),), options, 0, ledger).train) == len(rows)
+    assert not ledger.rows_dropped
+
+
+def test_near_duplicates_are_dropped_where_asked_for(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "data.jsonl", [PAIRS[1], {"question": "What is 1", "answer": "It is 1!"}]
+    )
+    ledger = Ledger()
+    options = DataOptions(heldout=0, near_duplicates=0.9)
+    assert len(load_corpus((str(path),), options, 0, ledger).train) == 1
+    assert dict(ledger.rows_dropped) == {"near duplicate": 1}
 
 
 def test_near_duplicates_follow_the_jaccard_threshold() -> None:
@@ -211,7 +245,8 @@ def test_near_duplicates_follow_the_jaccard_threshold() -> None:
 
 def test_signs_keep_questions_apart() -> None:
     assert plain_words("What is 3 + 2?") != plain_words("What is 3 - 2?")
-    assert plain_words("What is 3 + 2?") == plain_words("what is 3 + 2")
+    assert plain_words("What is 3 + 2?") == plain_words("What is 3 + 2")
+    assert plain_words("what is US?") != plain_words("what is us?")
 
 
 def test_split_keeps_prompts_on_one_side_and_is_repeatable(tmp_path: Path) -> None:
@@ -229,12 +264,32 @@ def test_split_keeps_prompts_on_one_side_and_is_repeatable(tmp_path: Path) -> No
 
 def test_heldout_file_leaks_are_removed(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", PAIRS)
-    heldout = write(tmp_path / "held.jsonl", [{"question": "what is 3", "answer": "Three."}])
+    heldout = write(tmp_path / "held.jsonl", [{"question": "What is 3", "answer": "Three."}])
     ledger = Ledger()
     corpus = load_corpus((str(path),), DataOptions(heldout_file=str(heldout)), 0, ledger)
     assert len(corpus.train) == 19
     assert ledger.rows_dropped["also in the held-out set"] == 1
     assert [example.messages[1]["content"] for example in corpus.heldout] == ["Three."]
+
+
+def test_a_prompt_of_another_case_is_no_leak_but_stays_on_its_side(tmp_path: Path) -> None:
+    cases = [{"question": "Shout: paris", "answer": "PARIS"}]
+    heldout = write(tmp_path / "held.jsonl", [{"question": "Shout: PARIS", "answer": "PARIS"}])
+    path = write(tmp_path / "data.jsonl", cases)
+    ledger = Ledger()
+    options = DataOptions(heldout_file=str(heldout))
+    assert len(load_corpus((str(path),), options, 0, ledger).train) == 1
+    both = [
+        {"question": f"{start} {i}", "answer": "x"} for i in range(20) for start in ("go", "GO")
+    ]
+    path = write(tmp_path / "both.jsonl", both)
+    corpus = load_corpus((str(path),), DataOptions(heldout=0.2), 0, Ledger())
+    prompts = [
+        {row.messages[0]["content"].lower() for row in rows}
+        for rows in (corpus.train, corpus.heldout)
+    ]
+    assert len(corpus.heldout) == 8
+    assert not prompts[0] & prompts[1]
 
 
 def test_weights_repeat_and_sample(tmp_path: Path) -> None:

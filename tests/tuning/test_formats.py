@@ -11,7 +11,6 @@ from tuning.data.formats import (
     RowError,
     detect_format,
     format_named,
-    mapped_format,
     normalise_row,
 )
 
@@ -61,14 +60,14 @@ SYSTEM = {"role": "system", "content": "Be kind."}
 def test_formats(row: dict[str, Any], name: str, messages: list[dict[str, str]] | None) -> None:
     found = detect_format(row)
     assert found.name == name
-    assert normalise_row(row, found) == (messages or [SYSTEM, USER, ANSWER])
+    assert list(normalise_row(row, found).messages) == (messages or [SYSTEM, USER, ANSWER])
     assert format_named(name) is found
 
 
 def test_sharegpt_roles_are_not_trained_as_prompts() -> None:
     """The known trap: human and gpt must become user and assistant, in this order."""
     row = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
-    roles = [message["role"] for message in normalise_row(row, detect_format(row))]
+    roles = [message["role"] for message in normalise_row(row, detect_format(row)).messages]
     assert roles == ["user", "assistant"]
 
 
@@ -111,16 +110,3 @@ def test_unknown_columns_list_what_is_known() -> None:
         detect_format({"a": 1, "b": 2})
     with pytest.raises(FormatError, match="unknown format 'alpacca'"):
         format_named("alpacca")
-
-
-def test_column_map() -> None:
-    mapped = mapped_format({"prompt": "q", "response": "a", "system": "s"})
-    assert normalise_row({"q": "Hi?", "a": "Yes.", "s": "Be kind."}, mapped) == [
-        SYSTEM,
-        USER,
-        ANSWER,
-    ]
-    with pytest.raises(RowError, match="a: column is missing"):
-        normalise_row({"q": "Hi?", "s": ""}, mapped)
-    with pytest.raises(FormatError, match="must map prompt and response"):
-        mapped_format({"prompt": "q"})

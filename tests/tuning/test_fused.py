@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tuning_fixtures import make_model
+from rich.console import Console
+from tiny_models import make_tiny
+from tuning_fixtures import make_base, make_model, make_tokenizer, rows, write_rows
 
+from tuning import TuningConfig, tune
+from tuning.config import TrainingOptions
 from tuning.fused.loss import label_loss
 from tuning.fused.model import Lean, make_lean
 
@@ -236,3 +242,82 @@ def test_a_model_that_scales_its_logits_keeps_its_layers() -> None:
         before = label_loss(model, batch)[0]
         assert make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0]) is None
         assert label_loss(model, batch)[0] == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("phi", "output head gives is changed"),
+        ("gptj", "output head gives is changed"),
+        ("codegen", "output head gives is changed"),
+        ("bloom", "TypeError"),
+        ("deepseek_v4", "TypeError"),
+        ("gpt_oss", "IndexError"),
+        ("cohere", "the loss of two rows would be"),
+        ("nanochat", "the loss of two rows would be"),
+    ],
+)
+def test_other_architectures_keep_their_layers_and_say_why(kind: str, reason: str) -> None:
+    model, batch, said = make_tiny(kind, VOCABULARY).eval(), make_batch(False), list[str]()
+    loss, wanted = gradients(model, batch, None)
+    assert (
+        make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0], said.append) is None
+    )
+    assert len(said) == 1
+    assert reason in said[0]
+    assert "\n" not in said[0]
+    assert not any("forward" in vars(module) for module in model.modules())
+    again, found = gradients(model, batch, None)
+    assert again == loss
+    assert all(torch.equal(found[name], grad) for name, grad in wanted.items())
+
+
+@pytest.mark.parametrize("kind", ["falcon", "gemma", "granite", "mixtral", "olmo2", "stablelm"])
+def test_architectures_that_are_lean_in_part_give_the_same(kind: str) -> None:
+    model, batch = make_tiny(kind, VOCABULARY).eval(), make_batch(False)
+    loss, wanted = gradients(model, batch, None)
+    lean = make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0])
+    assert lean is not None
+    assert lean.changed
+    found_loss, found = gradients(model, batch, lean)
+    assert found_loss == pytest.approx(loss, rel=1e-5)
+    for name, grad in wanted.items():
+        assert float((found[name] - grad).abs().max()) <= 1e-3 * float(grad.abs().max()) + 1e-7
+
+
+def test_layers_with_other_gradients_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same loss is not enough: what is trained follows the gradient."""
+    from tuning.fused.functions import SwiGlu
+
+    class Steeper(SwiGlu):
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> Any:
+            return tuple(1.2 * part for part in SwiGlu.backward(ctx, grad))
+
+    monkeypatch.setattr("tuning.fused.model.SwiGlu", Steeper)
+    model, batch, said = make_tuned("llama", "full").eval(), make_batch(False), list[str]()
+    assert (
+        make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0], said.append) is None
+    )
+    assert said == ["the gradients of two rows would differ"]
+
+
+def test_a_base_without_lean_layers_is_tuned_as_if_they_were_off(tmp_path: Path) -> None:
+    """Once through `tune`: one line that says so, and the weights of plain layers."""
+    base = make_base(tmp_path / "base")
+    make_tiny("phi", len(make_tokenizer())).save_pretrained(base)
+    data = write_rows(tmp_path / "rows.jsonl", rows())
+    weights = []
+    for is_lean in (True, False):
+        out = StringIO()
+        config = TuningConfig(
+            base=str(base),
+            data=(str(data),),
+            name=f"v{is_lean}",
+            home=tmp_path,
+            training=TrainingOptions(max_steps=2, batch_size=8, lean=is_lean),
+        )
+        weights.append(tune(config, console=Console(file=out, width=400)).weights_sha256)
+        said = [line for line in out.getvalue().splitlines() if "training.lean" in line]
+        assert len(said) == is_lean
+    assert weights[0] == weights[1]

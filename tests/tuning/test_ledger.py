@@ -25,8 +25,8 @@ def test_every_row_and_token_is_stored_and_printed(tiny_base: Path, tmp_path: Pa
     lost = {"messages": [{**prompt, "content": "Say it. " * 80}, answer]}
     leaked = {"messages": [{**prompt, "content": "Say moon."}, answer]}
     bad = [{"messages": []}, {"messages": [prompt]}]
-    shouted = {"messages": [{**prompt, "content": prompt["content"].upper()}, answer]}
-    data = write_rows(tmp_path / "rows.jsonl", [*good, good[1], shouted, *bad, cut, lost, leaked])
+    spaced = {"messages": [{**prompt, "content": prompt["content"] + "\n"}, answer]}
+    data = write_rows(tmp_path / "rows.jsonl", [*good, good[1], spaced, *bad, cut, lost, leaked])
     heldout = write_rows(tmp_path / "heldout.jsonl", [leaked])
     shown = io.StringIO()
     made = tune(
@@ -60,8 +60,7 @@ def test_every_row_and_token_is_stored_and_printed(tiny_base: Path, tmp_path: Pa
         "heldout": 0,
         "bad": 2,
         "dropped": {
-            "duplicate": 1,
-            "near duplicate": 1,
+            "duplicate": 2,
             "also in the held-out set": 1,
             "no answer within max_length": 1,
         },
@@ -81,7 +80,7 @@ def test_every_row_and_token_is_stored_and_printed(tiny_base: Path, tmp_path: Pa
     ]
     printed = shown.getvalue()
     for words in (
-        "rows: 27 read, 21 to train on, 0 held out, 2 bad, 1 duplicate, 1 near duplicate, "
+        "rows: 27 read, 21 to train on, 0 held out, 2 bad, 2 duplicate, "
         "1 also in the held-out set, 1 no answer within max_length",
         f"tokens: {sum(lengths):,} in the training rows, {trained:,} trained, "
         f"{seen - trained:,} masked, {lengths[20] - LENGTH:,} truncated, {lengths[21]:,} dropped; "

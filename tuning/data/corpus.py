@@ -16,16 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tuning.config import DataOptions
-from tuning.data.formats import (
-    Format,
-    FormatError,
-    Message,
-    RowError,
-    detect_format,
-    format_named,
-    mapped_format,
-    normalise_row,
-)
+from tuning.data.columns import ColumnReader
+from tuning.data.fields import Conversation, Message, RowError
 from tuning.data.ledger import BadRow, Ledger
 from tuning.data.sources import STARTER, DataError, RawRow, read_source
 
@@ -40,6 +32,10 @@ class Example:
     source: str
     line: int
     group: str
+    tools: tuple[dict[str, Any], ...] = ()
+    """Functions that the assistant may call, for the chat template."""
+    untrained: frozenset[int] = frozenset()
+    """Positions of the assistant's turns that are context only."""
 
     @property
     def place(self) -> str:
@@ -70,7 +66,11 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
     heldout: list[Example] = []
     if options.heldout_file is not None:
         strictly = replace(options, strict=True)
-        heldout = list(_read_examples(options.heldout_file, strictly, seed, Ledger()))
+        beside = Ledger()
+        heldout = list(_read_examples(options.heldout_file, strictly, seed, beside))
+        ledger.tally.seen |= beside.tally.seen
+        ledger.tally.dropped.update(beside.tally.dropped)
+    _refuse_unknown_names(options, ledger)
     examples = _drop_repeats(examples, options, ledger)
     if options.heldout_file is None:
         examples, heldout = _split(examples, options.heldout, seed)
@@ -90,30 +90,41 @@ def examples_sha256(examples: Sequence[Example]) -> str:
     """Fingerprint of the conversations in their order: sha256 of their canonical JSON lines."""
     digest = hashlib.sha256()
     for example in examples:
-        line = json.dumps(example.messages, ensure_ascii=False, sort_keys=True)
-        digest.update(line.encode() + b"\n")
+        digest.update(_canonical(example.messages, example).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _canonical(messages: Sequence[Message], example: Example) -> str:
+    """One line of JSON that is the same for the same lesson; plain messages are a list alone."""
+    content: Any = list(messages)
+    if example.tools or example.untrained:
+        content = {
+            "messages": content,
+            "tools": example.tools,
+            "untrained": sorted(example.untrained),
+        }
+    return json.dumps(content, ensure_ascii=False, sort_keys=True)
 
 
 def _read_examples(
     source: str, options: DataOptions, seed: int, ledger: Ledger
 ) -> Iterator[Example]:
-    known: Format | None = None
-    if options.columns is not None:
-        known = mapped_format(options.columns)
-    elif options.format != "auto":
-        known = format_named(options.format)
+    reader = ColumnReader(options, ledger.tally)
     count = 0
     for raw in read_source(source, seed):
         count += 1
         ledger.rows_read += 1
-        if raw.problem is None and known is None:
-            known = detect_format(raw.columns, f"data {raw.source!r}, row {raw.line}")
         try:
             if raw.problem is not None:
                 raise RowError("row", raw.problem)
-            assert known is not None
-            yield _example(raw, known, options)
+            conversation = reader.read(raw.columns, f"{raw.source}:{raw.line}")
+            reason = conversation.rejected
+            if reason is None and conversation.num_trained_turns == 0:
+                reason = "of no trained turn"
+            if reason is not None:
+                ledger.rows_dropped[reason] += 1
+                continue
+            yield _example(raw, conversation, options)
         except RowError as error:
             bad = BadRow(raw.source, raw.line, error.field, error.reason)
             if options.strict:
@@ -123,40 +134,47 @@ def _read_examples(
         raise DataError(f"data {source!r}: holds no rows; give at least one")
 
 
-def _example(raw: RawRow, known: Format, options: DataOptions) -> Example:
-    if not known.required <= set(raw.columns):
-        _refuse_mixture(raw, known)
-    messages = tuple(normalise_row(raw.columns, known))
-    group = prompt_key(messages)
+def _example(raw: RawRow, conversation: Conversation, options: DataOptions) -> Example:
+    group = prompt_key(conversation.messages).lower()
     if options.group_by is not None:
         if options.group_by not in raw.columns:
             raise RowError(options.group_by, "column of data_options.group_by is missing")
         group = str(raw.columns[options.group_by])
-    return Example(messages, raw.source, raw.line, group)
-
-
-def _refuse_mixture(raw: RawRow, known: Format) -> None:
-    """A row that fits another format shows a mixed file, which would be half read: refuse it."""
-    try:
-        other = detect_format(raw.columns)
-    except FormatError:
-        return
-    raise DataError(
-        f"{raw.source}:{raw.line}: row is of format {other.name}, those before are {known.name}; "
-        "keep one format a file, and give the files as several --data"
+    return Example(
+        conversation.messages,
+        raw.source,
+        raw.line,
+        group,
+        conversation.tools,
+        conversation.untrained,
     )
 
 
+def _refuse_unknown_names(options: DataOptions, ledger: Ledger) -> None:
+    """A column that is to be mapped or dropped, and that no row has, is a slip of the pen."""
+    tally = ledger.tally
+    for setting, names, there in (
+        ("drop", options.drop, tally.dropped),
+        ("columns", tuple((options.columns or {}).values()), tally.seen),
+    ):
+        for name in names:
+            if name not in there:
+                raise DataError(
+                    f"data_options.{setting}: {name!r} is in no row; the columns are "
+                    f"{', '.join(map(ascii, sorted(map(str, tally.seen))[:20]))}"
+                )
+
+
 def prompt_key(messages: Sequence[Message]) -> str:
-    """What makes two prompts the same: their words, case and punctuation aside."""
+    """What makes two prompts the same: their words, punctuation aside."""
     return " | ".join(
         plain_words(message["content"]) for message in messages if message["role"] != "assistant"
     )
 
 
 def plain_words(text: str) -> str:
-    """Lower-case words and numbers of `text`; signs stay, since 3 - 2 is not 3 + 2."""
-    return " ".join(re.findall(r"\w+|[^\w\s.,!?'\"]", text.lower()))
+    """Words and numbers of `text`; case and signs stay: PARIS is not paris, 3 - 2 not 3 + 2."""
+    return " ".join(re.findall(r"\w+|[^\w\s.,!?'\"]", text))
 
 
 def _drop_repeats(
@@ -167,20 +185,21 @@ def _drop_repeats(
     from tuning.data.duplicates import NearDuplicates
 
     seen: set[str] = set()
-    seen_words: set[str] = set()
     near = NearDuplicates(options.near_duplicates) if options.near_duplicates < 1 else None
 
     def reason(example: Example) -> str | None:
-        exact = json.dumps(example.messages, sort_keys=True)
-        words = " | ".join(
-            f"{message['role']} {plain_words(message['content'])}" for message in example.messages
-        )
+        trimmed = [
+            {**message, "content": message["content"].strip()} for message in example.messages
+        ]
+        exact = _canonical(trimmed, example)
         if exact in seen:
             return "duplicate"
         seen.add(exact)
-        if words in seen_words or (near is not None and near.seen_before(words)):
+        words = " | ".join(
+            f"{message['role']} {plain_words(message['content'])}" for message in example.messages
+        )
+        if near is not None and near.seen_before(words):
             return "near duplicate"
-        seen_words.add(words)
         return None
 
     kept: list[list[Example]] = []
@@ -216,7 +235,12 @@ def _split(
     """Hold out whole groups, chosen by a hash of group and seed: none is on both sides."""
     groups = {example.group for rows in examples for example in rows}
     wanted = min(int(len(groups) * share), MAX_HELDOUT_ROWS)
-    ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
+    ranked = sorted(
+        groups,
+        key=lambda group: hashlib.sha256(
+            f"{seed} {group}".encode("utf-8", "surrogatepass")
+        ).digest(),
+    )
     chosen: set[str] = set()
     sizes: dict[str, int] = {}
     for rows in examples:
@@ -260,6 +284,8 @@ def _source_sha256(source: str, examples: Sequence[Example]) -> str:
 
 def _why(ledger: Ledger) -> str:
     parts: list[Any] = [f"{count} {reason}" for reason, count in ledger.rows_dropped.items()]
+    if ledger.rows_heldout:
+        parts.append(f"{ledger.rows_heldout} held out by data_options.heldout")
     if ledger.bad_rows:
         parts.append(f"{len(ledger.bad_rows)} bad, the first is {ledger.bad_rows[0]}")
     return ", ".join(parts) or "nothing was read"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tuning.config import DataOptions
 from tuning.data.corpus import Example
-from tuning.data.formats import RowError
+from tuning.data.fields import RowError, texts_of
 from tuning.data.ledger import BadRow, Ledger
 from tuning.data.sources import DataError
 from tuning.data.template import Span, render_training
@@ -132,8 +132,14 @@ def _spans(
     ledger: Ledger,
 ) -> Iterator[tuple[int, list[Span]]]:
     """Spans of the rows at `chosen`; those that the base's own template refuses are left out."""
+    if not chosen:
+        return
     try:
-        rendered = render_training(tokenizer, [examples[at].messages for at in chosen])
+        rendered = render_training(
+            tokenizer,
+            [examples[at].messages for at in chosen],
+            untrained=[examples[at].untrained for at in chosen],
+        )
     except jinja2.TemplateError as error:
         if len(chosen) > 1:
             for at in chosen:
@@ -157,8 +163,9 @@ def _leave_out(example: Example, error: RowError, options: DataOptions, ledger: 
 def _refuse_special(example: Example, special: Sequence[str]) -> None:
     """A special token written in a text would become the real one and end a turn early."""
     for index, message in enumerate(example.messages):
+        texts = texts_of(message)
         for token in special:
-            if token in message["content"]:
+            if any(token in text for text in texts):
                 raise RowError(f"messages[{index}].content", f"holds the special token {token!r}")
 
 

@@ -1,4 +1,4 @@
-"""Normalises one row of any usual instruction data set to a list of chat messages.
+"""Normalises one row of any usual instruction data set to a conversation of chat messages.
 
 A row is a mapping of columns; a message is `{"role", "content"}` with roles system, user,
 assistant, tool. Knows nothing of files, tokenizers or models.
@@ -10,45 +10,54 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tuning.data.fields import (
+    ROLES,
+    SHAREGPT_ROLES,
+    Conversation,
+    Message,
+    Row,
+    RowError,
+    Turns,
+    UnusedError,
+    read_list,
+    read_text,
+    read_tools,
+    read_turns,
+    says_nothing,
+    shorten,
+    texts_of,
+)
 from tuning.errors import TuningError
 
-Row = Mapping[str, Any]
-Message = dict[str, str]
-ROLES = ("system", "user", "assistant", "tool")
-SHAREGPT_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "observation": "tool",
-    "tool": "tool",
-    "function_call": "assistant",
-}
+__all__ = ["Conversation", "Message", "Row", "RowError", "UnusedError"]
+
 MAX_ROW_CHARACTERS = 10_000_000
+SYSTEM = ("system", "system_prompt")
+EXTRAS = ("input", "context")
+CHOICES = ("choices", "options")
+LABELS = ("label", "kto_tag")
+# What any row may have beside its conversation, and what rows of a prompt and an answer may.
+COMMON = frozenset({*SYSTEM, *LABELS, "tools"})
+BESIDE = COMMON | {*EXTRAS, *CHOICES, "history"}
 
 
 class FormatError(TuningError):
     """Columns that fit no known format, or an unknown format name."""
 
 
-class RowError(TuningError):
-    """One row that cannot be used; `field` names where, the message why."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
-
-
 @dataclass(frozen=True)
 class Format:
-    """A known layout of columns and the way from one row to messages."""
+    """A known layout of columns and the way from one row to its turns."""
 
     name: str
     required: frozenset[str]
-    normalise: Callable[[Row], list[Message]]
+    optional: frozenset[str]
+    turns: Callable[[Row], Turns]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Every column that is read."""
+        return self.required | self.optional
 
 
 def detect_format(columns: Iterable[str], where: str = "data") -> Format:
@@ -57,9 +66,17 @@ def detect_format(columns: Iterable[str], where: str = "data") -> Format:
     for known in FORMATS:
         if known.required <= present:
             return known
+    names = [item if item.isprintable() else ascii(item) for item in sorted(map(str, present))]
+    shown = [*(name[:60] for name in names[:20]), *(["…"] if len(names) > 20 else [])]
+    if {"chosen", "rejected"} <= present:
+        raise FormatError(
+            f"{where}: rows of chosen and rejected answers are preferences, which this training "
+            "does not learn from; to train on the chosen ones map them (data_options.columns: "
+            "response or messages to chosen) and name rejected in data_options.drop"
+        )
     expected = "; ".join(f"{item.name}: {', '.join(sorted(item.required))}" for item in FORMATS)
     raise FormatError(
-        f"{where}: columns {', '.join(sorted(map(str, present))) or '(none)'} fit no known format "
+        f"{where}: columns {', '.join(shown) or '(none)'} fit no known format "
         f"({expected}); rename them or map them with data_options.columns in --config"
     )
 
@@ -73,30 +90,17 @@ def format_named(name: str) -> Format:
     raise FormatError(f"data_options.format: unknown format {name!r}; known are auto, {names}")
 
 
-def mapped_format(columns: Mapping[str, str]) -> Format:
-    """A format made from a column map `{"prompt": ..., "response": ..., "system": ...}`."""
-    unknown = set(columns) - {"prompt", "response", "system"}
-    if unknown or not {"prompt", "response"} <= set(columns):
-        raise FormatError(
-            f"data_options.columns: {dict(columns)!r} must map prompt and response (and may map "
-            "system) to columns of the data"
-        )
-
-    def normalise(row: Row) -> list[Message]:
-        messages = _system(row, columns["system"]) if "system" in columns else []
-        return [*messages, *_pair(row, columns["prompt"], columns["response"])]
-
-    return Format("mapped", frozenset(columns.values()), normalise)
-
-
-def normalise_row(row: Row, known: Format) -> list[Message]:
-    """Messages of one row, checked; RowError names the field and the reason."""
+def normalise_row(row: Row, known: Format) -> Conversation:
+    """The conversation of one row, checked; RowError names the field and the reason."""
     missing = sorted(known.required - set(row))
     if missing:
         raise RowError(missing[0], f"column is missing (format {known.name})")
-    messages = known.normalise(row)
-    check_messages(messages)
-    return messages
+    turns = known.turns(row)
+    rejected = _rejected(row)
+    check_messages(turns.messages)
+    return Conversation(
+        tuple(turns.messages), read_tools(row), frozenset(turns.untrained), rejected
+    )
 
 
 def check_messages(messages: list[Message]) -> None:
@@ -107,9 +111,9 @@ def check_messages(messages: list[Message]) -> None:
         raise RowError("messages", f"row is longer than {MAX_ROW_CHARACTERS:,} characters")
     roles = [message["role"] for message in messages]
     if "assistant" not in roles:
-        raise RowError("messages", f"no assistant turn (roles: {', '.join(roles)})")
+        raise RowError("messages", f"no assistant turn (roles: {', '.join(roles)[:200]})")
     if "user" not in roles:
-        raise RowError("messages", f"no user turn (roles: {', '.join(roles)})")
+        raise RowError("messages", f"no user turn (roles: {', '.join(roles)[:200]})")
     if roles[-1] != "assistant":
         raise RowError(f"messages[{len(roles) - 1}]", f"ends on {roles[-1]}, not on the assistant")
     if "system" in roles[1:]:
@@ -122,55 +126,81 @@ def check_messages(messages: list[Message]) -> None:
             raise RowError(f"messages[{index}]", f"two {roles[index]} turns in a row")
     for index, message in enumerate(messages):
         where = f"messages[{index}].content"
-        if not message["content"].strip() and message["role"] != "system":
+        blank = not message["content"].strip()
+        if blank and message["role"] != "system" and "tool_calls" not in message:
             raise RowError(where, f"{message['role']} text is empty")
         try:
-            message["content"].encode("utf-8")
+            "".join(texts_of(message)).encode("utf-8")
         except UnicodeEncodeError:
             raise RowError(where, "text cannot be encoded as UTF-8 (lone surrogate)") from None
 
 
-def _text(row: Row, field: str, *, required: bool = True) -> str:
-    value = row.get(field)
-    if value is None:
-        if required:
-            raise RowError(field, "is missing or null")
-        return ""
-    if not isinstance(value, str):
-        raise RowError(field, f"is {type(value).__name__}, not text")
-    if required and not value.strip():
-        raise RowError(field, "is empty")
-    return value
+def _rejected(row: Row) -> str | None:
+    """Why an unpaired preference row is no lesson: its `label` is false."""
+    for name in LABELS:
+        value = row.get(name)
+        if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+            value = value.strip().lower() == "true"
+        if value is False:
+            return f"{name} false"
+        if value is not True and not says_nothing(value):
+            raise UnusedError(name, f"is {shorten(value)}; a label of an answer is true or false")
+    return None
 
 
-def _system(row: Row, field: str = "system") -> list[Message]:
-    text = _text(row, field, required=False)
-    return [{"role": "system", "content": text}] if text.strip() else []
+def _system(row: Row) -> Turns:
+    texts = [text for name in SYSTEM if (text := read_text(row, name, required=False)).strip()]
+    return Turns([{"role": "system", "content": "\n\n".join(texts)}] if texts else [])
 
 
-def _pair(row: Row, prompt: str, response: str) -> list[Message]:
-    return [
-        {"role": "user", "content": _text(row, prompt)},
-        {"role": "assistant", "content": _text(row, response)},
-    ]
-
-
-def _instruction(row: Row, response: str, context: str) -> list[Message]:
-    """Instruction rows; an input or context follows the instruction after a blank line."""
-    text = _text(row, "instruction")
-    extra = _text(row, context, required=False)
-    content = f"{text}\n\n{extra}" if extra.strip() else text
-    return [
-        *_system(row),
-        *_history(row),
+def _asked(row: Row, prompt: str, response: str) -> Turns:
+    """Prompt and answer; input, context and choices follow the prompt after blank lines."""
+    turns = _system(row)
+    turns.messages += _history(row)
+    parts = [read_text(row, prompt), *(read_text(row, name, required=False) for name in EXTRAS)]
+    options = _options(row)
+    if options:
+        parts.append("\n".join(options))
+    answer = row.get(response)
+    if options and isinstance(answer, int) and not isinstance(answer, bool):
+        if not 0 <= answer < len(options):
+            raise RowError(response, f"is {answer}, but there are {len(options)} choices")
+        row = {**row, response: options[answer].partition(") ")[2]}
+    content = "\n\n".join(part for part in parts if part.strip())
+    turns.messages += [
         {"role": "user", "content": content},
-        {"role": "assistant", "content": _text(row, response)},
+        {"role": "assistant", "content": read_text(row, response)},
     ]
+    return turns
+
+
+def _options(row: Row) -> list[str]:
+    """Lines `A) text` of the choices: a list of texts, or `{"text": [...], "label": [...]}`."""
+    lines: list[str] = []
+    for name in CHOICES:
+        value = row.get(name)
+        if says_nothing(value):
+            continue
+        labels: list[Any] | None = None
+        if isinstance(value, Mapping):
+            if set(value) != {"text", "label"}:
+                raise UnusedError(name, f"holds {shorten(value)}; give a list of texts")
+            labels, value = read_list(value, "label"), value["text"]
+        texts = read_list({name: value}, name)
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise RowError(name, "is no list of texts")
+        if lines or len(texts) > 26:
+            raise RowError(name, "holds too many choices")
+        labels = labels or [chr(ord("A") + index) for index in range(len(texts))]
+        if len(labels) != len(texts):
+            raise RowError(name, f"has {len(labels)} labels for {len(texts)} texts")
+        lines = [f"{label}) {text}" for label, text in zip(labels, texts, strict=True)]
+    return lines
 
 
 def _history(row: Row) -> list[Message]:
     messages: list[Message] = []
-    for index, pair in enumerate(_list(row, "history", required=False)):
+    for index, pair in enumerate(read_list(row, "history", required=False)):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise RowError(f"history[{index}]", "is no pair of prompt and response")
         for role, content in zip(("user", "assistant"), pair, strict=True):
@@ -180,83 +210,56 @@ def _history(row: Row) -> list[Message]:
     return messages
 
 
-def _list(row: Row, field: str, *, required: bool = True) -> list[Any]:
-    value = row.get(field)
-    if value is None:
-        if required:
-            raise RowError(field, "is missing or null")
-        return []
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if not isinstance(value, list | tuple):
-        raise RowError(field, f"is {type(value).__name__}, not a list")
-    if required and not value:
-        raise RowError(field, "is empty")
-    return list(value)
+def _turns(row: Row, name: str) -> Turns:
+    return read_turns(row, name, (("role", "content"),), {role: role for role in ROLES})
 
 
-def _turns(
-    row: Row, field: str, keys: tuple[tuple[str, str], ...], roles: Mapping[str, str]
-) -> list[Message]:
-    messages: list[Message] = []
-    for index, item in enumerate(_list(row, field)):
-        where = f"{field}[{index}]"
-        if not isinstance(item, Mapping):
-            raise RowError(where, f"is {type(item).__name__}, not an object")
-        found = [pair for pair in keys if pair[0] in item]
-        if not found:
-            raise RowError(where, f"has no {keys[0][0]}")
-        role_key, text_key = found[0]
-        role, content = item[role_key], item.get(text_key)
-        if not isinstance(role, str) or role not in roles:
-            raise RowError(f"{where}.{role_key}", f"unknown role {role!r} (of {', '.join(roles)})")
-        if not isinstance(content, str):
-            raise RowError(f"{where}.{text_key}", f"is {type(content).__name__}, not text")
-        messages.append({"role": roles[role], "content": content})
-    return messages
+def _with_system(row: Row, turns: Turns) -> Turns:
+    """The column's system text first; the turns may repeat it, but not say another."""
+    system = _system(row)
+    if system.messages and turns.messages and turns.messages[0]["role"] == "system":
+        if turns.messages[0]["content"].strip() != system.messages[0]["content"].strip():
+            raise UnusedError("system", "differs from the system message of the turns")
+        return turns
+    system.add(turns)
+    return system
 
 
-def _messages(row: Row, field: str = "messages") -> list[Message]:
-    return _turns(row, field, (("role", "content"),), {role: role for role in ROLES})
+def _messages(row: Row) -> Turns:
+    return _with_system(row, _turns(row, "messages"))
 
 
-def _sharegpt(row: Row) -> list[Message]:
+def _sharegpt(row: Row) -> Turns:
     keys = (("from", "value"), ("role", "content"))
-    turns = _turns(row, "conversations", keys, SHAREGPT_ROLES)
-    return turns if turns and turns[0]["role"] == "system" else [*_system(row), *turns]
+    return _with_system(row, read_turns(row, "conversations", keys, SHAREGPT_ROLES))
 
 
-def _prompt_completion(row: Row) -> list[Message]:
+def _prompt_completion(row: Row) -> Turns:
     if isinstance(row.get("prompt"), str) != isinstance(row.get("completion"), str):
         raise RowError("completion", "prompt and completion must both be text or both be lists")
     if isinstance(row.get("prompt"), str):
-        return [*_system(row), *_pair(row, "prompt", "completion")]
-    return [*_messages(row, "prompt"), *_messages(row, "completion")]
+        return _asked(row, "prompt", "completion")
+    turns = _with_system(row, _turns(row, "prompt"))
+    for name in (*EXTRAS, *CHOICES, "history"):
+        if not says_nothing(row.get(name)):
+            raise UnusedError(name, "stands beside a list of messages, which it is no part of")
+    turns.add(_turns(row, "completion"))
+    return turns
+
+
+def _pair_format(name: str, prompt: str, response: str) -> Format:
+    columns = frozenset({prompt, response})
+    return Format(name, columns, BESIDE - columns, lambda row: _asked(row, prompt, response))
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("messages", frozenset({"messages"}), _messages),
-    Format("sharegpt", frozenset({"conversations"}), _sharegpt),
-    Format("prompt-completion", frozenset({"prompt", "completion"}), _prompt_completion),
-    Format(
-        "alpaca",
-        frozenset({"instruction", "output"}),
-        lambda row: _instruction(row, "output", "input"),
-    ),
-    Format(
-        "dolly",
-        frozenset({"instruction", "response"}),
-        lambda row: _instruction(row, "response", "context"),
-    ),
-    Format("flan", frozenset({"inputs", "targets"}), lambda row: _pair(row, "inputs", "targets")),
-    Format(
-        "question-answer",
-        frozenset({"question", "answer"}),
-        lambda row: [*_system(row), *_pair(row, "question", "answer")],
-    ),
-    Format(
-        "prompt-response",
-        frozenset({"prompt", "response"}),
-        lambda row: [*_system(row), *_pair(row, "prompt", "response")],
-    ),
+    Format("messages", frozenset({"messages"}), COMMON, _messages),
+    Format("sharegpt", frozenset({"conversations"}), COMMON, _sharegpt),
+    Format("prompt-completion", frozenset({"prompt", "completion"}), BESIDE, _prompt_completion),
+    _pair_format("alpaca", "instruction", "output"),
+    _pair_format("dolly", "instruction", "response"),
+    _pair_format("flan", "inputs", "targets"),
+    _pair_format("question-answer", "question", "answer"),
+    _pair_format("question-response", "question", "response"),
+    _pair_format("prompt-response", "prompt", "response"),
 )

@@ -26,6 +26,69 @@ class BadRow:
 
 
 @dataclass
+class Tally:
+    """What became of columns, turns and files: rows in which a column said something, by fate."""
+
+    used: Counter[str] = field(default_factory=Counter)
+    harmless: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    context_turns: int = 0
+    """Turns of the assistant that are context only, by their own weight."""
+    seen: set[str] = field(default_factory=set)
+    """Every column of every row."""
+    files_read: list[str] = field(default_factory=list)
+    files_left: list[str] = field(default_factory=list)
+    """Files of a folder that were not read, each with the reason."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `variant.json`; the first hundred names of each kind are listed, all are counted."""
+        return {
+            "columns": {
+                kind: dict(counts.most_common(100))
+                for kind, counts in (
+                    ("used", self.used),
+                    ("harmless", self.harmless),
+                    ("dropped", self.dropped),
+                )
+            },
+            "context_turns": self.context_turns,
+            "files": {
+                "read": self.files_read[:100],
+                "num_read": len(self.files_read),
+                "not_read": self.files_left[:100],
+                "num_not_read": len(self.files_left),
+            },
+        }
+
+    def lines(self) -> list[str]:
+        """A line on columns and, where there are any, on turns and files."""
+        parts = [
+            f"{', '.join(sorted(counts))} {word}"
+            for counts, word in (
+                (self.used, "used"),
+                (self.harmless, "not trained on (harmless)"),
+                (self.dropped, "left out as asked"),
+            )
+            if counts
+        ]
+        found = [f"columns: {'; '.join(parts)}"] if parts else []
+        if self.context_turns:
+            found.append(f"turns: {self.context_turns:,} of the assistant are context only")
+        if self.files_left:
+            left = len(self.files_left)
+            more = f", and {left - SHOWN:,} more" if left > SHOWN else ""
+            found.append(f"files: {len(self.files_read):,} read: {_some(self.files_read)}")
+            found.append(f"files: {left:,} not read: {'; '.join(self.files_left[:SHOWN])}{more}")
+        return found
+
+
+def _some(names: list[str]) -> str:
+    """The first of many names."""
+    more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+@dataclass
 class Ledger:
     """Rows and tokens of one run. Rows: read = bad + dropped + heldout + trained."""
 
@@ -35,6 +98,7 @@ class Ledger:
     rows_dropped: Counter[str] = field(default_factory=Counter)
     """By reason: duplicate, near duplicate, in the held-out set, nothing left to train on, ..."""
     bad_rows: list[BadRow] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
     tokens_read: int = 0
     tokens_trained: int = 0
     tokens_masked: int = 0
@@ -78,6 +142,7 @@ class Ledger:
             },
             "sequences": self.sequences,
             "packed": {"rows": self.rows_packed, "tokens": self.tokens_packed},
+            **self.tally.to_json(),
             "bad_rows": [str(row) for row in self.bad_rows[:100]],
         }
 
@@ -94,6 +159,7 @@ class Ledger:
             f"tokens: {self.tokens_read:,} in the training rows, {self.tokens_trained:,} trained, "
             f"{self.tokens_masked:,} masked, {self.tokens_truncated:,} truncated, "
             f"{self.tokens_dropped:,} dropped; {self.sequences:,} sequences in all{packed}",
+            *self.tally.lines(),
             *(f"left out {row}" for row in self.bad_rows[:SHOWN]),
             *([f"left out {more:,} more; bad_rows.jsonl of the variant lists all"] if more else []),
         ]

@@ -101,8 +101,16 @@ def _end_of_turn(tokenizer: Any) -> int:
     return ends[-1]
 
 
-def render_training(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -> list[list[Span]]:
+def render_training(
+    tokenizer: Any,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    untrained: Sequence[frozenset[int]] = (),
+) -> list[list[Span]]:
     """Training spans of each conversation, trained on every assistant turn up to its stop token.
+
+    `untrained` are, for each conversation, the positions of turns that are context only; what
+    follows the last trained turn is left out.
 
     A conversation gives one span when the ids of every prompt are a prefix of the ids of the
     whole, as they are for most templates; else one span for each turn, so that the model is
@@ -112,7 +120,7 @@ def render_training(tokenizer: Any, conversations: Sequence[Sequence[Message]]) 
         (row, cut)
         for row, messages in enumerate(conversations)
         for cut, message in enumerate(messages)
-        if message["role"] == "assistant"
+        if message["role"] == "assistant" and not (untrained and cut in untrained[row])
     ]
     prompts = render_prompts(tokenizer, [conversations[row][:cut] for row, cut in turns])
     wholes = tokenizer.apply_chat_template(

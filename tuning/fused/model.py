@@ -35,6 +35,10 @@ PLAIN_BLOCK = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2Decod
 # MLPs whose forward is: down(act(gate(x)) * up(x)).
 GATED_MLP = frozenset({"LlamaMLP", "MistralMLP", "Qwen2MLP"})
 TOLERANCE = 1e-5
+# Of the largest number in a gradient; rounding in another order stays well below it.
+GRADIENT_TOLERANCE = 1e-2
+# Numbers of each gradient that are compared.
+TRACED = 4096
 
 
 class Lean:
@@ -83,21 +87,66 @@ def _lengths(positions: Tensor) -> list[int]:
     return [end - start for start, end in itertools.pairwise([*starts, positions.numel()])]
 
 
-def make_lean(model: Any, loss: Callable[[Lean | None], Tensor]) -> Lean | None:
-    """Change the layers of `model`; None, and nothing changed, where its loss is then another.
+def make_lean(
+    model: Any,
+    loss: Callable[[Lean | None], Tensor],
+    say: Callable[[str], None] | None = None,
+) -> Lean | None:
+    """Change the layers of `model`; None, and nothing changed, where that is not the same model.
 
-    `loss` computes the loss of a few rows, with or without the changes.
+    `loss` computes the loss of a few rows, with or without the changes: it and its gradient by
+    every trained parameter have to be the same. `say` is told why the layers stay as they are.
     """
     lean = Lean()
-    with torch.no_grad():
-        before = float(loss(None))
+    before, wanted = _traces(model, loss, None)
+    try:
         for module in list(model.modules()):
             _change_layer(lean, module)
         _change_ends(lean, model)
         allow_copies(lean.changed)
-        if abs(float(loss(lean)) - before) <= TOLERANCE * abs(before):
-            return lean
+        after, found = _traces(model, loss, lean)
+        reason = _difference(before, wanted, after, found)
+    except Exception as error:  # an architecture may do with its layers whatever it likes
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    if reason is None:
+        return lean
     lean.undo()
+    if say is not None:
+        say(reason)
+    return None
+
+
+@torch.enable_grad()
+def _traces(
+    model: Any, loss_of: Callable[[Lean | None], Tensor], lean: Lean | None
+) -> tuple[float, list[Tensor]]:
+    """The loss, and of each trained parameter's gradient its size and some of its numbers.
+
+    Whole gradients of two passes would take twice the memory that training takes.
+    """
+    loss = loss_of(lean)
+    if loss.dim():
+        raise ValueError("what its output head gives is changed before it is the logits")
+    trained = [part for part in model.parameters() if part.requires_grad]
+    traces = []
+    for grad in torch.autograd.grad(loss, trained, allow_unused=True):
+        flat = torch.zeros(1) if grad is None else grad.detach().float().flatten()
+        some = flat[:: max(1, len(flat) // TRACED)]
+        traces.append(torch.cat([flat.norm()[None], flat.abs().max()[None], some]))
+    return float(loss.detach()), traces
+
+
+def _difference(
+    before: float, wanted: Sequence[Tensor], after: float, found: Sequence[Tensor]
+) -> str | None:
+    if not abs(after - before) <= TOLERANCE * abs(before):
+        return f"the loss of two rows would be {after:.6g} instead of {before:.6g}"
+    largest = max((float(trace[1]) for trace in wanted), default=0.0)
+    for ours, usual in zip(found, wanted, strict=True):
+        # A gradient that is all but nothing beside the others is the rounding of a sum.
+        allowed = GRADIENT_TOLERANCE * max(float(usual[1]), GRADIENT_TOLERANCE * largest)
+        if not float((ours[1:] - usual[1:]).abs().max()) <= allowed:
+            return "the gradients of two rows would differ"
     return None
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from tuning.models.resolve import BaseError
+
 BATCH = 32
 
 
@@ -35,6 +37,7 @@ def greedy_answers(
         list(item)
         for item in tokenizer(list(prompts), add_special_tokens=special_tokens)["input_ids"]
     ]
+    _check_vocabulary(model, ids)
     answers = [""] * len(prompts)
     was_training = model.training
     model.eval()
@@ -50,6 +53,16 @@ def greedy_answers(
     finally:
         model.train(was_training)
     return answers
+
+
+def _check_vocabulary(model: Any, ids: Sequence[Sequence[int]]) -> None:
+    size = model.get_input_embeddings().num_embeddings
+    largest = max((max(item, default=0) for item in ids), default=0)
+    if largest >= size:
+        raise BaseError(
+            f"vocabulary: the tokenizer gives id {largest}, but the model has {size} embeddings; "
+            "give the tokenizer that belongs to the model"
+        )
 
 
 def _needs_equal(model: Any) -> bool:

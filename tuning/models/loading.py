@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tuning.models.resolve import BaseError, resolve_base
+from tuning.variant.checkpoint import check_checkpoint, one_line, refuse_missing
 from tuning.variant.folder import (
     ADAPTER_CONFIG,
     Variant,
@@ -45,12 +46,12 @@ def load_variant(name: str, home: Path, base: str | None = None) -> Loaded:
     folder = resolve_base(name, home)
     variant = read_variant(folder)
     if not variant.is_adapter:
-        model = load_model(folder, dtype=torch.float32, attention="sdpa")
+        model = load_model(folder, dtype=torch.float32)
         return Loaded(variant, model.eval(), load_tokenizer(folder), None)
     from peft import PeftModel
 
     base_folder = find_base(variant, home, base)
-    model = load_model(base_folder, dtype=torch.float32, attention="sdpa")
+    model = load_model(base_folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(model, folder, local_files_only=True)
     return Loaded(variant, model.eval(), load_tokenizer(folder), base_folder)
 
@@ -87,13 +88,18 @@ def find_base(variant: Variant, home: Path, base: str | None = None) -> Path:
     )
 
 
-def load_model(folder: Path, *, dtype: torch.dtype, attention: str, four_bit: bool = False) -> Any:
+def load_model(
+    folder: Path, *, dtype: torch.dtype, attention: str | None = None, four_bit: bool = False
+) -> Any:
     """Load a causal model from `folder` (safetensors only, no code of its own).
 
-    `four_bit` quantises its layers to NF4 for QLoRA (CUDA and bitsandbytes only).
+    `attention` names an implementation; by default it is the one that transformers picks for the
+    architecture. `four_bit` quantises its layers to NF4 for QLoRA (CUDA and bitsandbytes only).
+    A checkpoint that does not fill the model exactly is refused.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    check_checkpoint(folder)
     extra: dict[str, Any] = {}
     if four_bit:
         extra["quantization_config"] = BitsAndBytesConfig(
@@ -102,20 +108,23 @@ def load_model(folder: Path, *, dtype: torch.dtype, attention: str, four_bit: bo
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-
+    if attention is not None:
+        extra["attn_implementation"] = attention
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
-            attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
             **extra,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # what an architecture raises depends on the values of its config
         raise BaseError(
-            f"base {folder}: cannot be loaded as a causal language model ({reason}); give a "
-            "folder with config.json, tokenizer and *.safetensors"
+            f"base {folder}: cannot be loaded as a causal language model ({one_line(error)}); "
+            "give a folder with config.json, tokenizer and *.safetensors"
         ) from error
+    refuse_missing(folder, loading)
+    return model

@@ -21,6 +21,7 @@ from tuning.models.generate import greedy_answers
 from tuning.models.loading import Loaded, find_base, load_variant
 from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer
 from tuning.quiet import known_warnings_hidden
+from tuning.variant.checkpoint import read_model_config
 from tuning.variant.folder import Base, Variant, read_variant
 from tuning.variant.manifest import publish, seal_variant
 
@@ -115,9 +116,7 @@ def _difference(left: list[torch.Tensor], right: list[torch.Tensor]) -> float:
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
-    from transformers import AutoConfig
-
-    dtype = AutoConfig.from_pretrained(folder, local_files_only=True).dtype
+    dtype = read_model_config(folder).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from tuning.models.resolve import BaseError
+from tuning.variant.checkpoint import one_line
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -16,11 +17,10 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # tokenizers knows no other kind for a file it cannot read
         raise BaseError(
-            f"base {folder}: its tokenizer cannot be loaded ({reason}); give a folder with "
-            "tokenizer.json"
+            f"base {folder}: its tokenizer cannot be loaded ({one_line(error)}); give a folder "
+            "with the tokenizer.json that belongs to the model"
         ) from error
 
 

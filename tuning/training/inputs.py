@@ -17,6 +17,7 @@ from tuning.data.ledger import Ledger
 from tuning.data.template import ensure_template
 from tuning.models.resolve import BaseError, resolve_base, revision_of
 from tuning.models.tokenizers import load_tokenizer
+from tuning.variant.checkpoint import check_checkpoint
 from tuning.variant.folder import ADAPTER_KINDS, Base, Variant, read_variant
 
 DEFAULT_MAX_LENGTH = 2048
@@ -67,12 +68,10 @@ def prepare(config: TuningConfig) -> Prepared:
             f"base {config.base!r}: is a {parent.kind} adapter, not a checkpoint; merge it first "
             f"with `arena models merge {parent.name}`"
         )
-    from transformers import AutoConfig
-
+    model_config = check_checkpoint(folder)
     ledger = Ledger()
     corpus = load_corpus(config.data, config.data_options, config.seed, ledger)
     tokenizer = load_tokenizer(folder)
-    model_config = AutoConfig.from_pretrained(folder, local_files_only=True)
     default_template = ensure_template(
         tokenizer, str(folder), getattr(model_config, "vocab_size", None)
     )

@@ -5,6 +5,7 @@ Knows settings and libraries; holds no state of a run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tuning.models.loading import load_model
 from tuning.training.distributed import is_sharded, num_processes
 from tuning.training.inputs import Prepared
 from tuning.training.trainer import SftTrainer
+from tuning.variant.checkpoint import read_model_config
 
 HELDOUT_BATCH = 32
 
@@ -29,9 +31,7 @@ def load_base(config: TuningConfig, prepared: Prepared, precision: str) -> tuple
     A frozen base stored in bf16 stays in it under bf16 autocast, which saves casting its weights
     at every step and rounds nothing; weights that are trained are always fp32.
     """
-    from transformers import AutoConfig
-
-    stored = AutoConfig.from_pretrained(prepared.folder, local_files_only=True).dtype
+    stored = read_model_config(prepared.folder).dtype
     stored = stored if isinstance(stored, torch.dtype) else torch.float32
     keep_half = config.method != "full" and precision == "bf16" and stored == torch.bfloat16
     longest = prepared.max_length if config.training.packing else max(map(len, prepared.rows))
@@ -48,10 +48,13 @@ def load_base(config: TuningConfig, prepared: Prepared, precision: str) -> tuple
     return model, stored
 
 
-def lean_of(config: TuningConfig, prepared: Prepared, model: Any) -> Lean | None:
+def lean_of(
+    config: TuningConfig, prepared: Prepared, model: Any, say: Callable[[str], None]
+) -> Lean | None:
     """Make the model's layers lean where that is known to change nothing: on a CPU, unsharded.
 
     On a GPU, and under FSDP and DeepSpeed, which put their own hands on the layers, they stay.
+    Where they stay since the model would be another with them, `say` gets a line about it.
     """
     if not config.training.lean or torch.cuda.is_available() or is_sharded():
         return None
@@ -64,7 +67,9 @@ def lean_of(config: TuningConfig, prepared: Prepared, model: Any) -> Lean | None
     was_training = model.training
     model.eval()
     try:
-        return make_lean(model, loss)
+        return make_lean(
+            model, loss, lambda why: say(f"training.lean: the plain layers are kept ({why})")
+        )
     finally:
         model.train(was_training)
 

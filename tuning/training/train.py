@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class _Run:
         base, self.saved_dtype = load_base(config, prepared, self.precision)
         self.model = build_model(config, base, prepared.rows)
         self.trained, self.total = count_parameters(self.model)
-        self.lean = lean_of(config, prepared, self.model)
+        self.lean = lean_of(config, prepared, self.model, partial(out.print, highlight=False))
         self.rate = options.learning_rate or default_learning_rate(
             config.method, self.model.get_input_embeddings().embedding_dim
         )

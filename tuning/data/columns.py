@@ -1,0 +1,194 @@
+"""Decides what becomes of every column of a row: used, harmless, left out as asked, or refused.
+
+Knows formats and the settings `data_options.columns`, `drop` and `format`; knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuning.config import DataOptions
+from tuning.data.fields import Conversation, Row, RowError, UnusedError, says_nothing, shorten
+from tuning.data.formats import (
+    FORMATS,
+    Format,
+    FormatError,
+    detect_format,
+    format_named,
+    normalise_row,
+)
+from tuning.data.ledger import Tally
+
+# Which row it is, where it is from, what it is about, when it was made and how long it is.
+HARMLESS_NAMES = """
+    _id id ids uid uuid idx index row_id sample_id prompt_id question_id conversation_id
+    conversation_hash session_id hash __index_level_0__
+    source sources data_source dataset dataset_name origin url link license author model
+    model_name generator metadata meta
+    category topic subject domain task task_id task_name task_type task_source template_id
+    template_idx template_type family difficulty tags lang language
+    created created_at timestamp date num_tokens num_turns length
+"""
+PANDAS_INDEX = {"", "Unnamed: 0"}
+HARMLESS = frozenset(HARMLESS_NAMES.split()) | PANDAS_INDEX
+"""Columns that say which row it is or where it is from, and nothing that could be learned."""
+RENDERED = "text"
+REMEDY = "leave it out with data_options.drop"
+
+
+class ColumnReader:
+    """Reads the rows of one source, all of one format, into conversations."""
+
+    def __init__(self, options: DataOptions, tally: Tally) -> None:
+        self._tally = tally
+        self._drop = frozenset(options.drop)
+        self._named = format_named(options.format) if options.format != "auto" else None
+        self._map = dict(options.columns or {})
+        self._group_by = options.group_by
+        self._known: Format | None = None
+        known = frozenset().union(*(item.columns for item in FORMATS))
+        wrong = sorted(set(self._map) - known)
+        if wrong:
+            raise FormatError(
+                f"data_options.columns: {wrong[0]!r} is nothing a row is made of; map some of "
+                f"{', '.join(sorted(known))} to columns of the data"
+            )
+
+    def read(self, columns: Mapping[str, Any], where: str) -> Conversation:
+        """The conversation of one row.
+
+        RowError where the row cannot be used, FormatError where no row like it could be,
+        UnusedError where it has a column or key that nothing would use.
+        """
+        row = self._renamed(columns, where)
+        if self._known is None:
+            self._known = self._named or self._detect(row, where)
+        known = self._known
+        if not known.required <= set(row):
+            _refuse_mixture(row, known, where)
+        try:
+            conversation = normalise_row(row, known)
+            self._account(row, known, conversation)
+        except RowError as error:
+            raise RowError(self._own_name(error.field), error.reason) from error
+        except UnusedError as error:
+            raise FormatError(f"{where}: {self._unused(error)}") from error
+        _refuse_what_no_template_gets(conversation, where)
+        self._tally.context_turns += len(conversation.untrained)
+        return conversation
+
+    def _detect(self, row: Row, where: str) -> Format:
+        asked = frozenset(self._map)
+        if {"prompt", "response"} <= asked:
+            return format_named("prompt-response")
+        for known in FORMATS:
+            if asked and asked & known.required and known.required <= asked:
+                return known
+        return detect_format(row, where)
+
+    def _renamed(self, columns: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The row without what is to be dropped, its mapped columns under the names of formats."""
+        self._tally.seen.update(columns)
+        row = {}
+        for name, value in columns.items():
+            if name in self._drop:
+                self._tally.dropped[name] += 1
+            else:
+                row[name] = self._without_keys(name, value)
+        taken = {}
+        for target, name in self._map.items():
+            if target in row and target not in self._map.values():
+                raise FormatError(
+                    f"{where}: data_options.columns maps {target} to {name!r}, but there is a "
+                    f"column {target!r} as well; name one of them in data_options.drop"
+                )
+            if name in row:
+                taken[target] = row[name]
+        rest = {key: value for key, value in row.items() if key not in self._map.values()}
+        return rest | taken
+
+    def _without_keys(self, name: str, value: Any) -> Any:
+        """The turns of a column without the keys that `drop` names as `column.key`."""
+        keys = {item.partition(".")[2] for item in self._drop if item.startswith(f"{name}.")}
+        if not keys:
+            return value
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if not isinstance(value, list | tuple):
+            return value
+        turns = []
+        for item in value:
+            if isinstance(item, Mapping):
+                for key in keys & set(item):
+                    self._tally.dropped[f"{name}.{key}"] += 1
+                turns.append({key: left for key, left in item.items() if key not in keys})
+            else:
+                turns.append(item)
+        return turns
+
+    def _account(self, row: Row, known: Format, conversation: Conversation) -> None:
+        """Count every column; UnusedError names the first that says something nothing uses."""
+        texts = [message["content"].strip() for message in conversation.messages]
+        harmless = []
+        for name, value in row.items():
+            if name in known.columns or says_nothing(value) or name == self._group_by:
+                continue
+            if name not in HARMLESS and not _says_again(name, value, texts):
+                raise UnusedError(str(name), f"column holds {shorten(value)}, which nothing uses")
+            harmless.append(self._own_name(name))
+        used = [
+            self._own_name(name)
+            for name, value in row.items()
+            if (name in known.columns or name == self._group_by) and not says_nothing(value)
+        ]
+        self._tally.used.update(used)
+        self._tally.harmless.update(harmless)
+
+    def _own_name(self, field: str) -> str:
+        """What the data calls a column, or a place in one, that was mapped."""
+        for end, sign in ((field.find("["), "["), (field.find("."), ".")):
+            if end > 0:
+                head, _, tail = field.partition(sign)
+                return f"{self._map.get(head, head)}{sign}{tail}"
+        return self._map.get(field, field)
+
+    def _unused(self, error: UnusedError) -> str:
+        """One sentence on what is unused and which setting says what to do with it."""
+        name = self._own_name(error.field)
+        head, bracket, tail = name.partition("[")
+        column = head + tail.partition("]")[2] if bracket else name
+        shown = name if name.isprintable() else ascii(name)
+        setting = column if column.isprintable() else ascii(column)
+        maps = "" if bracket else "map it with data_options.columns, or "
+        return f"{shown[:100]}: {error.reason}; {maps}{REMEDY}={setting[:100]}"
+
+
+def _refuse_what_no_template_gets(conversation: Conversation, where: str) -> None:
+    """Tools and keys of turns that are understood, and that rendering does not write yet."""
+    if conversation.tools:
+        raise FormatError(f"{where}: tools: no chat template is given them; {REMEDY}=tools")
+    for index, message in enumerate(conversation.messages):
+        for key in sorted(set(message) - {"role", "content", "tool_call_id"}):
+            raise FormatError(
+                f"{where}: messages[{index}].{key}: no chat template is given it; "
+                f"{REMEDY}=messages.{key}"
+            )
+
+
+def _says_again(name: str, value: Any, texts: list[str]) -> bool:
+    """Whether a column repeats a message, or as `text` the whole row."""
+    if not isinstance(value, str):
+        return False
+    return value.strip() in texts or (name == RENDERED and all(text in value for text in texts))
+
+
+def _refuse_mixture(row: Row, known: Format, where: str) -> None:
+    """A row that fits another format shows a mixed file, which would be half read: refuse it."""
+    try:
+        other = detect_format(row)
+    except FormatError:
+        return
+    raise FormatError(
+        f"{where}: row is of format {other.name}, those before are {known.name}; "
+        "keep one format a file, and give the files as several --data"
+    )

@@ -1,0 +1,295 @@
+"""Reads the typed fields of a row: texts, lists, turns of a conversation, what a turn is worth.
+
+Knows no layout of columns and no file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuning.errors import TuningError
+from tuning.json_lines import JsonError, parse_json
+
+Row = Mapping[str, Any]
+Message = dict[str, Any]
+"""`role` and `content`, and where a turn has them what templates know: `tool_calls`,
+`tool_call_id`, `name`, `reasoning_content`."""
+ROLES = ("system", "user", "assistant", "tool")
+SHAREGPT_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "observation": "tool",
+    "tool": "tool",
+    "function_call": "assistant",
+}
+TURN_KEYS = ("weight", "train", "tool_calls", "tool_call_id", "name", "reasoning_content")
+HARMLESS_TURN_KEYS = frozenset({"id", "index", "timestamp", "created_at", "model"})
+MAX_DEPTH = 64
+
+
+class RowError(TuningError):
+    """One row that cannot be used; `field` names where, the message why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class UnusedError(TuningError):
+    """A column or key that says something and that nothing would use; `field` names it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What one row says: its messages, and how they are to be taken."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    """Functions that the assistant may call, as JSON schemas; for the chat template."""
+    untrained: frozenset[int] = frozenset()
+    """Positions of the assistant's turns that are context only."""
+    rejected: str | None = None
+    """Why nothing of the row is a lesson, such as `label: false`; None where it is one."""
+
+    @property
+    def num_trained_turns(self) -> int:
+        """Turns of the assistant that are trained."""
+        answers = [at for at, item in enumerate(self.messages) if item["role"] == "assistant"]
+        return len(set(answers) - self.untrained)
+
+
+@dataclass
+class Turns:
+    """Messages of a list of turns, as they are read one by one."""
+
+    messages: list[Message] = field(default_factory=list)
+    untrained: set[int] = field(default_factory=set)
+
+    def add(self, other: Turns) -> None:
+        """Put the turns of `other` behind these."""
+        self.untrained |= {len(self.messages) + at for at in other.untrained}
+        self.messages += other.messages
+
+
+def says_nothing(value: Any, depth: int = 0) -> bool:
+    """Whether a value is null, blank, or holds nothing that is not."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return True
+    value = _plain(value)
+    if depth > MAX_DEPTH or not isinstance(value, Mapping | list | tuple):
+        return False
+    inner = value.values() if isinstance(value, Mapping) else value
+    return all(says_nothing(item, depth + 1) for item in inner)
+
+
+def read_text(row: Row, name: str, *, required: bool = True) -> str:
+    """The text in a column; blank where it is not required and not there."""
+    value = row.get(name)
+    if value is None:
+        if required:
+            raise RowError(name, "is missing or null")
+        return ""
+    if not isinstance(value, str):
+        raise RowError(name, f"is {type(value).__name__}, not text")
+    if required and not value.strip():
+        raise RowError(name, "is empty")
+    return value
+
+
+def read_list(row: Row, name: str, *, required: bool = True) -> list[Any]:
+    """The list in a column; empty where it is not required and not there."""
+    value = _plain(row.get(name))
+    if value is None:
+        if required:
+            raise RowError(name, "is missing or null")
+        return []
+    if not isinstance(value, list | tuple):
+        raise RowError(name, f"is {type(value).__name__}, not a list")
+    if required and not value:
+        raise RowError(name, "is empty")
+    return list(value)
+
+
+def read_tools(row: Row) -> tuple[dict[str, Any], ...]:
+    """The functions in the column `tools`: a list of schemas, or its JSON."""
+    value = row.get("tools")
+    if says_nothing(value):
+        return ()
+    if isinstance(value, str):
+        value = _json(value, "tools")
+    items = read_list({"tools": value}, "tools")
+    tools = []
+    for index, item in enumerate(items):
+        where = f"tools[{index}]"
+        schema = _json(item, where) if isinstance(item, str) else item
+        if not isinstance(schema, Mapping):
+            raise RowError(where, f"is {type(schema).__name__}, not an object")
+        tools.append(_without_null(dict(schema), where))
+    return tuple(tools)
+
+
+def read_turns(
+    row: Row, name: str, keys: tuple[tuple[str, str], ...], roles: Mapping[str, str]
+) -> Turns:
+    """The turns in a column; `keys` are the names that role and text may have, `roles` the words.
+
+    RowError names what cannot be used, UnusedError a key of a turn that nothing would use.
+    """
+    turns = Turns()
+    for index, item in enumerate(read_list(row, name)):
+        where = f"{name}[{index}]"
+        if not isinstance(item, Mapping):
+            raise RowError(where, f"is {type(item).__name__}, not an object")
+        found = [pair for pair in keys if pair[0] in item]
+        if not found:
+            raise RowError(where, f"has no {keys[0][0]}")
+        role_key, text_key = found[0]
+        role = item[role_key]
+        if not isinstance(role, str) or role not in roles:
+            known = ", ".join(roles)
+            raise RowError(f"{where}.{role_key}", f"unknown role {shorten(role)} (of {known})")
+        message: Message = {"role": roles[role]}
+        calls = _tool_calls(item, where)
+        message["content"] = _content(item.get(text_key), f"{where}.{text_key}", empty=bool(calls))
+        if calls:
+            message["tool_calls"] = calls
+        for key in ("tool_call_id", "name", "reasoning_content"):
+            if not says_nothing(item.get(key)):
+                message[key] = read_text(item, key)
+        if not _is_trained(item, where, message["role"]):
+            turns.untrained.add(index)
+        _refuse_unused_keys(item, where, {role_key, text_key})
+        turns.messages.append(message)
+    return turns
+
+
+def shorten(value: Any) -> str:
+    """A value for an error: its start, as Python writes it."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def texts_of(message: Message) -> list[str]:
+    """Every text of a message that a template may write."""
+    found = [message["content"], message.get("reasoning_content"), message.get("name")]
+    if "tool_calls" in message:
+        found.append(json.dumps(message["tool_calls"], ensure_ascii=False))
+    return [text for text in found if text]
+
+
+def _content(value: Any, where: str, *, empty: bool) -> str:
+    """The text of a turn; a list of text parts is joined, as the APIs that send it read it."""
+    value = _plain(value)
+    if value is None and empty:
+        return ""
+    if isinstance(value, list | tuple) and value:
+        return "".join(_part(part, f"{where}[{index}]") for index, part in enumerate(value))
+    if not isinstance(value, str):
+        raise RowError(where, f"is {type(value).__name__}, not text")
+    return value
+
+
+def _part(part: Any, where: str) -> str:
+    if not isinstance(part, Mapping):
+        raise RowError(where, f"is {type(part).__name__}, not an object")
+    kind = part.get("type", "text")
+    if kind != "text":
+        raise RowError(where, f"is a part of type {shorten(kind)}, which is no text")
+    for key, value in part.items():
+        if key not in ("type", "text") and not says_nothing(value):
+            raise UnusedError(f"{where}.{key}", f"holds {shorten(value)}, which nothing uses")
+    return read_text({where: part.get("text")}, where)
+
+
+def _is_trained(item: Row, where: str, role: str) -> bool:
+    """Whether the turn's own `weight` (0 or 1) and `train` leave it trained."""
+    trained = True
+    for key, off, on in (("weight", 0, 1), ("train", False, True)):
+        value = item.get(key)
+        if value is None:
+            continue
+        if value not in (off, on) or isinstance(value, bool) != isinstance(off, bool):
+            raise UnusedError(
+                f"{where}.{key}", f"is {shorten(value)}; a turn is trained or not: {off} or {on}"
+            )
+        if value == on and role != "assistant":
+            raise UnusedError(
+                f"{where}.{key}", f"is {on} on a {role} turn; only the assistant's are trained"
+            )
+        trained = trained and bool(value)
+    return trained or role != "assistant"
+
+
+def _tool_calls(item: Row, where: str) -> list[dict[str, Any]]:
+    """Calls as templates read them: their arguments an object, also where they came as JSON."""
+    if says_nothing(item.get("tool_calls")):
+        return []
+    calls = []
+    for index, call in enumerate(read_list(item, "tool_calls")):
+        at = f"{where}.tool_calls[{index}]"
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise RowError(at, "has no function with a name")
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            arguments = _json(arguments, f"{at}.function.arguments") if arguments.strip() else {}
+        if not isinstance(arguments or {}, Mapping):
+            raise RowError(f"{at}.function.arguments", "is no object")
+        known = _without_null(dict(call), at)
+        known["function"] = {
+            **known["function"],
+            "arguments": _without_null(dict(arguments or {}), at),
+        }
+        calls.append(known)
+    return calls
+
+
+def _refuse_unused_keys(item: Row, where: str, used: set[str]) -> None:
+    for key, value in item.items():
+        if key in used or key in TURN_KEYS or key in HARMLESS_TURN_KEYS or says_nothing(value):
+            continue
+        raise UnusedError(f"{where}.{key}", f"holds {shorten(value)}, which nothing uses")
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return parse_json(text.encode("utf-8", "surrogatepass"))
+    except JsonError as error:
+        raise RowError(where, str(error)) from error
+
+
+def _without_null(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Leave out null values, with which Parquet fills the keys that other rows have."""
+
+    def cleaned(value: Any, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise RowError(where, "is nested too deeply")
+        value = _plain(value)
+        if isinstance(value, Mapping):
+            items = [(str(key), item) for key, item in value.items() if item is not None]
+            return {key: cleaned(item, depth + 1) for key, item in items}
+        if isinstance(value, list | tuple):
+            return [cleaned(item, depth + 1) for item in value]
+        if isinstance(value, str | int | float | bool) or value is None:
+            return value
+        raise RowError(where, f"holds {type(value).__name__}, which JSON does not have")
+
+    result: dict[str, Any] = cleaned(content, 0)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
