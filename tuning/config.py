@@ -191,10 +191,10 @@ class TuningConfig:
 
 def _check(config: TuningConfig) -> None:
     """Refuse values that no run can use; one line each."""
-    _member("method", config.method, METHODS)
-    _member("training.schedule", config.training.schedule, SCHEDULES)
-    _member("training.precision", config.training.precision, PRECISIONS)
-    _member("prefix.init", config.prefix.init, ("data", "random"))
+    check_member("method", config.method, METHODS)
+    check_member("training.schedule", config.training.schedule, SCHEDULES)
+    check_member("training.precision", config.training.precision, PRECISIONS)
+    check_member("prefix.init", config.prefix.init, ("data", "random"))
     if not NAME_PATTERN.fullmatch(config.name) or config.name.endswith(".tmp"):
         raise ConfigError(
             f"name: {config.name!r} cannot be a folder name; use letters, digits, '.', '_', '-'"
@@ -248,7 +248,8 @@ _MINIMA: dict[str, float] = {
 }
 
 
-def _member(key: str, value: str, known: tuple[str, ...]) -> None:
+def check_member(key: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the known ones, by the name of its setting."""
     if value not in known:
         near = difflib.get_close_matches(value, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
