@@ -31,6 +31,7 @@ from tuning.value_types import (
     shown,
 )
 
+Precision = Literal["auto", "bf16", "fp32"]
 Method = Literal["full", "lora", "qlora", "prefix", "prompt", "ia3"]
 METHODS: tuple[str, ...] = get_args(Method)
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -92,7 +93,7 @@ class TrainingOptions:
     """AdamW's decoupled weight decay."""
     clip: NotNegative = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """bf16 autocast or fp32; auto takes bf16 where that is faster: on GPUs, and CPUs with AMX."""
     lean: Switch = True
     """Train in layers that compute the same in fewer passes over memory (CPU, unsharded)."""

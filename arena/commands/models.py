@@ -81,15 +81,22 @@ def remove_model(
 @starter_app.command("pretrain")
 def starter_pretrain(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run and its checkpoints.")],
-    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 81.0,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Training steps.")] = 10_000,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="Train by the clock instead, for so long.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
     go_on: Annotated[
         Path | None, typer.Option("--go-on", help="Folder of a finished base to train further.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, bf16, or auto: what suits the machine.")
+    ] = "auto",
     json_out: Json = False,
 ) -> None:
     """Pretrain the starter's base model on its generated corpus; the same command resumes."""
     from tuning.starter.pretraining.build import run_pretrain
     from tuning.starter.pretraining.recipe import pretrain_config
 
-    run_pretrain(pretrain_config(minutes, seed, go_on), out, json_out=json_out)
+    config = pretrain_config(steps, minutes, seed, go_on, precision)
+    run_pretrain(config, out, json_out=json_out)

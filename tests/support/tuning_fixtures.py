@@ -79,6 +79,8 @@ def make_model(kind: str, vocabulary: int) -> Any:
         LlamaForCausalLM,
         Qwen2Config,
         Qwen2ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
     )
 
     torch.manual_seed(0)
@@ -98,6 +100,12 @@ def make_model(kind: str, vocabulary: int) -> Any:
         return LlamaForCausalLM(LlamaConfig(**shape))
     if kind == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(**shape))
+    if kind == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=8))
+        for name, gains in model.named_parameters():
+            if name.endswith(("q_norm.weight", "k_norm.weight")):
+                torch.nn.init.uniform_(gains, 0.5, 3.0)
+        return model
     assert kind == "gpt2", kind
     return GPT2LMHeadModel(
         GPT2Config(

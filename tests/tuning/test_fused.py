@@ -26,6 +26,7 @@ VOCABULARY = 120
 CHANGED = {
     "llama": {"Linear", "LlamaDecoderLayer", "LlamaAttention", "LlamaRMSNorm", "LlamaMLP"},
     "qwen2": {"Linear", "Qwen2DecoderLayer", "Qwen2Attention", "Qwen2RMSNorm", "Qwen2MLP"},
+    "qwen3": {"Linear", "Qwen3DecoderLayer", "Qwen3Attention", "Qwen3RMSNorm", "Qwen3MLP"},
     "gpt2": {"Linear", "GPT2MLP"},
 }
 
@@ -84,7 +85,7 @@ def gradients(
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("method", ["full", "lora", "dora", "ia3", "prefix"])
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2"])
 def test_loss_and_gradients_are_the_same(kind: str, method: str, packed: bool) -> None:
     if packed and method == "prefix":
         pytest.skip("packing is refused for prefix")
@@ -106,7 +107,7 @@ def test_loss_and_gradients_are_the_same(kind: str, method: str, packed: bool) -
 
 @pytest.mark.parametrize("lean_layers", [False, True])
 @pytest.mark.parametrize("method", ["full", "lora", "ia3"])
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2"])
 def test_no_token_of_a_pack_sees_another_row(kind: str, method: str, lean_layers: bool) -> None:
     """The loss of one row has no gradient at all at another row's tokens, and is its loss alone."""
     model, batch = make_tuned(kind, method).eval(), make_batch(True)
@@ -166,8 +167,9 @@ def test_weights_too_large_to_be_copied_give_the_same(monkeypatch: pytest.Monkey
         assert torch.allclose(found[name], grad, rtol=1e-3, atol=1e-4 * float(grad.abs().max()))
 
 
-def test_bf16_is_as_near_to_fp32_as_the_usual_layers_are() -> None:
-    model, batch = make_tuned("llama", "lora").eval(), make_batch(False)
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_bf16_is_as_near_to_fp32_as_the_usual_layers_are(kind: str) -> None:
+    model, batch = make_tuned(kind, "lora").eval(), make_batch(False)
     exact_loss, exact = gradients(model, batch, None)
     usual_loss, usual = gradients(model, batch, None, half=True)
     lean = make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0])

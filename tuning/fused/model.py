@@ -28,12 +28,13 @@ from tuning.fused.layers import (
 )
 from tuning.fused.lora import gated_mlp
 
-# Attention whose forward is: project, rotate, attend, project; nothing in between.
-PLAIN_ATTENTION = frozenset({"LlamaAttention", "MistralAttention", "Qwen2Attention"})
-# Decoder layers whose forward is: norm, attention, sum, norm, MLP, sum.
-PLAIN_BLOCK = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
-# MLPs whose forward is: down(act(gate(x)) * up(x)).
-GATED_MLP = frozenset({"LlamaMLP", "MistralMLP", "Qwen2MLP"})
+# Model types whose attention's forward is: project, norm of queries and keys where the layer has
+# one, rotate, attend, project; whose decoder layers' is: norm, attention, sum, norm, MLP, sum;
+# whose MLP's is: down(act(gate(x)) * up(x)).
+PLAIN = ("Llama", "Mistral", "Qwen2", "Qwen3")
+PLAIN_ATTENTION = frozenset(f"{kind}Attention" for kind in PLAIN)
+PLAIN_BLOCK = frozenset(f"{kind}DecoderLayer" for kind in PLAIN)
+GATED_MLP = frozenset(f"{kind}MLP" for kind in PLAIN)
 TOLERANCE = 1e-5
 # Of the largest number in a gradient; rounding in another order stays well below it.
 GRADIENT_TOLERANCE = 1e-2
@@ -256,6 +257,8 @@ def _attention_forward(
         q, k, v = together(parts, hidden_states)
     positions = hidden_states.shape[0] * hidden_states.shape[1]
     q, k, v = (part.view(positions, -1, layer.head_dim) for part in (q, k, v))
+    if hasattr(layer, "q_norm"):
+        q, k = layer.q_norm(q.float()).to(v.dtype), layer.k_norm(k.float()).to(v.dtype)
     cos, sin = (
         part.expand(len(hidden_states), -1, -1).reshape(positions, -1)
         for part in position_embeddings

@@ -35,15 +35,18 @@ def run_pretrain(config: PretrainConfig, out: Path, *, json_out: bool = False) -
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    earlier = EarlierRun.read(Path(config.go_on)).minutes if config.go_on else 0.0
-    total = 60 * (earlier + config.minutes)
+    earlier = EarlierRun.read(Path(config.go_on)) if config.go_on else EarlierRun()
+    if config.minutes is None:
+        unit, done, own = "step", earlier.num_steps, config.steps
+    else:
+        unit, done, own = "seconds", round(60 * earlier.minutes), round(60 * config.minutes)
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=total, completed=round(60 * earlier), state="starting")
+        task = progress.add_task("", total=done + own, completed=done, state="starting")
 
         def report(record: Mapping[str, float]) -> None:
             rate = record["tokens"] / max(record["seconds"], 1e-9)
             state = f"loss {record['loss']:.3f}, {record['tokens'] / 1e6:.2f}M tokens, {rate:.0f}/s"
-            progress.update(task, completed=record["seconds"], state=state)
+            progress.update(task, completed=record[unit], state=state)
             if not console.is_terminal and record["step"] % LINE_STEPS < RECORD_STEPS:
                 print(f"{record['seconds']:.0f} s: {state}", file=sys.stderr, flush=True)
 
@@ -85,7 +88,7 @@ tags: [base-model, synthetic-corpus]
 
 # starter
 
-A Llama-type base language model of {run["num_parameters"]:,} parameters, pretrained for
+A base language model (Qwen3 architecture) of {run["num_parameters"]:,} parameters, pretrained for
 {run["minutes"]} minutes on {run["num_tokens"]:,} tokens of generated English about a small world
 of true facts ({run["device"]}, {run["precision"]}). It continues text; it does not follow
 instructions. `arena starter pretrain` makes it again from its seed.

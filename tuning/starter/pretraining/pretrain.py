@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from tuning.hardware import pick_precision
 from tuning.starter.pretraining.earlier import EarlierRun, PretrainError
 from tuning.starter.pretraining.recipe import (
     END,
     PretrainConfig,
+    bound_attention,
     build_model,
     make_optimizers,
     schedule,
@@ -72,7 +73,7 @@ class TokenStream:
         return torch.tensor(taken).view(rows, self.length)
 
 
-def loss_of(model: LlamaForCausalLM, batch: torch.Tensor, *, autocast: bool) -> torch.Tensor:
+def loss_of(model: PreTrainedModel, batch: torch.Tensor, *, autocast: bool) -> torch.Tensor:
     """Mean next-token cross entropy in nats; `batch` has shape `(rows, context + 1)`."""
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=autocast):
         logits = model(input_ids=batch[:, :-1], use_cache=False).logits
@@ -81,7 +82,7 @@ def loss_of(model: LlamaForCausalLM, batch: torch.Tensor, *, autocast: bool) -> 
 
 
 @torch.no_grad()
-def heldout_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
+def heldout_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> float:
     """Mean nats a token over the held-out documents, each read from its beginning."""
     model.eval()
     total, count = 0.0, 0
@@ -106,7 +107,7 @@ SAMPLE_PROMPTS = (
 
 @torch.no_grad()
 def continuations(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> list[tuple[str, str]]:
     """Greedy continuations of a few prompts, for the card."""
     model.eval()
@@ -127,16 +128,16 @@ def pretrain(
     *,
     report: Callable[[dict[str, float]], None] = lambda record: None,
 ) -> BaseSummary:
-    """Train for `config.minutes` of wall time and write a base checkpoint to `out/model`.
+    """Train for the configured steps or minutes and write a base checkpoint to `out/model`.
 
-    Interrupted, the same call goes on from `out/checkpoint`; a larger `minutes` prolongs a
+    Interrupted, the same call goes on from `out/checkpoint`; more steps or minutes prolong a
     finished run. `report` receives one record every few steps.
     Raises `PretrainError` if `out` holds a run with another configuration.
     """
     run = _Run.start(config, out)
     began, spent_before = time.monotonic(), run.seconds
     saved_at = began
-    while run.seconds < config.minutes * 60:
+    while run.progress < 1:
         loss = run.train_step()
         run.seconds = spent_before + time.monotonic() - began
         if run.step % RECORD_STEPS == 0:
@@ -154,7 +155,7 @@ class _Run:
     def __init__(self, config: PretrainConfig, out: Path, state: dict[str, Any] | None) -> None:
         self.config, self.out = config, out
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.autocast = pick_precision("auto") == "bf16"
+        self.autocast = pick_precision(config.precision) == "bf16"
         self.earlier = EarlierRun.read(Path(config.go_on)) if config.go_on else EarlierRun()
         self.tokenizer: PreTrainedTokenizerFast
         if state:
@@ -164,7 +165,7 @@ class _Run:
         else:
             self.tokenizer = train_tokenizer(config)
         if config.go_on:
-            self.model = LlamaForCausalLM.from_pretrained(config.go_on, dtype=torch.float32)
+            self.model = AutoModelForCausalLM.from_pretrained(config.go_on, dtype=torch.float32)
             self.model.train()
         else:
             self.model = build_model(config, self.tokenizer)
@@ -195,7 +196,8 @@ class _Run:
             return cls(config, out, None)
         # Our own training state, read with the restricted unpickler; never published.
         state = torch.load(path, weights_only=True)
-        if state["config"] != asdict(config) | {"minutes": state["config"]["minutes"]}:
+        budget = {key: state["config"][key] for key in ("steps", "minutes")}
+        if state["config"] != asdict(config) | budget:
             raise PretrainError(
                 f"{out} holds a run with another configuration; choose another --out or remove it"
             )
@@ -203,7 +205,7 @@ class _Run:
 
     def train_step(self) -> float:
         """One optimizer step; returns the loss in nats a token."""
-        factor = schedule(self.config, self.step, self.seconds / (self.config.minutes * 60))
+        factor = schedule(self.config, self.step, self.progress)
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -214,8 +216,18 @@ class _Run:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        bound_attention(self.model, self.config.logit_limit)
         self.step += 1
         return loss.item()
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done: of its minutes where they are given, else steps."""
+        minutes = self.config.minutes
+        spent, whole = (
+            (self.step, self.config.steps) if minutes is None else (self.seconds, 60 * minutes)
+        )
+        return spent / whole if spent < whole else 1.0
 
     @property
     def num_tokens(self) -> int:

@@ -5,14 +5,22 @@ Knows no files and no loop; `pretrain` runs it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
+from tuning.config import Precision
 from tuning.starter.world import corpus
+from tuning.value_types import check_value
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -22,11 +30,15 @@ PAD = "<|pad|>"
 class PretrainConfig:
     """One pretraining run. Sizes in tokens, times in minutes.
 
-    `go_on` is the folder of a finished base whose tokenizer, weights and place in the corpus this
-    run starts from; its own sizes then count, not the ones here.
+    The run ends after `steps`, or, where `minutes` are given, after so much time; its schedule
+    spans the whole of it. No logit of attention becomes larger than `logit_limit`. `go_on` is the
+    folder of a finished base whose tokenizer, weights and place in the corpus this run starts from;
+    its own sizes then count, not the ones here.
     """
 
-    minutes: float = 81.0
+    steps: int = 10_000
+    minutes: float | None = None
+    precision: str = "auto"
     seed: int = 0
     vocab_size: int = 3072
     tokenizer_documents: int = 40_000
@@ -41,14 +53,18 @@ class PretrainConfig:
     embedding_learning_rate: float = 3e-3
     weight_decay: float = 0.01
     warmup_steps: int = 150
-    decay_share: float = 0.3
-    checkpoint_minutes: float = 5.0
+    decay_share: float = 0.4
+    logit_limit: float = 32.0
+    checkpoint_minutes: float = 2.0
     go_on: str = ""
 
 
-def pretrain_config(minutes: float, seed: int, go_on: Path | None) -> PretrainConfig:
-    """The settings of `arena starter pretrain`."""
-    config = PretrainConfig(minutes=minutes, seed=seed)
+def pretrain_config(
+    steps: int, minutes: float | None, seed: int, go_on: Path | None, precision: str
+) -> PretrainConfig:
+    """The settings of `arena starter pretrain`; `ConfigError` for an unknown precision."""
+    check_value("precision", precision, Precision)
+    config = PretrainConfig(steps=steps, minutes=minutes, seed=seed, precision=precision)
     if go_on is None:
         return config
     # A trained base is moved with half the step of a fresh one, and given longer to settle.
@@ -87,17 +103,22 @@ def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A fresh Llama-type model of the configured size, fp32."""
+def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """A fresh model of the configured size, fp32.
+
+    Qwen3 is Llama's architecture with a norm of queries and keys, by which attention's logits can
+    be bounded (`bound_attention`).
+    """
     torch.manual_seed(config.seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
+    return Qwen3ForCausalLM(
+        Qwen3Config(
             vocab_size=len(tokenizer),
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
             num_hidden_layers=config.num_layers,
             num_attention_heads=config.num_heads,
             num_key_value_heads=config.num_kv_heads,
+            head_dim=config.hidden_size // config.num_heads,
             max_position_embeddings=2 * config.context,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
@@ -108,7 +129,7 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> L
     )
 
 
-def make_optimizers(model: LlamaForCausalLM, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: PreTrainedModel, config: PretrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for embeddings and norms.
 
     Muon orthogonalises the momentum of each matrix (Jordan et al., 2024), which on this model
@@ -126,10 +147,27 @@ def make_optimizers(model: LlamaForCausalLM, config: PretrainConfig) -> list[tor
     ]
 
 
+@torch.no_grad()
+def bound_attention(model: PreTrainedModel, limit: float) -> None:
+    """Keep every logit of attention within `limit`, by the gains of the norms of queries and keys.
+
+    A normed query of size d is no longer than sqrt(d) times its largest gain, rotation leaves its
+    length alone, and so is a key's; their product over sqrt(d) is no larger than sqrt(d) times both
+    gains. A model without such norms is left as it is. Without a bound Muon lets logits grow to
+    hundreds, heads look at one key alone, and no gradient reaches the others (Kimi Team, 2025, of
+    MuonClip).
+    """
+    for module in model.modules():
+        if hasattr(module, "q_norm"):
+            for norm in (module.q_norm, module.k_norm):
+                most = math.sqrt(limit / math.sqrt(len(norm.weight)))
+                norm.weight.clamp_(-most, most)
+
+
 def schedule(config: PretrainConfig, step: int, progress: float) -> float:
     """Factor on the learning rates: warm-up, plateau, then linear decay to zero.
 
-    `progress` is the share of the time budget that is spent, in [0, 1].
+    `progress` is the share of the run's steps or minutes that is spent, in [0, 1].
     """
     warm = min(1.0, (step + 1) / config.warmup_steps)
     left = (1.0 - progress) / config.decay_share
