@@ -48,9 +48,13 @@ def read_yaml(path: Path) -> Any:
 
     OSError or UnicodeDecodeError when it cannot be read, ValueError when it is no YAML.
     """
+    return parse_yaml(path.read_text(encoding="utf-8"))
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of YAML: text, None, lists and maps; ValueError when it is none."""
     try:
-        with path.open(encoding="utf-8") as stream:
-            return yaml.load(stream, Loader=_TextLoader)
+        return yaml.load(text, Loader=_TextLoader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError as error:

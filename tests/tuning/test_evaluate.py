@@ -80,21 +80,29 @@ def test_suite_limit_is_spread_and_lines_are_named(tmp_path: Path) -> None:
     assert [item.id for item in load_suite(str(path), 5)] == ["0", "2", "4", "6", "8"]
     for line, message in (
         ("{", "suite.jsonl:1: is no JSON"),
-        ('{"check": {}}', "prompt is None"),
-        ('{"prompt": "p"}', "check is None"),
-        ('{"prompt": "p", "check": {"kind": "rhyme"}}', "suite.jsonl:1: unknown check kind"),
-        ('{"prompt": "p", "check": {"kind": "bullets"}}', "suite.jsonl:1: .*lacks the field"),
+        ('{"check": {"kind": "quoted"}}', "suite.jsonl:1: lacks the field 'prompt'"),
+        ('{"prompt": "p"}', "suite.jsonl:1: lacks the field 'check'"),
+        ('{"prompt": " ", "check": {"kind": "quoted"}}', "suite.jsonl:1: prompt: ' ' is empty"),
+        ('{"prompt": "\\ud800", "check": {"kind": "quoted"}}', "prompt: .* is no text of UTF-8"),
         (
-            '{"prompt": "p", "check": {"kind": "number", "value": "many"}}',
-            "suite.jsonl:1: .*wrong type",
+            '{"prompt": "p", "check": {"kind": "quoted"}, "famly": "f"}',
+            "suite.jsonl:1: has no field 'famly'; did you mean 'family'",
         ),
+        ('{"prompt": "p", "check": {"kind": "rhyme"}}', "suite.jsonl:1: check: unknown check kind"),
         ("", "holds no prompts"),
     ):
         path.write_text(line)
         with pytest.raises(SuiteError, match=message):
             load_suite(str(path))
-    with pytest.raises(SuiteError, match="cannot be read"):
-        load_suite(str(tmp_path / "none.jsonl"))
+    for name in (
+        str(tmp_path / "none.jsonl"),
+        str(tmp_path),
+        "~nobody/suite.jsonl",
+        "a\0b",
+        "x" * 5000,
+    ):
+        with pytest.raises(SuiteError, match="cannot be read"):
+            load_suite(name)
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "prefix", "prompt"])
@@ -123,7 +131,8 @@ def test_answers_equal_plain_generate(home: Path) -> None:
 def test_a_base_is_asked_in_completion_mode(home: Path) -> None:
     loaded = load_variant(str(home / "base"), home)
     assert not loaded.speaks_chat
-    (answer,) = answer_items(loaded, [SuiteItem("1", "f", "Say red", {})], 12)
+    item = SuiteItem.model_validate({"id": 1, "prompt": "Say red", "check": {"kind": "quoted"}})
+    (answer,) = answer_items(loaded, [item], 12)
     (raw,) = greedy_answers(
         loaded.model, loaded.tokenizer, ["Say red"], max_new_tokens=12, special_tokens=True
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tuning.evaluation.form_checks import FORM_KINDS
-from tuning.evaluation.suites import load_suite
-from tuning.evaluation.verifiers import KINDS, CheckError, verify
+from tuning.evaluation.suites import SuiteError, load_suite
+from tuning.evaluation.verifiers import KINDS, CheckError, parse_check, verify
 
 # kind, fields, answers that pass, answers that fail
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
@@ -121,19 +125,133 @@ def test_answers_are_judged(
 
 def test_every_kind_is_judged_above_and_asked_in_the_suite() -> None:
     items = load_suite("constraints")
-    assert {kind for kind, *_ in CASES} == {*FORM_KINDS, "all"}
-    assert {item.check["kind"] for item in items} == set(FORM_KINDS)
-    assert len(FORM_KINDS) >= 20
+    forms = {name for name, kind in KINDS.items() if kind in FORM_KINDS}
+    assert {kind for kind, *_ in CASES} == {*forms, "all"}
+    assert {item.check.kind for item in items} == forms
+    assert len(forms) == len(FORM_KINDS) >= 20
     assert len(items) == len({item.id for item in items}) == len({item.prompt for item in items})
-    assert not any(verify(item.check, "") for item in items)
+    assert not any(item.check.passes("") for item in items)
     assert all("{" not in item.prompt for item in items)
 
 
-def test_every_kind_is_documented() -> None:
+def test_every_kind_is_documented_with_its_fields() -> None:
+    """The table of the page is made of the classes: kind, fields, docstring."""
     page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
-    assert [kind for kind in KINDS if f"| `{kind}` |" not in page] == []
+    for name, kind in KINDS.items():
+        fields = ", ".join(f"`{field}`" for field in sorted(kind.model_fields) if field != "kind")
+        said = " ".join(str(kind.__doc__).split())
+        assert f"| `{name}` | {fields} | {said} |\n" in page
 
 
-def test_a_missing_field_is_named() -> None:
-    with pytest.raises(CheckError, match="kind 'bullets' lacks the field 'count'"):
-        verify({"kind": "bullets"}, "- a")
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ({"kind": "bullets"}, "check of kind 'bullets': lacks the field 'count'; add it"),
+        (
+            {"kind": "bullets", "count": 3, "relaton": "at most"},
+            "check of kind 'bullets': has no field 'relaton'; did you mean 'relation'? known "
+            "fields: count, relation",
+        ),
+        ({"kind": "bullets", "count": 3, "relation": "at mots"}, "did you mean 'at most'?"),
+        ({"kind": "bullets", "count": "three"}, "count: 'three' is no whole number; give one"),
+        ({"kind": "bullets", "count": 2.5}, "count: 2.5 is no whole number"),
+        ({"kind": "bullets", "count": True}, "count: True is no whole number"),
+        ({"kind": "bullets", "count": -1}, "count: -1 is too small; give at least 0"),
+        ({"kind": "bullets", "count": float("nan")}, "count: nan is not finite"),
+        ({"kind": "no_comma", "count": 3}, "has no field 'count'; known fields: none"),
+        ({"kind": "exact", "answers": "Paris"}, "answers: 'Paris' is no list; give one"),
+        ({"kind": "exact", "answers": []}, "answers: [] is empty"),
+        ({"kind": "exact", "answers": ["Paris", None]}, "answers[1]: is empty; give a text"),
+        ({"kind": "fact", "answers": ["..."]}, "answers[0]: '...' holds no word; give one"),
+        ({"kind": "story", "min_sentences": 3}, "lacks the field 'words'"),
+        ({"kind": "story", "min_sentences": 3, "words": []}, "words: [] is empty"),
+        ({"kind": "keywords", "words": ["New Delhi"]}, "words[0]: 'New Delhi' is no single word"),
+        ({"kind": "letter_count", "letter": "ab", "count": 1}, "letter: 'ab' is no single letter"),
+        ({"kind": "paragraph_start", "paragraph": 0, "word": "A"}, "paragraph: 0 is too small"),
+        ({"kind": "language", "language": "germn"}, "did you mean 'german'?"),
+        (
+            {"kind": "all", "checks": [{"kind": "no_comma"}, {"kind": "exact", "answers": "x"}]},
+            "check of kind 'all': checks[1]: check of kind 'exact': answers: 'x' is no list",
+        ),
+        (
+            {"kind": "all", "checks": [{"kind": "all", "checks": [{"kind": "nocomma"}]}]},
+            "checks[0]: check of kind 'all': checks[0]: unknown check kind 'nocomma'; did you mean "
+            "'no_comma'?",
+        ),
+        ({"kind": "all", "checks": []}, "checks: [] is empty"),
+        ({"kind": "all", "checks": ["no_comma"]}, "checks[0]: check: 'no_comma' is no object"),
+        ({}, "unknown check kind None; known kinds: all, bullets"),
+        ({"kind": ["exact"]}, "unknown check kind ['exact']; known kinds: all, bullets"),
+    ],
+)
+def test_mistakes_are_named_before_an_answer_is_there(
+    check: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckError) as caught:
+        parse_check(check)
+    assert message in str(caught.value)
+    path = tmp_path / "suite.jsonl"
+    good = {"prompt": "p", "check": {"kind": "quoted"}}
+    lines = [json.dumps(item) + "\n" for item in (good, {"prompt": "p", "check": check})]
+    path.write_text("".join(lines))
+    with pytest.raises(SuiteError) as told:
+        load_suite(str(path))
+    assert str(told.value).startswith(f"{path}:2: check: ")
+    assert message in str(told.value)
+
+
+def test_answers_of_any_length_are_judged() -> None:
+    """Python refuses to read whole numbers of more than 4,300 digits."""
+    many = "9" * 5000
+    assert not verify({"kind": "number", "value": 9}, f"It is {many}.")
+    assert not verify({"kind": "numbered", "count": 1}, f"{many}. a")
+    assert not verify({"kind": "json"}, f"[{many}]")
+    assert verify({"kind": "number", "value": -5}, "It is -005.")
+    assert verify({"kind": "numbered", "count": 2}, "01. a\n02. b")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+FIELDS = sorted({field for kind in KINDS.values() for field in kind.model_fields} - {"kind"})
+GOOD = [{"kind": kind, **fields} for kind, fields, *_ in CASES]
+
+
+@given(
+    st.one_of(
+        JSON,
+        st.builds(
+            lambda check, changes: {**check, **changes},
+            st.sampled_from(GOOD) | st.fixed_dictionaries({"kind": st.sampled_from(sorted(KINDS))}),
+            st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=4), JSON, max_size=3),
+        ),
+    ),
+    st.text(max_size=30) | st.sampled_from(["", "It is 1.", "1. a\n2. b", '{"a": 1}']),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_json_is_a_check_that_judges_or_is_named(check: Any, answer: str, inside: bool) -> None:
+    content = {"kind": "all", "checks": [check]} if inside else check
+    try:
+        parsed = parse_check(content)
+    except CheckError as error:
+        said = str(error)
+    else:
+        assert parsed.passes(answer) in (True, False)
+        said = "check"
+    assert "\n" not in said
+    assert "check" in said
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "suite.jsonl"
+        path.write_text(json.dumps({"prompt": "p", "check": content}) + "\n")
+        if said == "check":
+            (item,) = load_suite(str(path))
+            assert item.check == parsed
+        else:
+            with pytest.raises(SuiteError, match=r"suite\.jsonl:1: ") as told:
+                load_suite(str(path))
+            assert "\n" not in str(told.value)

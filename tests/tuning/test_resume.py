@@ -18,7 +18,7 @@ from tuning_fixtures import files_at_most, make_base, rows, write_rows
 from tuning import TuningConfig, tune
 from tuning.config import CheckOptions, DataOptions, LoraOptions, PrefixOptions, TrainingOptions
 from tuning.config_files import load_config
-from tuning.training.checkpoints import CheckpointError, RunFolder, identity_of
+from tuning.training.checkpoints import CheckpointError, RunFolder, identity_of, locked_run
 from tuning.training.train import InterruptedRunError
 
 pytestmark = [
@@ -174,9 +174,12 @@ def test_what_a_kill_left_of_a_finished_run_is_swept_up(tmp_path: Path) -> None:
     """Killed while the checkpoints of a finished run were removed, they have another name."""
     folder = RunFolder(tmp_path / ".v.run", {})
     for _ in range(2):
-        folder.begin()
-        shutil.copytree(folder.folder, tmp_path / ".v.discarded.tmp", dirs_exist_ok=True)
-        folder.discard()
+        with locked_run(folder.folder, "v"):
+            folder.begin()
+            (folder.folder / "discarded.tmp").mkdir()
+            shutil.copy(folder.folder / "run.json", folder.folder / "discarded.tmp")
+            folder.discard()
+            assert [path.name for path in folder.folder.iterdir()] == ["lock"]
         assert list(tmp_path.iterdir()) == []
 
 

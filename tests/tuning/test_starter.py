@@ -7,13 +7,13 @@ from random import Random
 
 import pytest
 
+from tuning.evaluation.suites import load_suite
 from tuning.evaluation.verifiers import verify
 from tuning.starter.world import corpus, lexicon
 from tuning.starter.world.dialogues import cards_text, dialogue_text, open_tasks
 from tuning.starter.world.family import Task
 from tuning.starter.world.instructions import (
     families,
-    heldout_suite,
     heldout_tasks,
     is_heldout,
     training_rows,
@@ -32,7 +32,7 @@ def test_split_shares_no_entity_and_no_prompt() -> None:
 
 
 def test_suite_is_large_and_every_family_is_in_it() -> None:
-    suite = heldout_suite()
+    suite = load_suite("starter")
     assert len(suite) >= 1000
     assert len({item.prompt for item in suite}) == len(suite)
     assert {item.family for item in suite} == {family.name for family in families()}

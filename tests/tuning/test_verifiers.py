@@ -98,5 +98,5 @@ def test_wrong_answers_fail(check: dict[str, Any], answer: str) -> None:
 def test_unknown_kind_and_missing_field_are_named() -> None:
     with pytest.raises(CheckError, match=r"'rhyme'.*known kinds: .*fact"):
         verify({"kind": "rhyme"}, "x")
-    with pytest.raises(CheckError, match="'exact' lacks the field 'answers'"):
+    with pytest.raises(CheckError, match="'exact': lacks the field 'answers'"):
         verify({"kind": "exact"}, "x")

@@ -18,8 +18,9 @@ from typing import Any
 from tuning.config import DataOptions
 from tuning.data.columns import ColumnReader
 from tuning.data.fields import Conversation, Message, RowError
+from tuning.data.folders import DataError
 from tuning.data.ledger import BadRow, Ledger
-from tuning.data.sources import STARTER, DataError, RawRow, read_source
+from tuning.data.sources import STARTER, RawRow, read_source
 
 MAX_HELDOUT_ROWS = 256
 
@@ -111,7 +112,7 @@ def _read_examples(
 ) -> Iterator[Example]:
     reader = ColumnReader(options, ledger.tally)
     count = 0
-    for raw in read_source(source, seed):
+    for raw in read_source(source, seed, ledger.tally):
         count += 1
         ledger.rows_read += 1
         try:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tuning.config import DataOptions
 from tuning.data.corpus import Example
 from tuning.data.fields import RowError, texts_of
+from tuning.data.folders import DataError
 from tuning.data.ledger import BadRow, Ledger
-from tuning.data.sources import DataError
 from tuning.data.template import Span, render_training
 
 IGNORED = -100

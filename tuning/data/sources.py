@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuning.errors import TuningError
+from tuning.data.folders import SUFFIXES, DataError, list_folder, pick_split
+from tuning.data.ledger import Tally
 from tuning.json_lines import JsonError, parse_json, read_json_lines
 
 STARTER = "starter"
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-
-
-class DataError(TuningError):
-    """A data source that cannot be used; names the source, the line where known, the remedy."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +30,12 @@ class RawRow:
     problem: str | None = None
 
 
-def read_source(source: str, seed: int = 0) -> Iterator[RawRow]:
-    """All rows of one source, in order; `line` counts from 1 (rows, where a file has no lines)."""
+def read_source(source: str, seed: int = 0, tally: Tally | None = None) -> Iterator[RawRow]:
+    """All rows of one source, in order; `line` counts from 1 (rows, where a file has no lines).
+
+    Which files or splits of it are read and which are not is written into `tally`.
+    """
+    tally = Tally() if tally is None else tally
     if source == STARTER:
         from tuning.starter.world.instructions import training_rows
 
@@ -45,9 +45,9 @@ def read_source(source: str, seed: int = 0) -> Iterator[RawRow]:
     if path.is_file():
         return _read_file(path, source)
     if path.is_dir():
-        return _read_folder(path, source)
+        return _read_folder(path, source, tally)
     if "/" in source and path.suffix not in SUFFIXES and not source.startswith(("/", ".", "~")):
-        return _read_hub(source)
+        return _read_hub(source, tally)
     raise DataError(
         f"data {source!r}: no such file or folder; give starter, a {', '.join(SUFFIXES)} file, a "
         "dataset folder or a hub id such as owner/dataset"
@@ -137,25 +137,19 @@ def _read_parquet(path: Path, source: str) -> Iterator[RawRow]:
         raise DataError(f"data {source!r}: is no valid Parquet ({reason})") from error
 
 
-def _read_folder(path: Path, source: str) -> Iterator[RawRow]:
-    """A `datasets` folder (`save_to_disk`), or data files below it, `train` ones first choice."""
+def _read_folder(path: Path, source: str, tally: Tally) -> Iterator[RawRow]:
+    """A `datasets` folder (`save_to_disk`), or the data files below it that are to be trained."""
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
-        yield from _read_saved(path, source)
+        yield from _read_saved(path, source, tally)
         return
-    files = sorted(item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES)
-    files = [item for item in files if not item.name.isupper() and item.name[0] not in "._"]
-    train = [item for item in files if "train" in item.stem.lower()]
-    parquet = [item for item in train or files if item.suffix == ".parquet"]
-    chosen = parquet or train or files
-    if not chosen:
-        raise DataError(
-            f"data {source!r}: the folder holds no {', '.join(SUFFIXES)} files; give one that does"
-        )
-    for item in chosen:
+    listing = list_folder(path, source)
+    tally.files_read += map(str, listing.read)
+    tally.files_left += [f"{path / name} ({reason})" for name, reason in listing.left]
+    for item in listing.read:
         yield from _read_file(item, str(item))
 
 
-def _read_saved(path: Path, source: str) -> Iterator[RawRow]:
+def _read_saved(path: Path, source: str, tally: Tally) -> Iterator[RawRow]:
     import pyarrow
     from datasets import DatasetDict, load_from_disk
 
@@ -168,21 +162,32 @@ def _read_saved(path: Path, source: str) -> Iterator[RawRow]:
             "save_to_disk"
         ) from error
     if isinstance(loaded, DatasetDict):
-        loaded = loaded["train"] if "train" in loaded else next(iter(loaded.values()))
+        loaded = loaded[_counted_split(list(loaded), source, tally)]
     for line, columns in enumerate(loaded, 1):
         yield RawRow(source, line, dict(columns))
 
 
-def _read_hub(source: str) -> Iterator[RawRow]:
+def _counted_split(names: list[str], source: str, tally: Tally) -> str:
+    """The split to train on; all are written down."""
+    chosen = pick_split(names, source)
+    tally.files_read.append(f"{source}: split {chosen}")
+    tally.files_left += [f"{source}: split {name}" for name in names if name != chosen]
+    return chosen
+
+
+def _read_hub(source: str, tally: Tally) -> Iterator[RawRow]:
+    import pyarrow
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         loaded = load_dataset(source, split="train", streaming=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"data {source!r}: no such file or folder, and the hub did not give it ({reason}); "
             "check the name and the network"
         ) from error
+    _counted_split(list(loaded.info.splits or ["train"]), source, tally)
     for line, columns in enumerate(loaded, 1):
         yield RawRow(source, line, dict(columns))

@@ -166,9 +166,7 @@ def answer_items(
 
 def check_answers(items: Sequence[SuiteItem], answers: Sequence[str]) -> list[bool]:
     """Whether each answer passes the check of its item."""
-    from tuning.evaluation.verifiers import verify
-
-    return [verify(item.check, answer) for item, answer in zip(items, answers, strict=True)]
+    return [item.check.passes(answer) for item, answer in zip(items, answers, strict=True)]
 
 
 def compare_all(results: Sequence[Result]) -> list[dict[str, Any]]:

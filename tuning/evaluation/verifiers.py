@@ -1,142 +1,192 @@
 """Verifiers: decide in code whether an answer does what its instruction asked.
 
-A check is plain data (`{"kind": ..., ...}`), so that a suite of prompts with their checks is a
-JSON Lines file anyone can write. Knows nothing of models, prompts or families.
+The kinds of content are here, those of form in `form_checks`. Knows nothing of models, prompts or
+families.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from tuning.errors import TuningError
+from pydantic import Field, PlainValidator, ValidationError
+
+from tuning.evaluation.checks import (
+    Check,
+    CheckError,
+    Filled,
+    NotNegative,
+    Phrase,
+    Phrases,
+    Positive,
+    Texts,
+    Words,
+    field_problem,
+    nearest,
+)
 from tuning.evaluation.form_checks import FORM_KINDS
+from tuning.evaluation.texts import has_form, has_phrase, lines_of, lower_words, sentences_of
+from tuning.value_types import Whole, shown
 
-Check = Mapping[str, Any]
-
-
-class CheckError(TuningError):
-    """A check names an unknown kind or lacks one of its fields."""
+LONGEST_STATEMENT = 30
 
 
-def words_of(text: str) -> list[str]:
-    """Lower-case words and numbers of `text`, punctuation left out."""
-    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
-
-
-def sentences_of(text: str) -> list[str]:
-    """Sentences of `text`, split after `.`, `!` or `?`, empty ones left out."""
-    parts = re.split(r"(?<=[.!?])[\"'”]?\s+", text.strip())
-    return [part for part in parts if words_of(part)]
-
-
-def has_phrase(text: str, phrase: str) -> bool:
-    """Whether the words of `phrase` occur in `text` in a row, case ignored."""
-    found, wanted = words_of(text), words_of(phrase)
-    span = len(wanted)
-    return any(found[i : i + span] == wanted for i in range(len(found) - span + 1))
-
-
-def has_form(text: str, word: str) -> bool:
-    """Whether `word`, its plural in -s or -es, or its possessive occurs in `text`."""
-    forms = {word, word + "s", word + "es", word + "'s", word + "’s"}
-    return any(found in forms for found in words_of(text))
-
-
-def _exact(check: Check, answer: str) -> bool:
+class Exact(Check):
     """The answer is one of `answers`; case and closing punctuation ignored."""
-    given = answer.strip().rstrip(".!").strip().lower()
-    return given in {str(accepted).lower() for accepted in check["answers"]}
+
+    kind: Literal["exact"]
+    answers: Texts
+
+    def passes(self, answer: str) -> bool:
+        given = answer.strip().rstrip(".!").strip().lower()
+        return given in {accepted.lower() for accepted in self.answers}
 
 
-def _verbatim(check: Check, answer: str) -> bool:
+class Verbatim(Check):
     """The answer is `text`, character by character, outer white space aside."""
-    return answer.strip() == str(check["text"]).strip()
+
+    kind: Literal["verbatim"]
+    text: Filled
+
+    def passes(self, answer: str) -> bool:
+        return answer.strip() == self.text.strip()
 
 
-def _fact(check: Check, answer: str) -> bool:
+class Fact(Check):
     """One statement with one of `answers` and none of `wrong`; no question."""
-    if "?" in answer or len(sentences_of(answer)) != 1 or len(words_of(answer)) > 30:
-        return False
-    right = any(has_phrase(answer, accepted) for accepted in check["answers"])
-    return right and not any(has_phrase(answer, wrong) for wrong in check.get("wrong", ()))
+
+    kind: Literal["fact"]
+    answers: Phrases
+    wrong: tuple[Phrase, ...] = ()
+
+    def passes(self, answer: str) -> bool:
+        if len(lower_words(answer)) > LONGEST_STATEMENT or not _is_statement(answer):
+            return False
+        right = any(has_phrase(answer, accepted) for accepted in self.answers)
+        return right and not any(has_phrase(answer, wrong) for wrong in self.wrong)
 
 
-def _number(check: Check, answer: str) -> bool:
+class Number(Check):
     """One statement whose last number is `value`; no question."""
-    numbers = re.findall(r"-?\d+", answer)
-    single = "?" not in answer and len(sentences_of(answer)) == 1
-    return single and bool(numbers) and int(numbers[-1]) == int(check["value"])
+
+    kind: Literal["number"]
+    value: Whole
+
+    def passes(self, answer: str) -> bool:
+        numbers = re.findall(r"-?[0-9]+", answer)
+        if not numbers or not _is_statement(answer):
+            return False
+        # As text, since Python reads no number of thousands of digits.
+        sign, digits = "-" * numbers[-1].startswith("-"), numbers[-1].lstrip("-0") or "0"
+        return (sign if digits != "0" else "") + digits == str(self.value)
 
 
-def _list(check: Check, answer: str) -> bool:
+class ListOf(Check):
     """Exactly `count` different items of `allowed` and no other list item.
 
     With `bullets`, one item a line after "- "; otherwise in a sentence, where what stands before
     "are" or ":" introduces the list.
     """
-    if "?" in answer:
-        return False
-    if check.get("bullets"):
-        lines = [line.strip() for line in answer.strip().splitlines() if line.strip()]
-        if not all(line.startswith("- ") for line in lines):
+
+    kind: Literal["list"]
+    count: Positive
+    allowed: Texts
+    bullets: bool = False
+
+    def passes(self, answer: str) -> bool:
+        if "?" in answer:
             return False
-        items = [line[2:].strip(" .").lower() for line in lines]
-    else:
-        body = re.split(r"\bare\b|:", answer.strip(), maxsplit=1)[-1]
-        items = [part.strip(" .\n-").lower() for part in re.split(r",|\band\b|\n", body)]
-        items = [re.sub(r"^(an?|the) ", "", item) for item in items if item]
-    allowed = {str(item).lower() for item in check["allowed"]}
-    return len(items) == len(set(items)) == int(check["count"]) and set(items) <= allowed
+        if self.bullets:
+            lines = lines_of(answer)
+            if not all(line.startswith("- ") for line in lines):
+                return False
+            items = [line[2:].strip(" .").lower() for line in lines]
+        else:
+            body = re.split(r"\bare\b|:", answer.strip(), maxsplit=1)[-1]
+            items = [part.strip(" .\n-").lower() for part in re.split(r",|\band\b|\n", body)]
+            items = [re.sub(r"^(an?|the) ", "", item) for item in items if item]
+        allowed = {item.lower() for item in self.allowed}
+        return len(items) == len(set(items)) == self.count and set(items) <= allowed
 
 
-def _story(check: Check, answer: str) -> bool:
+class Story(Check):
     """Has every word of `words`, `min_sentences` or more different whole sentences, no question."""
-    text = answer.strip()
-    found = sentences_of(text)
-    enough = len(found) >= int(check["min_sentences"]) and len(set(found)) == len(found)
-    whole = text.endswith((".", "!", '"')) and "?" not in text
-    return enough and whole and all(has_form(text, word) for word in check["words"])
+
+    kind: Literal["story"]
+    words: Words
+    min_sentences: Positive
+
+    def passes(self, answer: str) -> bool:
+        text = answer.strip()
+        found = sentences_of(text)
+        enough = len(found) >= self.min_sentences and len(set(found)) == len(found)
+        whole = text.endswith((".", "!", '"')) and "?" not in text
+        return enough and whole and all(has_form(text, word) for word in self.words)
 
 
-def _mentions(check: Check, answer: str) -> bool:
+class Mentions(Check):
     """Has every phrase of `phrases` in at most `max_words` words; no question."""
-    text = answer.strip()
-    short = len(words_of(text)) <= int(check["max_words"]) and "?" not in text
-    return short and all(has_phrase(text, phrase) for phrase in check["phrases"])
+
+    kind: Literal["mentions"]
+    phrases: Phrases
+    max_words: NotNegative
+
+    def passes(self, answer: str) -> bool:
+        text = answer.strip()
+        short = len(lower_words(text)) <= self.max_words and "?" not in text
+        return short and all(has_phrase(text, phrase) for phrase in self.phrases)
 
 
-def _all(check: Check, answer: str) -> bool:
+class AllOf(Check):
     """Every one of `checks` passes."""
-    return all(verify(part, answer) for part in check["checks"])
+
+    kind: Literal["all"]
+    checks: Annotated[
+        tuple[Annotated[Check, PlainValidator(lambda content: parse_check(content))], ...],
+        Field(min_length=1),
+    ]
+
+    def passes(self, answer: str) -> bool:
+        return all(check.passes(answer) for check in self.checks)
 
 
-KINDS: Mapping[str, Callable[[Check, str], bool]] = {
-    **FORM_KINDS,
-    "all": _all,
-    "exact": _exact,
-    "verbatim": _verbatim,
-    "fact": _fact,
-    "number": _number,
-    "list": _list,
-    "story": _story,
-    "mentions": _mentions,
+def _is_statement(answer: str) -> bool:
+    return "?" not in answer and len(sentences_of(answer)) == 1
+
+
+CONTENT_KINDS: tuple[type[Check], ...] = (
+    AllOf,
+    Exact,
+    Fact,
+    ListOf,
+    Mentions,
+    Number,
+    Story,
+    Verbatim,
+)
+KINDS: Mapping[str, type[Check]] = {
+    get_args(kind.model_fields["kind"].annotation)[0]: kind
+    for kind in (*FORM_KINDS, *CONTENT_KINDS)
 }
 
 
-def verify(check: Check, answer: str) -> bool:
-    """Whether `answer` passes `check`.
-
-    Raises `CheckError` for a check of unknown kind, with a missing field or one of a wrong type.
-    """
-    kind = check.get("kind")
+def parse_check(content: Any) -> Check:
+    """The check that `content`, a JSON object, describes; CheckError names the field and why."""
+    if not isinstance(content, dict):
+        raise CheckError(f"check: {shown(content)} is no object; give one with a kind")
+    kind = content.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        known = ", ".join(sorted(KINDS))
-        raise CheckError(f"unknown check kind {kind!r}; known kinds: {known}")
+        raise CheckError(f"unknown check kind {shown(kind)}; {nearest(kind, 'kinds', KINDS)}")
     try:
-        return KINDS[kind](check, answer)
-    except KeyError as error:
-        raise CheckError(f"check of kind {kind!r} lacks the field {error}; add it") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CheckError(f"check of kind {kind!r} has a field of a wrong type ({error})") from error
+        return KINDS[kind].model_validate(content)
+    except ValidationError as error:
+        problem = field_problem(error.errors(include_url=False)[0], KINDS[kind])
+        raise CheckError(f"check of kind {kind!r}: {problem}") from error
+    except RecursionError as error:
+        raise CheckError("check: is nested too deeply; take checks out of each other") from error
+
+
+def verify(content: Mapping[str, Any], answer: str) -> bool:
+    """Whether `answer` passes the check that `content` describes; CheckError as `parse_check`."""
+    return parse_check(content).passes(answer)

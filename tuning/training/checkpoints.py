@@ -2,15 +2,18 @@
 
 A run keeps them in `<home>/models/.<name>.run/`: `run.json` says which run it is, each
 `step-<n>/` holds weights, optimizer, schedule, random states, history and a manifest of hashes.
-Knows files; does not know what is trained.
+One process at a time holds the folder's `lock`. Knows files; does not know what is trained.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from tuning.variant.manifest import dump_json, flush_directory, write_atomically
 
 MANIFEST = "manifest.json"
 RUN_FILE = "run.json"
+LOCK_FILE = "lock"
 KEPT = 2
 # Settings that may change between the two halves of a run without changing its weights.
 FREE_SETTINGS = frozenset(
@@ -106,11 +110,17 @@ class RunFolder:
         return Checkpoint(final, step, seconds)
 
     def discard(self) -> None:
-        """Remove the run; its variant is finished or the user starts anew."""
-        doomed = self.folder.with_suffix(".discarded.tmp")
+        """Remove the run; its variant is finished or the user starts anew. The lock stays.
+
+        Each checkpoint is renamed before it is removed, so that none is taken half removed.
+        """
+        doomed = self.folder / "discarded.tmp"
         shutil.rmtree(doomed, ignore_errors=True)  # of a run that was killed right here
-        if self.folder.exists():
-            self.folder.rename(doomed)
+        left = [path for path in self.folder.glob("*") if path.name != LOCK_FILE]
+        if left:
+            doomed.mkdir()
+            for path in sorted(left, key=lambda path: path.name == RUN_FILE):
+                path.rename(doomed / path.name)
             shutil.rmtree(doomed)
 
     def _refuse_other_run(self) -> None:
@@ -128,6 +138,56 @@ class RunFolder:
                     f"{_short(theirs.get(key))}, now it is {_short(ours.get(key))}; repeat its "
                     "command to go on, or start anew with --restart"
                 )
+
+
+@contextmanager
+def locked_run(folder: Path, name: str) -> Iterator[None]:
+    """Keep other processes from running `name` in the run folder `folder`.
+
+    The lock ends with the process, however it ends. CheckpointError when another one has it. A
+    folder in which no checkpoint came to be goes with the lock.
+    """
+    with _locked(folder, name):
+        try:
+            yield
+        finally:
+            if all(path.name == LOCK_FILE for path in folder.glob("*")):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    path = folder / LOCK_FILE
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue  # its last holder removed the folder just now
+        try:
+            _lock(handle, folder, name)
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                os.truncate(handle, 0)
+                os.write(handle, str(os.getpid()).encode())
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int, folder: Path, name: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise CheckpointError(
+                f"{folder}: cannot be locked ({error.strerror}); choose a --home on a local disk"
+            ) from error
+        holder = os.pread(handle, 20, 0).decode(errors="replace")
+        raise CheckpointError(
+            f"name {name!r}: a run of this name is going on (process {holder}, {folder}); wait for "
+            "it, stop it, or choose another --name"
+        ) from error
 
 
 def identity_of(

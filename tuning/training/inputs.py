@@ -42,7 +42,7 @@ class Prepared:
 
 
 def check_home(config: TuningConfig) -> None:
-    """Refuse early what would fail at the end: an unwritable home, a name that is taken."""
+    """Refuse early what would fail at the end: an unwritable home."""
     models = config.home / "models"
     try:
         models.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,11 @@ def check_home(config: TuningConfig) -> None:
         ) from error
     if not os.access(models, os.W_OK | os.X_OK):
         raise ConfigError(f"home {config.home}: is not writable; choose another --home")
-    if config.folder.exists() and not config.overwrite:
+
+
+def check_name(config: TuningConfig) -> None:
+    """Refuse early a name that is taken."""
+    if os.path.lexists(config.folder) and not config.overwrite:
         raise ConfigError(
             f"name {config.name!r}: {config.folder} exists; choose another --name, give "
             f"--overwrite, or run `arena models remove {config.name}`"

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ from tuning.models.generate import greedy_answers
 from tuning.models.tokenizers import WRITE_ERRORS
 from tuning.quiet import known_warnings_hidden, quiet_libraries
 from tuning.training.callbacks import Display, RunControl
-from tuning.training.checkpoints import Checkpoint, RunFolder, identity_of
+from tuning.training.checkpoints import Checkpoint, RunFolder, identity_of, locked_run
 from tuning.training.clock import Clock, schedule_factor
 from tuning.training.distributed import is_main_process, is_sharded, num_processes, wait_for_all
 from tuning.training.history import History
-from tuning.training.inputs import Prepared, check_home, prepare
+from tuning.training.inputs import Prepared, check_home, check_name, prepare
 from tuning.training.save import (
     HISTORY_FILE,
     Outcome,
@@ -81,18 +81,25 @@ def tune(
     out = console if console is not None and is_main_process() else Console(quiet=True)
     check_method(config.method)
     check_home(config)
-    prepared = prepare(config)
-    folder = run_folder(config, prepared)
-    if config.restart and is_main_process():
-        folder.discard()
-    wait_for_all()
-    with known_warnings_hidden():
-        outcome = _Run(config, prepared, folder, started, out, replayed).train()
-        if is_main_process():
-            save_variant(config, prepared, outcome)
+    with locked_run(run_path(config), config.name) if is_main_process() else nullcontext():
+        check_name(config)
+        prepared = prepare(config)
+        folder = run_folder(config, prepared)
+        if config.restart and is_main_process():
             folder.discard()
-    wait_for_all()
+        wait_for_all()
+        with known_warnings_hidden():
+            outcome = _Run(config, prepared, folder, started, out, replayed).train()
+            if is_main_process():
+                save_variant(config, prepared, outcome)
+                folder.discard()
+        wait_for_all()
     return read_variant(config.folder)
+
+
+def run_path(config: TuningConfig) -> Path:
+    """The folder of an unfinished run of this name."""
+    return config.folder.with_name(f".{config.name}.run")
 
 
 def run_folder(config: TuningConfig, prepared: Prepared) -> RunFolder:
@@ -105,7 +112,7 @@ def run_folder(config: TuningConfig, prepared: Prepared) -> RunFolder:
         num_processes(),
     )
     identity["heldout"] = examples_sha256(prepared.corpus.heldout)
-    return RunFolder(config.folder.with_name(f".{config.name}.run"), identity)
+    return RunFolder(run_path(config), identity)
 
 
 class _Run:

@@ -49,16 +49,6 @@ ITEMS_PER_FAMILY = 48
 
 
 @dataclass(frozen=True)
-class SuiteItem:
-    """One held-out instruction with its check."""
-
-    id: str
-    family: str
-    prompt: str
-    check: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class OneWordFamily:
     """Questions of fact families whose answer must be one word and nothing else."""
 
@@ -187,9 +177,14 @@ def heldout_tasks() -> list[Task]:
     ]
 
 
-def heldout_suite() -> list[SuiteItem]:
-    """The starter's evaluation suite: held-out instructions with their checks."""
+def heldout_items() -> list[dict[str, Any]]:
+    """The starter's evaluation suite, as a suite file has it: held-out instructions with checks."""
     return [
-        SuiteItem(f"{task.family}/{number}", task.family, task.prompt, task.check)
+        {
+            "id": f"{task.family}/{number}",
+            "family": task.family,
+            "prompt": task.prompt,
+            "check": task.check,
+        }
         for number, task in enumerate(heldout_tasks())
     ]
