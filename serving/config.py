@@ -15,7 +15,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServingLimits:
     """Bounds that protect the server. Token limits of 0 mean: what the model allows.
 
     `kv_tokens` lines of keys and values per set of weights are the memory budget; a request
@@ -62,7 +62,7 @@ class ServeConfig:
     openai_dialect: bool = False
     prefill_logprobs: bool = False
     log_prompts: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: ServingLimits = field(default_factory=ServingLimits)
 
     @property
     def roots(self) -> tuple[Path, ...]:

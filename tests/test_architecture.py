@@ -285,7 +285,8 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["tuning", "tuning.variant", "tuning.starter", "tuning.verifiers", "serving.schema"]
+    "module",
+    ["tuning", "tuning.variant", "tuning.starter", "tuning.verifiers", "serving.protocol.schema"],
 )
 def test_light_modules_load_no_torch(module: str) -> None:
     loaded = loaded_by(f"import {module}")

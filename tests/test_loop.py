@@ -23,8 +23,8 @@ from arena.settings import PageConfig
 from arena.storage.store import Store
 from arena.values.battle import Battle
 from arena.values.judgement import Judgement, Winner
-from serving.app import ServerThread
 from serving.config import ServeConfig, name_models
+from serving.http.app import ServerThread
 from tuning import TuningConfig, tune
 from tuning.config import CheckOptions, TrainingOptions
 from tuning.variant import Variant, list_variants, read_variant, weights_sha256
