@@ -31,10 +31,10 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from serving.adapters.peft_reader import Adapter, read_adapter
+from serving.config import EngineLimits
 from serving.engine.efficiency import measure_bandwidth
 from serving.engine.engine import Engine
 from serving.engine.request import EngineRequest
-from serving.engine.stats import EngineLimits
 from serving.kernels.step import step
 
 PROMPT = list(range(5, 25))
@@ -112,7 +112,8 @@ def compare(top: Side, bottoms: Sequence[Side], steps: int, clock: Clock) -> dic
 def new_engine(base: Path, adapters: Sequence[Adapter], options: argparse.Namespace) -> Engine:
     """An engine with its own copy of the base."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, options.dtype))
-    engine = Engine(model.to(options.device), EngineLimits(max_total_tokens=512, max_rows=64))
+    limits = EngineLimits(max_total_tokens=512, max_rows=64, prefix_cache_tokens=0)
+    engine = Engine(model.to(options.device), limits)
     engine.install_adapters(adapters, engine.prepare_adapters(adapters))
     if engine.compiled is not None and not options.torch:
         engine.compiled.compile(step)

@@ -31,7 +31,6 @@ class PrefixCache:
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
         self.num_tokens = 0
-        self.num_hits = 0
         self.num_reused = 0
         self._entries: OrderedDict[tuple[str | None, tuple[int, ...]], Entry] = OrderedDict()
 
@@ -50,7 +49,6 @@ class PrefixCache:
         if found is None or best < LEAST_TOKENS:
             return 0, []
         self._entries.move_to_end(found)
-        self.num_hits += 1
         self.num_reused += best
         layers = self._entries[found].layers
         return best, [(key[:best], value[:best]) for key, value in layers]

@@ -58,11 +58,6 @@ class GrammarCompiler:
         self._tables: dict[tuple[int, int], tuple[Any, llguidance.LLTokenizer]] = {}
         self._lock = threading.Lock()
 
-    @property
-    def num_tables(self) -> int:
-        """Token tables made so far."""
-        return len(self._tables)
-
     def compile(
         self, grammar: str, tokenizer: Any, vocab_size: int, eos_ids: frozenset[int]
     ) -> GrammarMask:

@@ -79,6 +79,11 @@ class StepPlan:
     spans: list[int]
     layout: PackedLayout
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of prompts, which run beside one token of each row that decodes."""
+        return sum(self.counts) - self.layout.num_decode
+
     def collect(self, logits: torch.Tensor) -> Ready:
         """Pick the rows whose prompt is complete after this step; call after lengths advanced.
 

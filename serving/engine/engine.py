@@ -7,9 +7,8 @@ leaves it to the `scheduler` who runs.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 import torch
@@ -21,12 +20,13 @@ from serving.adapters.peft_reader import Adapter
 from serving.attention import packed
 from serving.attention.pool import KVPool
 from serving.attention.prefix_cache import PrefixCache
+from serving.config import EngineLimits
 from serving.engine.batch import Row, StepPlan, plan_step
 from serving.engine.compiled_runner import CompiledRunner, reason_against
 from serving.engine.request import EngineRequest, FinishReason, PrefillEvent, TokenEvent
 from serving.engine.sampling import ChosenToken, choose
 from serving.engine.scheduler import Scheduler
-from serving.engine.stats import EngineLimits, EngineStats, StepReport
+from serving.engine.stats import EngineStats, StepReport, StepTimer
 from serving.errors import ModelLoadError
 
 
@@ -37,6 +37,7 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, limits: EngineLimits) -> None:
         self.model = model.eval().requires_grad_(False)
+        assert limits.max_total_tokens, "callers settle what the model allows"
         self.limits = limits
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
@@ -102,53 +103,25 @@ class Engine:
         self.cache.max_tokens = cached
 
     def step(self) -> StepReport | None:
-        """Drop cancelled rows, admit waiting ones, run one forward, hand out its tokens.
+        """Plan, run, emit: one forward over the new tokens of every row, and what comes of it.
 
         The report says what ran and how long each part took; None when nothing was to do.
         """
-        begin = time.perf_counter()
-        self._scheduler.drop_cancelled()
-        dropped = time.perf_counter()
-        num_before = len(self.rows)
-        num_joined = self._scheduler.admit()
-        self._scheduler.make_room()
-        if not self.rows:
+        timer = StepTimer()
+        with timer("filter"):
+            self._scheduler.drop_cancelled()
+        with timer("plan"):
+            plan = self._plan()
+        if plan is None:
             return None
-        self.stats.max_rows_together = max(self.stats.max_rows_together, len(self.rows))
-        num_decoding = sum(row.is_decoding for row in self.rows)
-        num_prefilling = len(self.rows) - num_decoding
-        chunk = self.stats.pacing.budget(self.limits.prefill_chunk, num_prefilling, num_decoding)
-        plan = plan_step(self.rows, self.pool, chunk, self.limits.prefill_chunk)
-        tuned = {name for name in plan.adapters if name in self.stacks.slots}
-        start = time.perf_counter()
-        failed = False
-        try:
-            logits = self._forward(plan)
-        except Exception as error:
-            failed, ran = True, time.perf_counter()
-            self._recover(plan, error)
-        else:
-            ran = time.perf_counter()
-            self._advance(plan, logits)
-        end = time.perf_counter()
-        if not failed:
-            num_prompt = sum(plan.counts) - plan.layout.num_decode
-            self.stats.pacing.record(end - start, num_prompt, plan.layout.num_decode)
-        if not (plan.layout.chunks or failed):
-            moved = self.weight_bytes + sum(self.stacks.num_bytes(name) for name in tuned)
-            moved += sum(plan.layout.decode_lengths) * self.pool.bytes_per_token
-            self.stats.times.note(len(plan.rows), end - start, moved, tuned=bool(tuned))
-        return StepReport(
-            is_prefill=bool(plan.layout.chunks),
-            failed=failed,
-            num_rows=len(plan.rows),
-            num_before=num_before,
-            num_joined=num_joined,
-            filter_seconds=dropped - begin,
-            join_seconds=start - dropped,
-            forward_seconds=ran - start,
-            choose_seconds=end - ran,
-        )
+        with timer("run"):
+            result = self._run(plan)
+        with timer("emit"):
+            if isinstance(result, Exception):
+                self._run_alone(plan, result)
+            else:
+                self._emit(plan, result)
+        return self._report(plan, timer, failed=isinstance(result, Exception))
 
     def fail_all(self, error: Exception) -> None:
         """End every request, running or waiting, with `error`."""
@@ -189,12 +162,32 @@ class Engine:
         self._state.pool = pool
         return pool
 
-    def _forward(self, plan: StepPlan) -> torch.Tensor:
-        """Logits [wanted places, vocab] of the step's tokens; `on_compute` is told before."""
+    def _plan(self) -> StepPlan | None:
+        """Let waiting requests join, and choose the tokens that run; None when there are none."""
+        self._scheduler.admit()
+        self._scheduler.make_room()
+        if not self.rows:
+            return None
+        num_decoding = sum(row.is_decoding for row in self.rows)
+        most = self.limits.prefill_chunk
+        budget = self.stats.pacing.budget(most, len(self.rows) - num_decoding, num_decoding)
+        return plan_step(self.rows, self.pool, budget, most)
+
+    def _run(self, plan: StepPlan) -> torch.Tensor | Exception:
+        """Logits [wanted places, vocab] of the step's tokens, or what made the forward fail.
+
+        `on_compute` is told before.
+        """
         self.on_compute()
-        if self.compiled is not None and self.compiled.takes(plan):
-            self.stats.compiled_steps += 1
-            return self.compiled.run(plan)
+        try:
+            if self.compiled is not None and self.compiled.takes(plan):
+                self.stats.compiled_steps += 1
+                return self.compiled.run(plan)
+            return self._run_model(plan)
+        except Exception as error:
+            return error
+
+    def _run_model(self, plan: StepPlan) -> torch.Tensor:
         self._state.layout = plan.layout
         self.stacks.step = self.stacks.mask(plan.adapters, plan.counts)
         try:
@@ -210,27 +203,25 @@ class Engine:
             self.stacks.step = None
         return output.logits[0]  # type: ignore[no-any-return]
 
-    def _advance(self, plan: StepPlan, logits: torch.Tensor) -> None:
-        self.stats.steps += 1
-        self.stats.prefill_tokens += sum(plan.counts) - plan.layout.num_decode
+    def _emit(self, plan: StepPlan, logits: torch.Tensor) -> None:
+        """Advance the rows, choose a token for each whose prompt is read, and hand it out."""
         for row, count in zip(plan.rows, plan.counts, strict=True):
             row.length += count
             row.pending = row.pending[count:]
         with torch.inference_mode():
             ready = plan.collect(logits)
-        if not ready.rows:
-            return
         for row in ready.rows:
             if not row.has_begun:
                 self._scheduler.remember(row)
                 if row.request.prompt_logprobs:
                     row.request.sink(PrefillEvent(tuple(row.prompt_logprobs)))
-        choices = self._choose(ready.rows, ready.logits)
-        for row, choice in zip(ready.rows, choices, strict=True):
-            if isinstance(choice, Exception):
-                self._scheduler.fail(row, choice)
+        chosen = self._choose(ready.rows, ready.logits) if ready.rows else []
+        for row, token in zip(ready.rows, chosen, strict=True):
+            if isinstance(token, Exception):
+                self._scheduler.fail(row, token)
             else:
-                self._emit(row, choice)
+                self._hand_out(row, token)
+        self.stats.count_forward(plan.num_prompt_tokens, len(chosen))
 
     def _choose(
         self, rows: Sequence[Row], logits: torch.Tensor
@@ -250,9 +241,9 @@ class Engine:
                     results.append(error)
             return results
 
-    def _emit(self, row: Row, choice: ChosenToken) -> None:
-        request, token = row.request, choice.token
-        self.stats.decode_tokens += 1
+    def _hand_out(self, row: Row, chosen: ChosenToken) -> None:
+        """Send a row its token; a row that is done with it leaves."""
+        request, token = row.request, chosen.token
         row.sampler.generated.append(token)
         if request.accept is not None:
             try:
@@ -268,11 +259,10 @@ class Engine:
         if finish is None:
             row.pending = [token]
         else:
-            self.stats.rows_finished += 1
             self._scheduler.remove(row)
-        request.sink(TokenEvent(choice, finish))
+        request.sink(TokenEvent(chosen, finish))
 
-    def _recover(self, plan: StepPlan, error: Exception) -> None:
+    def _run_alone(self, plan: StepPlan, error: Exception) -> None:
         """A step failed: run its rows one by one, so that only those at fault are answered so.
 
         Safe to repeat: a forward writes the same keys and values to the same places.
@@ -283,12 +273,41 @@ class Engine:
         for row in list(plan.rows):
             chunk = self.limits.prefill_chunk
             single = plan_step([row], self.pool, chunk, chunk)
-            try:
-                logits = self._forward(single)
-            except Exception as row_error:
-                self._scheduler.fail(row, row_error)
+            result = self._run(single)
+            if isinstance(result, Exception):
+                self._scheduler.fail(row, result)
             else:
-                self._advance(single, logits)
+                self._emit(single, result)
+
+    # --- what is told of a step -----------------------------------------------------------
+
+    def _report(self, plan: StepPlan, timer: StepTimer, *, failed: bool) -> StepReport:
+        """Learn from a step's seconds, and say what ran."""
+        if not failed:
+            seconds = timer.seconds["run"] + timer.seconds["emit"]
+            num_decode = plan.layout.num_decode
+            self.stats.pacing.record(seconds, plan.num_prompt_tokens, num_decode)
+            if not plan.layout.chunks:
+                tuned = {name for name in plan.adapters if name in self.stacks.slots}
+                read = self._bytes_read(plan, tuned)
+                self.stats.times.record(len(plan.rows), seconds, read, tuned=bool(tuned))
+        return StepReport(
+            is_prefill=bool(plan.layout.chunks),
+            failed=failed,
+            num_rows=len(plan.rows),
+            num_before=self._scheduler.num_before,
+            num_joined=self._scheduler.num_joined,
+            filter_seconds=timer.seconds["filter"],
+            join_seconds=timer.seconds["plan"],
+            forward_seconds=timer.seconds["run"],
+            choose_seconds=timer.seconds["emit"],
+        )
+
+    def _bytes_read(self, plan: StepPlan, adapters: Set[str | None]) -> int:
+        """Bytes that a step of rows that decode had to read: weights, adapters, keys and values."""
+        stacked = sum(self.stacks.num_bytes(name) for name in adapters)
+        cached = sum(plan.layout.decode_lengths) * self.pool.bytes_per_token
+        return self.weight_bytes + stacked + cached
 
 
 def step_weight_bytes(model: PreTrainedModel) -> int:

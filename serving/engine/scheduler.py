@@ -14,10 +14,11 @@ from collections import deque
 from serving.adapters.manager import AdapterManager, LoadedAdapter
 from serving.attention.pool import KVPool
 from serving.attention.prefix_cache import PrefixCache
+from serving.config import EngineLimits
 from serving.engine.batch import Row
 from serving.engine.request import EngineRequest, FailureEvent, as_failure
 from serving.engine.sampling import TokenSampler
-from serving.engine.stats import EngineLimits, EngineStats
+from serving.engine.stats import EngineStats
 from serving.errors import EngineFailure
 
 # StepTokens a new row must find room for beyond its prompt: else it would have to go at once.
@@ -43,6 +44,8 @@ class Scheduler:
         self._cache = cache
         self._stats = stats
         self._number = 0
+        self.num_before = 0
+        self.num_joined = 0
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a request."""
@@ -60,9 +63,12 @@ class Scheduler:
             self._stats.rows_cancelled += len(self.waiting) - len(kept)
             self.waiting = deque(kept)
 
-    def admit(self) -> int:
-        """Let waiting requests join while there is room, in order; returns how many joined."""
-        joined = 0
+    def admit(self) -> None:
+        """Let waiting requests join while there is room, in order.
+
+        `num_joined` says how many did, `num_before` how many rows there were.
+        """
+        self.num_before, self.num_joined = len(self.rows), 0
         while self.waiting and len(self.rows) < self._limits.max_rows:
             request = self.waiting[0]
             if request.adapter not in self._adapters:
@@ -74,7 +80,7 @@ class Scheduler:
             capacity = max([need, *(row.length + len(row.pending) for row in self.rows)])
             if not self._pool.fits(len(self.rows) + 1, capacity):
                 if self.rows:
-                    return joined  # It waits for memory; rows that finish give it back.
+                    return  # It waits for memory; rows that finish give it back.
                 self.waiting.popleft()
                 text = f"{need} tokens do not fit the memory for {self._pool.max_tokens}"
                 request.sink(FailureEvent(EngineFailure(text)))
@@ -83,11 +89,10 @@ class Scheduler:
             try:
                 self._pool.reserve(len(self.rows) + 1, capacity)
                 self._join(request, loaded)
-                joined += 1
+                self.num_joined += 1
             except (RuntimeError, MemoryError) as error:
                 self._stats.rows_failed += 1
                 request.sink(FailureEvent(as_failure(error)))
-        return joined
 
     def make_room(self) -> None:
         """Give every row the place its next token needs; the youngest give way for the others."""

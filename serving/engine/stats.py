@@ -1,27 +1,14 @@
-"""An engine's bounds and its counts: what it may use, and what it did.
+"""What an engine did: counts since its start, and the seconds and bytes of its steps.
 
 Plain data; knows no model and no request.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from serving.engine.pacing import PrefillPacing
-
-
-@dataclass(frozen=True)
-class EngineLimits:
-    """Bounds of one engine. `kv_tokens` lines of keys and values are the memory budget.
-
-    `prefill_chunk` is the most prompt tokens that run in a step beside rows that write.
-    """
-
-    max_rows: int = 32
-    kv_tokens: int = 65_536
-    max_total_tokens: int = 2_048
-    prefill_chunk: int = 256
-    prefix_cache_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,11 +27,31 @@ class StepTimes:
     plain: dict[int, StepSum] = field(default_factory=dict)
     tuned: dict[int, StepSum] = field(default_factory=dict)
 
-    def note(self, num_rows: int, seconds: float, num_bytes: int, *, tuned: bool) -> None:
+    def record(self, num_rows: int, seconds: float, num_bytes: int, *, tuned: bool) -> None:
         """Add one step."""
         table = self.tuned if tuned else self.plain
         old = table.get(num_rows, StepSum())
         table[num_rows] = StepSum(old.count + 1, old.seconds + seconds, old.num_bytes + num_bytes)
+
+
+class StepTimer:
+    """Seconds of each part of one step: `with timer("plan"): ...`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._part = ""
+        self._start = 0.0
+
+    def __call__(self, part: str) -> StepTimer:
+        """The timer of a part."""
+        self._part = part
+        return self
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self._part] = time.perf_counter() - self._start
 
 
 @dataclass(frozen=True)
@@ -78,10 +85,14 @@ class EngineStats:
     compiled_steps: int = 0
     decode_tokens: int = 0
     prefill_tokens: int = 0
-    rows_finished: int = 0
     rows_cancelled: int = 0
     rows_failed: int = 0
     rows_preempted: int = 0
-    max_rows_together: int = 0
     times: StepTimes = field(default_factory=StepTimes)
     pacing: PrefillPacing = field(default_factory=PrefillPacing)
+
+    def count_forward(self, num_prompt_tokens: int, num_chosen: int) -> None:
+        """Count a forward that worked: the prompt tokens it read, the tokens chosen after it."""
+        self.steps += 1
+        self.prefill_tokens += num_prompt_tokens
+        self.decode_tokens += num_chosen

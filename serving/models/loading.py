@@ -14,14 +14,12 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from serving.config import ServeConfig, ServingLimits
+from serving.config import ServeConfig
 from serving.engine.compiled_runner import may_compile
 from serving.engine.engine import Engine
-from serving.engine.stats import EngineLimits
 from serving.errors import ModelLoadError
 from serving.models.memory import free_bytes
 
-FALLBACK_TOTAL_TOKENS = 4_096
 # Below this many bytes in fp32 a model stays in the cache of any server core.
 CACHE_BYTES = 48 * 2**20
 # A chunk of a prompt, and how many times as long it may take in bf16 where steps are compiled.
@@ -55,7 +53,8 @@ def load_engine(folder: Path, config: ServeConfig) -> Engine:
             f"{folder}: cannot be loaded as a causal language model: {line}"
         ) from error
     assert isinstance(model, PreTrainedModel)
-    engine = Engine(model.to(device), engine_limits(model, config.limits))
+    positions = getattr(model.config, "max_position_embeddings", None)
+    engine = Engine(model.to(device), config.limits.within(positions))
     left = free_bytes(device)
     if left is not None:
         engine.limit_memory(int(left * KV_SHARE))
@@ -69,20 +68,6 @@ def require_room(folder: Path, need: int, free: int | None) -> None:
             f"{folder}: the weights take {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of "
             "memory are free; free some, or serve a smaller model or number format"
         )
-
-
-def engine_limits(model: PreTrainedModel, limits: ServingLimits) -> EngineLimits:
-    """The engine's bounds: the server's, and no more tokens than the model has positions for."""
-    positions = getattr(model.config, "max_position_embeddings", None) or FALLBACK_TOTAL_TOKENS
-    budget = limits.kv_tokens
-    total = min(int(positions), limits.max_total_tokens or FALLBACK_TOTAL_TOKENS, budget)
-    return EngineLimits(
-        max_rows=limits.max_rows,
-        kv_tokens=budget,
-        max_total_tokens=total,
-        prefill_chunk=limits.prefill_chunk,
-        prefix_cache_tokens=limits.prefix_cache_tokens,
-    )
 
 
 def eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

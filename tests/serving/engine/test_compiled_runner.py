@@ -16,11 +16,11 @@ import torch
 import transformers
 
 from serving import kernels
+from serving.config import EngineLimits
 from serving.engine.compilation import compile_beside
 from serving.engine.compiled_runner import reason_against
 from serving.engine.engine import Engine
 from serving.engine.request import EngineRequest, Event, PrefillEvent
-from serving.engine.stats import EngineLimits
 from serving.kernels.step import step
 from serving.models.registry import Registry
 
@@ -39,7 +39,7 @@ def prompt_logprobs(engine: Engine, prompt: tuple[int, ...]) -> torch.Tensor:
 
 
 def started(model: transformers.PreTrainedModel, num_threads: int) -> Engine:
-    engine = Engine(model, EngineLimits(max_total_tokens=128))
+    engine = Engine(model, EngineLimits(max_total_tokens=128, prefix_cache_tokens=0))
     assert engine.compiled is not None
     engine.compiled.compile(step)
     engine.compiled.start(step, num_threads)

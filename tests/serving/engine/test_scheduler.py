@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,15 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from serving.adapters.peft_reader import read_adapter
+from serving.config import EngineLimits
 from serving.engine.engine import Engine
 from serving.engine.request import EngineRequest, Event, FailureEvent, TokenEvent
 from serving.engine.sampling import SamplingParams
-from serving.engine.stats import EngineLimits
 from serving.errors import EngineFailure, ModelLoadError, OutOfMemoryFailure
 from serving.models.loading import require_room
 from serving.models.memory import free_bytes
 
-LIMITS = EngineLimits(max_rows=8, kv_tokens=160, max_total_tokens=80, prefill_chunk=8)
+LIMITS = EngineLimits(8, 80, kv_tokens=160, prefill_chunk=8, prefix_cache_tokens=0)
 NUM_NEW = 40
 KINDS = ("lora", "prefix")
 
@@ -69,22 +70,26 @@ def tokens(events: list[Event]) -> list[int]:
     return [event.choice.token for event in events if isinstance(event, TokenEvent)]
 
 
-def run(engine: Engine) -> None:
-    """To the end, with a look at the budget after each step."""
+def run(engine: Engine) -> int:
+    """To the end, with a look at the budget after each step; the most rows that were there."""
+    most = 0
     while engine.has_work:
-        engine.step()
+        report = engine.step()
+        if report is not None:
+            most = max(most, report.num_rows)
         assert engine.pool.num_slots * engine.pool.capacity <= engine.limits.kv_tokens
+    return most
 
 
 def test_the_youngest_give_way_and_all_come_to_their_end(tight: Tight) -> None:
     engine = tight.engine()
     asked = list(zip([None, *KINDS] * 3, tiny.prompts(9, seed=7, longest=16), strict=True))
     told = [submit(engine, prompt, adapter) for adapter, prompt in asked]
-    run(engine)
+    most = run(engine)
     for (adapter, prompt), events in zip(asked, told, strict=True):
         assert tokens(events) == tight.truth(adapter, prompt, NUM_NEW), (adapter, prompt)
     assert engine.stats.rows_preempted > 0
-    assert engine.stats.max_rows_together > LIMITS.kv_tokens // LIMITS.max_total_tokens
+    assert most > LIMITS.kv_tokens // LIMITS.max_total_tokens
 
 
 def test_the_oldest_is_never_held_up(tight: Tight) -> None:
@@ -110,7 +115,7 @@ def test_any_schedule_in_little_memory_gives_the_tokens_of_running_alone(
 ) -> None:
     """Greedy rows against transformers, sampled ones against the same seed alone with room."""
     engine = tight.engine()
-    roomy = tight.engine(EngineLimits(max_total_tokens=80))
+    roomy = tight.engine(EngineLimits(max_total_tokens=80, prefix_cache_tokens=0))
     pool = tiny.prompts(5, seed=6, longest=20)
     plan = data.draw(
         st.lists(
@@ -154,7 +159,9 @@ def address_space(spare: int) -> Iterator[None]:
 
 def test_a_request_that_finds_no_memory_is_answered_alone(tight: Tight) -> None:
     many = 4_000_000
-    engine = tight.engine(EngineLimits(kv_tokens=16 * many, max_total_tokens=2 * many))
+    engine = tight.engine(
+        replace(LIMITS, kv_tokens=16 * many, max_total_tokens=2 * many, prefill_chunk=256)
+    )
     prompt = tiny.prompts(1, seed=31)[0]
     fits = submit(engine, prompt, "prefix")
     engine.step()
@@ -173,7 +180,7 @@ def test_a_request_that_finds_no_memory_is_answered_alone(tight: Tight) -> None:
 
 
 def test_what_can_never_fit_is_refused_and_holds_nobody_up(tight: Tight) -> None:
-    engine = tight.engine(EngineLimits(kv_tokens=30, max_total_tokens=30, prefill_chunk=8))
+    engine = tight.engine(replace(LIMITS, kv_tokens=30, max_total_tokens=30))
     never = submit(engine, tiny.long_prompt(27), "prefix", count=2)  # 5 virtual tokens as well
     later = submit(engine, (5, 6, 7), count=5)
     run(engine)

@@ -198,12 +198,12 @@ def test_buckets_are_those_of_tgi(tiny_home: Path) -> None:
 def test_efficiencies_are_what_they_say() -> None:
     """Two steps by hand: 30 bytes in 2 s at 60 bytes/s; tuned steps take 1.25 times as long."""
     times = StepTimes()
-    times.note(1, 1.0, 10, tuned=False)
-    times.note(1, 1.0, 20, tuned=False)
+    times.record(1, 1.0, 10, tuned=False)
+    times.record(1, 1.0, 20, tuned=False)
     assert eta(times, 60.0) == {1: pytest.approx(0.25)}
     assert rho(times) is None
-    times.note(1, 1.25, 20, tuned=True)
-    times.note(8, 9.0, 10, tuned=True)  # Nothing to compare it with.
+    times.record(1, 1.25, 20, tuned=True)
+    times.record(8, 9.0, 10, tuned=True)  # Nothing to compare it with.
     assert rho(times) == pytest.approx(1.25)
     assert eta(times, 60.0)[1] == pytest.approx(50 / 3.25 / 60)
 
