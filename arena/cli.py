@@ -164,7 +164,7 @@ def serve_models(
 ) -> None:
     """Host a base model and its variants behind the TGI and OpenAI APIs."""
     from serving.config import ServeConfig, ServingLimits, name_models
-    from serving.http.app import serve
+    from serving.http.server import serve
     from tuning.base import resolve_base
     from tuning.starter import shipped_models
     from tuning.variant import list_variants

@@ -24,7 +24,7 @@ from arena.storage.store import Store
 from arena.values.battle import Battle
 from arena.values.judgement import Judgement, Winner
 from serving.config import ServeConfig, name_models
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 from tuning import TuningConfig, tune
 from tuning.config import CheckOptions, TrainingOptions
 from tuning.variant import Variant, list_variants, read_variant, weights_sha256

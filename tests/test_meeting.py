@@ -15,7 +15,7 @@ from running import clean_environment, free_port
 from serving_models import TEMPLATE, save_checkpoint
 
 from serving.config import ServeConfig
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 
 pytestmark = pytest.mark.slow
 

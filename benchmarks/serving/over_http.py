@@ -382,7 +382,7 @@ def counter(system: System, name: str) -> float:
 
 
 def leaving(system: System, options: argparse.Namespace) -> dict[str, float]:
-    """StepTokens that were made and reached nobody, over tokens that reached somebody."""
+    """Tokens that were made and reached nobody, over tokens that reached somebody."""
 
     async def work(api: httpx.AsyncClient, system: System) -> list[Trace]:
         targets = [system.targets[name] for name in ("base", "lora0")] * 4

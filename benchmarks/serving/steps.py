@@ -131,7 +131,7 @@ def measure_all(folder: Path, options: argparse.Namespace) -> dict[str, dict[str
     narrow = shapes.save_lora(base, folder / "qv", 99, ["q_proj", "v_proj"])
     bare = new_engine(base, [], options)
     width = sum(s.num_kv_heads * (s.key_size + s.value_size) for s in bare.pool.shapes)
-    prefix = Adapter("prefix", "prefix", prefix=torch.randn(NUM_VIRTUAL, width) * 0.1)
+    prefix = Adapter("prefix", prefix=torch.randn(NUM_VIRTUAL, width) * 0.1)
     pair = new_engine(base, [loras[0]], options)
     narrow_pair = new_engine(base, [read_adapter(narrow, "qv")], options)
     prefix_pair = new_engine(base, [prefix], options)

@@ -138,11 +138,6 @@ class AdapterStacks:
         self._last_key: tuple[tuple[str | None, ...], tuple[int, ...]] | None = None
         self._last_mask: StepMask | None = None
 
-    @property
-    def adapters(self) -> list[Adapter]:
-        """The adapters that are installed, in slot order."""
-        return list(self._adapters.values())
-
     def num_bytes(self, name: str | None) -> int:
         """Bytes of the low-rank parts of an installed adapter, in the model's number format."""
         return self._bytes.get(name, 0) if name is not None else 0

@@ -49,7 +49,6 @@ class Adapter:
     """
 
     name: str
-    kind: str
     deltas: dict[str, LinearDelta] = field(default_factory=dict)
     prefix: torch.Tensor | None = None
     prompt: torch.Tensor | None = None
@@ -161,7 +160,7 @@ def _read_lora(
         deltas[module] = LinearDelta(down, up * scale, magnitude=part.get("lora_magnitude_vector"))
     if not any(bool(d.up.count_nonzero()) for d in deltas.values() if d.up is not None):
         raise ModelLoadError(f"{folder}: the adapter changes nothing (every lora_B is 0)")
-    return Adapter(name, "dora" if config.get("use_dora") else "lora", deltas)
+    return Adapter(name, deltas)
 
 
 def _pattern(pattern: dict[str, Any] | None, module: str, default: float) -> float:
@@ -186,7 +185,7 @@ def _read_ia3(
         else:
             is_input = any(module == f or module.endswith(f".{f}") for f in forward)
         deltas[module] = LinearDelta(in_gain=gain) if is_input else LinearDelta(out_gain=gain)
-    return Adapter(name, "ia3", deltas)
+    return Adapter(name, deltas)
 
 
 def _read_virtual(
@@ -201,5 +200,5 @@ def _read_virtual(
     if table.dim() != 2 or not len(table):
         raise ModelLoadError(f"{folder}: prompt_embeddings has shape {tuple(table.shape)}")
     if peft_type == "PREFIX_TUNING":
-        return Adapter(name, "prefix", prefix=table)
-    return Adapter(name, "prompt", prompt=table)
+        return Adapter(name, prefix=table)
+    return Adapter(name, prompt=table)

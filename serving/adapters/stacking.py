@@ -77,7 +77,7 @@ class Stack:
 
 
 def assign_slots(adapters: Sequence[Adapter]) -> dict[str, AdapterSlot]:
-    """Seats in the order of the adapters."""
+    """Slots in the order of the adapters."""
     slots: dict[str, AdapterSlot] = {}
     low = 0
     for bit, adapter in enumerate(adapters):

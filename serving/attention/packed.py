@@ -277,3 +277,20 @@ def install(model: PreTrainedModel) -> AttentionState:
             setattr(module, STATE, state)
     model.set_attn_implementation(IMPLEMENTATION)
     return state
+
+
+def learn_shapes(model: PreTrainedModel, state: AttentionState) -> tuple[LayerShape, ...]:
+    """Shapes of a model's attention layers, learnt by running one token while there is no pool.
+
+    ModelLoadError for a model whose attention does not go through `state`.
+    """
+    one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    with torch.inference_mode():
+        model(input_ids=one, position_ids=one, use_cache=False)
+    recorded = state.recorded
+    if not recorded or sorted(recorded) != list(range(len(recorded))):
+        raise ModelLoadError(
+            f"{type(model).__name__}: its attention does not go through transformers' "
+            "attention interface; this architecture cannot be served"
+        )
+    return tuple(recorded[i] for i in range(len(recorded)))

@@ -1,6 +1,6 @@
-"""Chat requests: rendered through a model's own template, checked, turned into jobs.
+"""Chat requests as prompt texts, through a model's own template.
 
-Knows templates and messages; does not know HTTP answers or threads.
+Knows templates and messages; does not know tokens, HTTP answers or threads.
 """
 
 from __future__ import annotations
@@ -11,42 +11,10 @@ from typing import Any
 import jinja2
 from jinja2 import meta
 
-from serving.completion.checks import CompletionJob, encode, openai_job
-from serving.completion.grammar import from_schema, translate
 from serving.completion.tools import ToolPlan, last_message_with
-from serving.config import ServingLimits
 from serving.models.registry import ServedModel
 from serving.protocol.problems import Problem, invalid
 from serving.protocol.schema import ChatRequest, Message
-
-
-def chat_job(
-    model: ServedModel,
-    request: ChatRequest,
-    limits: ServingLimits,
-    *,
-    openai: bool,
-    tools: ToolPlan | None,
-) -> CompletionJob:
-    """Check a chat request and turn it into a job; with `tools`, one that writes a call."""
-    num_top = 0
-    if request.logprobs:
-        num_top = request.top_logprobs or 0
-        if not 0 <= num_top <= limits.max_top_n_tokens:
-            raise invalid(
-                f"`top_logprobs` must be >= 0 and <= {limits.max_top_n_tokens}. Given: {num_top}",
-                "top_logprobs",
-            )
-    grammar = None
-    if tools is not None:
-        grammar = from_schema(tools.schema())
-    elif request.response_format is not None and request.response_format.type != "text":
-        grammar = translate(request.response_format)
-    text = render_chat(model, request, tools)
-    ids = encode(model.tokenizer, text, special=False)
-    return openai_job(
-        model, text, ids, request, limits, keep_stop=not openai, num_top=num_top, grammar=grammar
-    )
 
 
 def render_chat(model: ServedModel, request: ChatRequest, tools: ToolPlan | None) -> str:

@@ -1,41 +1,24 @@
-"""Checks a request's values, in TGI's order and words, and turns it into a job for the engine.
+"""Checks a request's values, in TGI's order and words.
 
-Knows limits, tokenizers and templates; does not know HTTP routes or threads.
+Knows limits and tokenizers; does not know templates, HTTP routes or threads.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-from serving.completion.grammar import translate
 from serving.config import ServingLimits
 from serving.engine.sampling import SamplingParams
 from serving.models.registry import ServedModel
-from serving.protocol.problems import invalid
-from serving.protocol.schema import GenerateParameters, OpenAIRequest
-
-
-@dataclass(frozen=True)
-class CompletionJob:
-    """One completion to make: which model, which token ids, how to choose, when to stop.
-
-    `keep_stop` leaves the stop string in the text (TGI) or cuts it off (OpenAI). `grammar` is
-    one that `serving.completion.grammar` translated. `num_characters` counts the prompt's text.
-    """
-
-    model: ServedModel
-    prompt: tuple[int, ...]
-    max_new_tokens: int
-    sampling: SamplingParams
-    stops: tuple[str, ...] = ()
-    num_top: int = 0
-    prompt_logprobs: bool = False
-    keep_stop: bool = True
-    grammar: str | None = None
-    num_characters: int = 0
+from serving.protocol.problems import Problem, invalid
+from serving.protocol.schema import (
+    ChatRequest,
+    CompletionRequest,
+    GenerateParameters,
+    OpenAIRequest,
+)
 
 
 def check_stream(parameters: GenerateParameters) -> None:
@@ -167,36 +150,6 @@ def fit_prompt(
     return tuple(ids), max_new
 
 
-def generate_job(
-    model: ServedModel,
-    inputs: str,
-    parameters: GenerateParameters,
-    limits: ServingLimits,
-    *,
-    prefill_logprobs: bool = False,
-) -> CompletionJob:
-    """The job of a generate request."""
-    sampling = read_sampling(parameters, limits)
-    if parameters.watermark:
-        raise invalid("`watermark` is not supported")
-    if not inputs:
-        raise invalid("`inputs` cannot be empty")
-    ids = encode(model.tokenizer, inputs)
-    prompt, max_new = fit_prompt(ids, model, limits, parameters.max_new_tokens, parameters.truncate)
-    grammar = translate(parameters.grammar) if parameters.grammar is not None else None
-    return CompletionJob(
-        model,
-        prompt,
-        max_new,
-        sampling,
-        tuple(parameters.stop),
-        parameters.top_n_tokens or 0,
-        parameters.decoder_input_details and prefill_logprobs,
-        grammar=grammar,
-        num_characters=len(inputs),
-    )
-
-
 def openai_sampling(request: OpenAIRequest, limits: ServingLimits) -> SamplingParams:
     """Sampling of a /v1 request: temperature 0 is greedy, absent is 1, top_p 1 is off."""
     temperature = request.temperature
@@ -246,39 +199,32 @@ def check_n(request: OpenAIRequest, limits: ServingLimits) -> int:
     return n
 
 
-def answers_of(job: CompletionJob, n: int) -> list[CompletionJob]:
-    """The job `n` times, each with a seed of its own: the first has the one that was given."""
-    seed = job.sampling.seed
-    if seed is None:
-        return [job] * n
-    return [replace(job, sampling=replace(job.sampling, seed=(seed + i) % 2**64)) for i in range(n)]
+def check_prompts(request: CompletionRequest, limits: ServingLimits) -> list[str]:
+    """The prompts of a /v1/completions request; Problem 422 for what TGI does not take."""
+    if request.suffix is not None:
+        raise Problem(
+            422,
+            "suffix not supported",
+            "Suffix is not supported and can be achieved by preprocessing the prompt.",
+        )
+    if not request.prompts or not all(request.prompts):
+        raise invalid("`inputs` cannot be empty", "prompt")
+    most = limits.max_client_batch_size
+    if len(request.prompts) > most:
+        raise Problem(
+            422,
+            "batch size exceeded",
+            f"Number of prompts exceeds the maximum allowed batch size of {most}",
+        )
+    return request.prompts
 
 
-def openai_job(
-    model: ServedModel,
-    text: str,
-    ids: list[int],
-    request: OpenAIRequest,
-    limits: ServingLimits,
-    *,
-    keep_stop: bool,
-    num_top: int = 0,
-    grammar: str | None = None,
-) -> CompletionJob:
-    """The job of a /v1 request; more tokens than there is room for are cut to the room."""
-    sampling = openai_sampling(request, limits)
-    size = model.engine.model.config.get_text_config().vocab_size
-    if any(token >= size for token, _ in sampling.logit_bias):
-        raise invalid(f"`logit_bias` has a token id that is not below {size}", "logit_bias")
-    wanted = request.max_tokens
-    if wanted is not None and wanted <= 0:
-        raise invalid("`max_new_tokens` must be strictly positive", "max_tokens")
-    room = max(model.max_total_tokens - len(ids), 0)
-    prompt, max_new = fit_prompt(
-        ids, model, limits, min(wanted, room) if wanted is not None else None, None
-    )
-    stops = tuple(request.stop)
-    return CompletionJob(
-        model, prompt, max_new, sampling, stops, num_top, keep_stop=keep_stop, grammar=grammar,
-        num_characters=len(text),
-    )  # fmt: skip
+def check_top_logprobs(request: ChatRequest, limits: ServingLimits) -> int:
+    """How many likely tokens a chat lists beside each of its own."""
+    num_top = (request.top_logprobs or 0) if request.logprobs else 0
+    if not 0 <= num_top <= limits.max_top_n_tokens:
+        raise invalid(
+            f"`top_logprobs` must be >= 0 and <= {limits.max_top_n_tokens}. Given: {num_top}",
+            "top_logprobs",
+        )
+    return num_top

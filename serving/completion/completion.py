@@ -1,4 +1,4 @@
-"""A completion as the event loop sees it: a job goes to the engine, pieces of text come back.
+"""A completion as the event loop sees it: a job goes to the engine, tokens of text come back.
 
 The only bridge between the engine's thread and asyncio. Knows text and time; no HTTP shapes.
 """
@@ -8,19 +8,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from serving.completion.checks import CompletionJob
 from serving.completion.detokenize import Detokenizer, StopFinder
 from serving.completion.grammar import GrammarMask
+from serving.completion.jobs import CompletionJob
 from serving.engine.request import EngineRequest, Event, FailureEvent, FinishReason, PrefillEvent
 from serving.engine.worker import Worker
 from serving.errors import EngineFailure
-from serving.protocol.problems import overloaded
 
-T = TypeVar("T")
 HEARTBEAT_SECONDS = 15.0
 
 
@@ -42,29 +39,6 @@ class GeneratedToken:
     top: list[TokenText]
     shown: str
     finish_reason: FinishReason | None
-
-
-class Admission:
-    """Counts requests in work. `check` turns a new one away when there are too many.
-
-    The count is a context of its own, since a stream whose caller left before the first byte
-    never starts, and must not hold a place.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.active = 0
-
-    def check(self) -> None:
-        """Problem 429 when every place is taken."""
-        if self.active >= self.limit:
-            raise overloaded()
-
-    def __enter__(self) -> None:
-        self.active += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.active -= 1
 
 
 @dataclass
@@ -99,7 +73,7 @@ class Times:
 
 
 class Completion:
-    """Runs one job. Iterate `pieces()` once; afterwards text, counts and reason stand here."""
+    """Runs one job. Iterate `stream()` once; afterwards text, counts and reason stand here."""
 
     def __init__(
         self,
@@ -136,7 +110,7 @@ class Completion:
         self._request = EngineRequest(
             job.prompt,
             job.max_new_tokens,
-            self._sink,
+            self._on_event,
             sampling=job.sampling,
             adapter=job.model.adapter,
             eos_ids=job.model.eos_ids,
@@ -167,18 +141,18 @@ class Completion:
         self._signal.set()
 
     async def run(self) -> Completion:
-        """Run to the end without looking at the pieces."""
-        async for _ in self.pieces():
+        """Run to the end without looking at the tokens."""
+        async for _ in self.stream():
             pass
         return self
 
     def submit(self) -> None:
-        """Hand the job to the engine, if that was not done: the caller sees to `pieces`."""
+        """Hand the job to the engine, if that was not done: the caller sees to `stream`."""
         if not self._is_submitted:
             self._is_submitted = True
             self._worker.submit(self.job.model.engine, self._request)
 
-    async def pieces(self) -> AsyncIterator[GeneratedToken | None]:
+    async def stream(self) -> AsyncIterator[GeneratedToken | None]:
         """Submit the job and yield its tokens, and None whenever nothing came for a while.
 
         EngineFailure when the engine gives up. Leaving the iteration early cancels the row.
@@ -190,9 +164,9 @@ class Completion:
                 if not await self._has_events():
                     yield None
                 while self._events and self.finish_reason is None:
-                    piece = self._take(self._events.popleft())
-                    if piece is not None:
-                        yield piece
+                    generated = self._take(self._events.popleft())
+                    if generated is not None:
+                        yield generated
         finally:
             self._alarm.cancel()
             self.times.ended = time.monotonic()
@@ -233,12 +207,12 @@ class Completion:
         self._signal.set()
         self._set_alarm(now)
 
-    def _sink(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         """Called in the engine's thread; one wake-up serves all events until it is seen."""
         self._events.append(event)
         if not self._wake_is_due:
             self._wake_is_due = True
-            self._worker.tell(self._loop, self._wake, self._request.cancel)
+            self._worker.notify(self._loop, self._wake, self._request.cancel)
 
     def _wake(self) -> None:
         self._wake_is_due = False
@@ -284,59 +258,3 @@ class Completion:
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
-
-
-def submit_all(running: Sequence[Completion]) -> None:
-    """Hand all to their engines."""
-    for completion in running:
-        completion.submit()
-
-
-def cancel_all(running: Sequence[Completion]) -> None:
-    """Give all rows up."""
-    for completion in running:
-        completion.cancel()
-
-
-async def run_all(running: Sequence[Completion]) -> None:
-    """Run completions side by side; the first failure cancels the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for completion in running:
-                group.create_task(completion.run())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-
-
-async def interleave(parts: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int, T]]:
-    """(index, item) of several streams in the order they arrive; the first failure ends all."""
-    if len(parts) == 1:
-        async for item in parts[0]:
-            yield 0, item
-        return
-    queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue()
-
-    async def pump(index: int, part: AsyncIterator[T]) -> None:
-        try:
-            async for item in part:
-                queue.put_nowait((index, item))
-        except Exception as error:
-            queue.put_nowait(error)
-        finally:
-            queue.put_nowait(None)
-
-    tasks = [asyncio.create_task(pump(i, part)) for i, part in enumerate(parts)]
-    try:
-        left = len(tasks)
-        while left:
-            arrived = await queue.get()
-            if arrived is None:
-                left -= 1
-            elif isinstance(arrived, Exception):
-                raise arrived
-            else:
-                yield arrived
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

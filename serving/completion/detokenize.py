@@ -1,6 +1,9 @@
 """Token ids to text as they come: whole characters only, stop strings found anywhere.
 
-Knows tokenizers; does not know requests or HTTP.
+Not by tokenizers' `DecodeStream` (0.23), though it costs 0.7 instead of 1.7 µs a token: with byte
+fallback it fails where a bad byte makes good ones bad, it keeps to itself what never became a
+character, and tokenizers written in Python have none. Knows tokenizers; does not know requests or
+HTTP.
 """
 
 from __future__ import annotations

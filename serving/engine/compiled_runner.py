@@ -6,11 +6,7 @@ of the stacked adapters. Knows modules, pools and plans; does not know requests.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from importlib.util import find_spec
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -23,6 +19,7 @@ from serving.adapters.stacking import Stack
 from serving.attention.packed import AttentionState
 from serving.attention.pool import KVPool
 from serving.engine.batch import StepPlan
+from serving.engine.thread_team import Kernel, ThreadTeam
 from serving.kernels.layout import (
     DOWN,
     GATE_UP,
@@ -52,7 +49,7 @@ def may_compile(config: PreTrainedConfig) -> bool:
 
 
 def most_tokens(dtype: torch.dtype) -> int:
-    """StepTokens of the largest step that is faster compiled than by torch on this processor."""
+    """Tokens of the largest step that is faster compiled than by torch on this processor."""
     has_amx = torch.cpu._is_amx_tile_supported()
     return MOST_BESIDE_AMX if dtype == torch.bfloat16 and has_amx else MOST_TOKENS
 
@@ -73,40 +70,6 @@ def reason_against(model: PreTrainedModel) -> str | None:
         if is_plain and getattr(getattr(module, "linear", module), "bias", None) is not None:
             return f"{name} has a bias, which is not compiled"
     return None
-
-
-Kernel = Callable[..., None]
-
-
-class ThreadTeam:
-    """Threads that do a step together: the caller's own, and helpers that sleep between steps.
-
-    Helpers end when nobody holds the team any more.
-    """
-
-    def __init__(self, work: Kernel, num_threads: int) -> None:
-        self._work = work
-        self._queues = [SimpleQueue[Any]() for _ in range(num_threads - 1)]
-        for i, queue in enumerate(self._queues):
-            helper = Thread(target=_help, args=(work, i + 1, queue), daemon=True)
-            helper.start()
-            weakref.finalize(self, _dismiss, helper, queue)
-
-    def run(self, parts: int, *arrays: Any) -> None:
-        """Do one step."""
-        for queue in self._queues:
-            queue.put((parts, *arrays))
-        self._work(0, parts, *arrays)
-
-
-def _help(work: Kernel, number: int, queue: SimpleQueue[Any]) -> None:
-    while (job := queue.get()) is not None:
-        work(number, *job)
-
-
-def _dismiss(helper: Thread, queue: SimpleQueue[Any]) -> None:
-    queue.put(None)
-    helper.join()
 
 
 class CompiledRunner:

@@ -43,7 +43,12 @@ class Engine:
         self.dtype: torch.dtype = model.dtype
         self.stats = EngineStats()
         self._state = packed.install(model)
-        self.pool = self._learn_geometry()
+        self.pool = self._state.pool = KVPool(
+            packed.learn_shapes(model, self._state),
+            dtype=self.dtype,
+            device=self.device,
+            max_tokens=limits.kv_tokens,
+        )
         self.adapters = AdapterManager(model, self._state, self.pool)
         self.stacks = self.adapters.stacks
         self.cache = PrefixCache(limits.prefix_cache_tokens)
@@ -143,24 +148,6 @@ class Engine:
         return self._scheduler.running_adapters()
 
     # --- one step -------------------------------------------------------------------------
-
-    def _learn_geometry(self) -> KVPool:
-        """Run one token to learn the attention layers; refuses what does not fit the scheme."""
-        one = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        with torch.inference_mode():
-            self.model(input_ids=one, position_ids=one, use_cache=False)
-        recorded = self._state.recorded
-        if not recorded or sorted(recorded) != list(range(len(recorded))):
-            raise ModelLoadError(
-                f"{type(self.model).__name__}: its attention does not go through transformers' "
-                "attention interface; this architecture cannot be served"
-            )
-        shapes = tuple(recorded[i] for i in range(len(recorded)))
-        pool = KVPool(
-            shapes, dtype=self.dtype, device=self.device, max_tokens=self.limits.kv_tokens
-        )
-        self._state.pool = pool
-        return pool
 
     def _plan(self) -> StepPlan | None:
         """Let waiting requests join, and choose the tokens that run; None when there are none."""

@@ -21,7 +21,7 @@ from serving.engine.sampling import TokenSampler
 from serving.engine.stats import EngineStats
 from serving.errors import EngineFailure
 
-# StepTokens a new row must find room for beyond its prompt: else it would have to go at once.
+# Tokens a new row must find room for beyond its prompt: else it would have to go at once.
 HEADROOM = 32
 
 
@@ -191,6 +191,6 @@ def num_known(request: EngineRequest, loaded: LoadedAdapter | None) -> int:
 
 
 def num_left(request: EngineRequest) -> int:
-    """StepTokens that a request may still write."""
+    """Tokens that a request may still write."""
     written = len(request.resume.generated) if request.resume is not None else 0
     return request.max_new_tokens - written

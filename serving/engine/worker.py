@@ -36,7 +36,7 @@ class Worker:
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
-        self._told: dict[asyncio.AbstractEventLoop, list[tuple[Call, Call]]] = {}
+        self._wakes: dict[asyncio.AbstractEventLoop, list[tuple[Call, Call]]] = {}
         self._thread = threading.Thread(target=self._run, name="serving-engine", daemon=True)
 
     def start(self) -> None:
@@ -78,24 +78,24 @@ class Worker:
         self._post(run, None)
         return future
 
-    def tell(self, loop: asyncio.AbstractEventLoop, wake: Call, lost: Call) -> None:
+    def notify(self, loop: asyncio.AbstractEventLoop, wake: Call, lost: Call) -> None:
         """Have an event loop call `wake` soon; `lost` is called instead when the loop is closed.
 
-        What a step has to tell waits until the next one computes. Then the interpreter's lock is
+        What a step has to say waits until the next one computes. Then the interpreter's lock is
         free: before, the step and those it wakes would wait for each other.
         """
         if threading.current_thread() is self._thread:
-            self._told.setdefault(loop, []).append((wake, lost))
+            self._wakes.setdefault(loop, []).append((wake, lost))
         else:
-            _ring(loop, [(wake, lost)])
+            _wake_loop(loop, [(wake, lost)])
 
-    def _deliver(self) -> None:
-        while self._told:
-            _ring(*self._told.popitem())
+    def _send_wakes(self) -> None:
+        while self._wakes:
+            _wake_loop(*self._wakes.popitem())
 
     def add(self, engine: Engine) -> None:
         """Let an engine take part; its requests are run from now on."""
-        engine.on_compute = self._deliver
+        engine.on_compute = self._send_wakes
         self.call(lambda: self._engines.append(engine)).result()
 
     def remove(self, engine: Engine) -> None:
@@ -120,7 +120,7 @@ class Worker:
     def _run(self) -> None:
         while True:
             if self._commands or not self.is_busy:
-                self._deliver()
+                self._send_wakes()
             with self._wake:
                 while not (self._stopping or self._commands or self.is_busy):
                     self._wake.wait()
@@ -136,7 +136,7 @@ class Worker:
                     self._step(engine)
         for engine in self._engines:
             engine.fail_all(EngineStopped("the server is shutting down"))
-        self._deliver()
+        self._send_wakes()
 
     def _step(self, engine: Engine) -> None:
         try:
@@ -153,11 +153,11 @@ class Worker:
             self.on_step(report)
 
 
-def _ring(loop: asyncio.AbstractEventLoop, told: Sequence[tuple[Call, Call]]) -> None:
+def _wake_loop(loop: asyncio.AbstractEventLoop, wakes: Sequence[tuple[Call, Call]]) -> None:
     try:
-        loop.call_soon_threadsafe(_call_all, [wake for wake, _ in told])
+        loop.call_soon_threadsafe(_call_all, [wake for wake, _ in wakes])
     except RuntimeError:  # The loop is closed: nobody is left to read.
-        _call_all([lost for _, lost in told])
+        _call_all([lost for _, lost in wakes])
 
 
 def _call_all(calls: Sequence[Call]) -> None:

@@ -1,267 +1,120 @@
-"""OpenAI's chat route as TGI speaks it, tool calls included. Turns completions into chat JSON."""
+"""OpenAI's chat route as TGI speaks it, tool calls included."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.sse import KEEPALIVE_COMMENT
 
-from serving.completion.chat_template import chat_job
-from serving.completion.checks import answers_of, check_n
-from serving.completion.completion import (
-    Completion,
-    GeneratedToken,
-    cancel_all,
-    interleave,
-    run_all,
-    submit_all,
-)
-from serving.completion.tools import NO_TOOL, CallReader, ToolPlan, call_json, plan_tools
-from serving.engine.request import FinishReason
-from serving.http.openai_format import Identity, logprob_json, stream_error, usage_of
-from serving.http.state import (
-    Server,
-    beside_loop,
-    body_schema,
-    compute_headers,
-    model_headers,
-    read_body,
-    server_of,
-    speaks_openai,
-    time_headers,
-)
-from serving.models.registry import ServedModel
-from serving.protocol.problems import invalid
-from serving.protocol.schema import ChatRequest, OpenAIRequest
-from serving.protocol.sse import DONE, StreamedAnswer, cancel_on_disconnect, frame
+from serving.completion.completion import Completion
+from serving.completion.jobs import chat_jobs
+from serving.completion.side_by_side import interleave, run_all
+from serving.completion.tools import NO_TOOL, CallReader
+from serving.http.body import body_schema, read_body
+from serving.http.chat_format import ChatFormat, called_name
+from serving.http.headers import model_headers, time_headers
+from serving.http.openai_format import Identity, stream_error, usage_of
+from serving.http.run import Run, openai_name
+from serving.http.state import server_of, speaks_openai
+from serving.protocol.schema import ChatRequest
+from serving.protocol.sse import DONE, frame
 
 router = APIRouter(tags=["OpenAI"])
-CHUNK = "chat.completion.chunk"
-
-
-@dataclass
-class ChatChoice:
-    """One of the answers to a chat: what runs now; `tools` while it may become a call."""
-
-    index: int
-    tools: ToolPlan | None
-    completion: Completion
-
-
-@dataclass
-class Chat:
-    """One chat request on its way: what was asked, by which model, its answers."""
-
-    request: Request
-    server: Server
-    body: ChatRequest
-    identity: Identity
-    choices: list[ChatChoice]
-
-    @classmethod
-    async def start(cls, request: Request, body: ChatRequest) -> Chat:
-        """Check the request; Problem when it cannot be answered."""
-        server, openai = server_of(request), speaks_openai(request)
-        model = resolve(request, server, body)
-        server.admission.check()
-        tools = plan_tools(body)
-        n = check_n(body, server.config.limits)
-        size = sum(len(str(message.content)) for message in body.messages)
-        job = await beside_loop(
-            size, lambda: chat_job(model, body, server.config.limits, openai=openai, tools=tools)
-        )
-        choices = [
-            ChatChoice(index, tools, server.complete(request, each))
-            for index, each in enumerate(answers_of(job, n))
-        ]
-        server.admission.check()  # Again: others may have come while a long text was read.
-        return cls(request, server, body, Identity(model, openai, "chatcmpl"), choices)
-
-    @property
-    def completions(self) -> list[Completion]:
-        """What runs, in the order of the choices."""
-        return [choice.completion for choice in self.choices]
-
-    def retry_without_tools(self, choice: ChatChoice) -> None:
-        """The model decided for no tool: ask it again for plain text."""
-        model, openai = self.identity.model, self.identity.openai
-        job = chat_job(model, self.body, self.server.config.limits, openai=openai, tools=None)
-        choice.completion.cancel()
-        choice.tools = None
-        job = answers_of(job, choice.index + 1)[-1]
-        choice.completion = self.server.complete(self.request, job)
-
-    def cancel(self) -> None:
-        """The caller left."""
-        cancel_all(self.completions)
-
-    def finish(self, reason: FinishReason | None, *, is_call: bool = False) -> str | None:
-        """The finish reason on the wire."""
-        if is_call and reason is FinishReason.EOS_TOKEN:
-            return "tool_calls" if self.identity.openai else "stop"
-        return self.identity.finish(reason)
 
 
 @router.post("/v1/chat/completions", openapi_extra=body_schema(ChatRequest.model_json_schema()))
 async def chat_completions(request: Request) -> Response:
     """Answer a chat, whole or as a stream of chunks."""
     body = await read_body(request, ChatRequest.model_validate)
-    chat = await Chat.start(request, body)
-    headers = model_headers(chat.identity.model)
+    limits, openai = server_of(request).config.limits, speaks_openai(request)
+    run = await Run.start(
+        request,
+        openai_name(request, body),
+        sum(len(str(message.content)) for message in body.messages),
+        lambda model: chat_jobs(model, body, limits, keep_stop=not openai),
+    )
+
+    def ask_for_text(index: int) -> Completion:
+        """The model decided for no tool: ask it again for plain text."""
+        jobs = chat_jobs(run.model, body, limits, keep_stop=not openai, with_tools=False)
+        return run.replace(index, jobs[index])
+
+    form = ChatFormat(Identity(run.model, openai, "chatcmpl"), bool(body.logprobs))
     if body.stream:
-        headers |= compute_headers(chat.completions[0].job)
-        submit_all(chat.completions)
-        return StreamedAnswer(chat_stream(request, chat), headers, chat.cancel)
-    with chat.server.admission:
-        async with cancel_on_disconnect(request, chat.cancel):
-            await run_all(chat.completions)
-            again = [c for c in chat.choices if c.tools and called_name(c) == NO_TOOL]
-            for choice in again:
-                chat.retry_without_tools(choice)
-            await run_all([choice.completion for choice in again])
-    headers |= time_headers(chat.completions[0])
-    return JSONResponse(chat_response(chat), headers=headers)
+        answers = [
+            answer_chunks(form, index, completion, ask_for_text)
+            for index, completion in enumerate(run.completions)
+        ]
+        with_usage = body.stream_options.include_usage
+        return run.stream(chat_events(form, answers, run.completions, with_usage=with_usage))
+    async with run.running():
+        await run_all(run.completions)
+        undecided = [i for i, c in enumerate(run.completions) if called_name(c) == NO_TOOL]
+        await run_all([ask_for_text(index) for index in undecided])
+    choices = [form.choice(index, ended) for index, ended in enumerate(run.completions)]
+    usage = usage_of(run.completions, answers=len(choices))
+    content = form.identity.wrap("chat.completion", choices, usage)
+    headers = model_headers(run.model) | time_headers(run.completions[0])
+    return JSONResponse(content, headers=headers)
 
 
-def resolve(request: Request, server: Server, body: OpenAIRequest) -> ServedModel:
-    """The model that path, `model` and `adapter_id` mean; the last two may not differ."""
-    registry = server.registry
-    path = request.path_params.get("model")
-    if path is not None:
-        return registry.resolve(path)
-    named, adapter = body.model, body.adapter_id
-    if adapter and named and named != adapter and not registry.is_base_alias(named):
-        raise invalid(f"`model` {named!r} and `adapter_id` {adapter!r} differ; give one", "model")
-    return registry.resolve(adapter or named)
-
-
-def called_name(choice: ChatChoice) -> str | None:
-    """The function a finished call names; None when it ran out of tokens before."""
-    reader = CallReader()
-    reader.push(choice.completion.text, final=True)
-    return reader.name
-
-
-def chat_response(chat: Chat) -> dict[str, Any]:
-    """The whole answer."""
-    choices = [choice_json(chat, choice) for choice in chat.choices]
-    usage = usage_of(chat.completions, answers=len(choices))
-    return chat.identity.wrap("chat.completion", choices, usage)
-
-
-def choice_json(chat: Chat, choice: ChatChoice) -> dict[str, Any]:
-    """One finished answer."""
-    completion, logprobs = choice.completion, None
-    if chat.body.logprobs:
-        pairs = zip(completion.tokens, completion.tops, strict=True)
-        logprobs = {"content": [logprob_json(token, top) for token, top in pairs]}
-    message: dict[str, Any] = {"role": "assistant", "content": completion.text}
-    name = called_name(choice) if choice.tools is not None else None
-    if name is not None:
-        reader = CallReader(text=completion.text)
-        call = call_json(name, reader.arguments, call_id(chat, choice))
-        message = {"role": "assistant", "tool_calls": [call]}
-        if chat.identity.openai:
-            message["content"] = None
-    return {
-        "index": choice.index,
-        "message": message,
-        "logprobs": logprobs,
-        "finish_reason": chat.finish(completion.finish_reason, is_call=name is not None),
-    }
-
-
-def call_id(chat: Chat, choice: ChatChoice) -> str:
-    """TGI numbers calls from 0; OpenAI's ids are unique."""
-    if not chat.identity.openai:
-        return "0"
-    return f"call_{chat.identity.unique[:22]}{choice.index:02d}"
-
-
-async def chat_stream(request: Request, chat: Chat) -> AsyncIterator[bytes]:
+async def chat_events(
+    form: ChatFormat,
+    answers: list[AsyncIterator[dict[str, Any] | None]],
+    completions: list[Completion],
+    *,
+    with_usage: bool,
+) -> AsyncIterator[bytes]:
     """Frames of the whole stream: chunks, perhaps the counts, or an error; then `[DONE]`."""
-    with chat.server.admission:
-        async with cancel_on_disconnect(request, chat.cancel):
-            try:
-                parts = [choice_chunks(chat, choice) for choice in chat.choices]
-                async for _, part in interleave(parts):
-                    yield KEEPALIVE_COMMENT if part is None else frame(part)
-                if chat.body.stream_options.include_usage:
-                    usage = usage_of(chat.completions, answers=len(chat.choices))
-                    yield frame(chat.identity.wrap(CHUNK, [], usage))
-            except Exception as error:
-                yield frame(stream_error(error))
-            yield frame(DONE)
+    try:
+        async for _, chunk in interleave(answers):
+            yield KEEPALIVE_COMMENT if chunk is None else frame(chunk)
+        if with_usage:
+            yield frame(form.usage_chunk(usage_of(completions, answers=len(answers))))
+    except Exception as error:
+        yield frame(stream_error(error))
+    yield frame(DONE)
 
 
-async def choice_chunks(chat: Chat, choice: ChatChoice) -> AsyncIterator[dict[str, Any] | None]:
-    """Chunks of one answer, as text or as a tool call; None keeps the line alive."""
-    if choice.tools is not None:
-        async for part in tool_chunks(chat, choice):
-            yield part
-    if choice.tools is None:
-        async for piece in choice.completion.pieces():
-            yield None if piece is None else text_chunk(chat, choice, piece)
+async def answer_chunks(
+    form: ChatFormat,
+    index: int,
+    completion: Completion,
+    ask_for_text: Callable[[int], Completion],
+) -> AsyncIterator[dict[str, Any] | None]:
+    """Chunks of one answer, as a tool call or as text; None keeps the line alive."""
+    if completion.job.tools is not None:
+        reader = CallReader()
+        async for chunk in call_chunks(form, index, completion, reader):
+            yield chunk
+        if reader.name != NO_TOOL:
+            return
+        completion = ask_for_text(index)
+    async for generated in completion.stream():
+        yield None if generated is None else form.text_chunk(index, generated)
 
 
-async def tool_chunks(chat: Chat, choice: ChatChoice) -> AsyncIterator[dict[str, Any] | None]:
-    """Chunks of a tool call; none when the model decides for no tool (then `tools` is None)."""
-    reader = CallReader()
+async def call_chunks(
+    form: ChatFormat, index: int, completion: Completion, reader: CallReader
+) -> AsyncIterator[dict[str, Any] | None]:
+    """Chunks of a tool call; they end as soon as `reader` has read the name of no tool."""
     named = False
-    async for piece in choice.completion.pieces():
-        if piece is None:
+    async for generated in completion.stream():
+        if generated is None:
             yield None
             continue
-        more = reader.push(piece.shown, final=piece.finish_reason is not None)
+        reason = generated.finish_reason
+        more = reader.push(generated.shown, final=reason is not None)
         if reader.name == NO_TOOL:
-            chat.retry_without_tools(choice)
             return
-        if reader.name is None and piece.finish_reason is None:
+        if reader.name is None and reason is None:
             continue
         if not named and reader.name is not None:
             named = True
-            yield call_chunk(chat, choice, reader.name, "{", None)
+            yield form.call_chunk(index, reader.name, "{", None)
             more = more.removeprefix("{")
-        if more or piece.finish_reason is not None:
-            yield call_chunk(chat, choice, None, more, piece.finish_reason)
-
-
-def text_chunk(chat: Chat, choice: ChatChoice, piece: GeneratedToken) -> dict[str, Any]:
-    """One token as a chunk; control tokens have no content."""
-    delta = {"role": "assistant", "content": piece.shown}
-    return chunk(chat, choice, delta, piece, chat.finish(piece.finish_reason))
-
-
-def call_chunk(
-    chat: Chat, choice: ChatChoice, name: str | None, arguments: str, reason: FinishReason | None
-) -> dict[str, Any]:
-    """A piece of a tool call."""
-    call: dict[str, Any] = {
-        "index": 0,
-        "id": call_id(chat, choice),
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }
-    if chat.identity.openai and name is None:
-        call = {"index": 0, "function": {"arguments": arguments}}
-    delta = {"role": "assistant", "tool_calls": [call]}
-    return chunk(chat, choice, delta, None, chat.finish(reason, is_call=True))
-
-
-def chunk(
-    chat: Chat,
-    choice: ChatChoice,
-    delta: dict[str, Any],
-    piece: GeneratedToken | None,
-    reason: str | None,
-) -> dict[str, Any]:
-    """A chunk around a delta."""
-    logprobs = None
-    if chat.body.logprobs and piece is not None:
-        logprobs = {"content": [logprob_json(piece.token, piece.top)]}
-    told = {"index": choice.index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-    return chat.identity.wrap(CHUNK, [told], None)
+        if more or reason is not None:
+            yield form.call_chunk(index, None, more, reason)

@@ -9,22 +9,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.sse import KEEPALIVE_COMMENT
 
-from serving.completion.checks import CompletionJob, check_best_of, check_stream, generate_job
-from serving.completion.completion import Completion, GeneratedToken, TokenText, cancel_all, run_all
-from serving.http.state import (
-    Server,
-    beside_loop,
-    body_schema,
-    compute_headers,
-    model_headers,
-    read_body,
-    server_of,
-    time_headers,
-)
+from serving.completion.checks import check_best_of, check_stream
+from serving.completion.completion import Completion, GeneratedToken, TokenText
+from serving.completion.jobs import generate_jobs
+from serving.http.body import body_schema, read_body
+from serving.http.headers import model_headers, time_headers
+from serving.http.run import Run, tgi_name
+from serving.http.state import server_of
 from serving.models.registry import ServedModel
 from serving.protocol.problems import from_exception
-from serving.protocol.schema import GenerateParameters, GenerateRequest
-from serving.protocol.sse import StreamedAnswer, cancel_on_disconnect, frame
+from serving.protocol.schema import GenerateRequest
+from serving.protocol.sse import frame
 
 router = APIRouter(tags=["Text Generation Inference"])
 BODY = body_schema(GenerateRequest.model_json_schema())
@@ -34,15 +29,14 @@ BODY = body_schema(GenerateRequest.model_json_schema())
 async def generate(request: Request) -> Response:
     """Complete a text."""
     body = await read_body(request, GenerateRequest.read)
-    content, headers = await answer(request, body, model_name(request, body.parameters))
+    content, headers = await answer(request, body)
     return JSONResponse(content, headers=headers)
 
 
 @router.post("/generate_stream", openapi_extra=BODY)
 async def generate_stream(request: Request) -> Response:
     """Complete a text, one event per token."""
-    body = await read_body(request, GenerateRequest.read)
-    return await stream(request, body, model_name(request, body.parameters))
+    return await stream(request, await read_body(request, GenerateRequest.read))
 
 
 @router.post("/", openapi_extra=BODY)
@@ -51,53 +45,43 @@ async def compatible(request: Request) -> Response:
     body = await read_body(request, GenerateRequest.read)
     if body.parameters.return_full_text is None:
         body.parameters.return_full_text = True
-    name = model_name(request, body.parameters)
     if body.stream:
-        return await stream(request, body, name)
-    content, headers = await answer(request, body, name)
+        return await stream(request, body)
+    content, headers = await answer(request, body)
     return JSONResponse([content], headers=headers)
 
 
-def model_name(request: Request, parameters: GenerateParameters) -> str | None:
-    """The model a request names: in the path of a per-model URL, or as adapter_id."""
-    return request.path_params.get("model") or parameters.adapter_id
-
-
-async def answer(
-    request: Request, body: GenerateRequest, name: str | None
-) -> tuple[dict[str, Any], dict[str, str]]:
+async def answer(request: Request, body: GenerateRequest) -> tuple[dict[str, Any], dict[str, str]]:
     """Run a request to its end: (body, headers)."""
-    server = server_of(request)
-    model = server.registry.resolve(name)
-    best_of = check_best_of(body.parameters, server.config.limits)
-    server.admission.check()
-    jobs = await beside_loop(
-        len(body.inputs), lambda: [checked_job(server, model, body) for _ in range(best_of)]
+    run = await start(request, body)
+    await run.finish()
+    ranked = sorted(run.completions, key=lambda c: c.mean_logprob, reverse=True)
+    headers = model_headers(run.model) | time_headers(ranked[0])
+    return generate_response(body, ranked), headers
+
+
+async def stream(request: Request, body: GenerateRequest) -> Response:
+    """Check everything before the first byte, then answer with events."""
+    check_stream(body.parameters)
+    run = await start(request, body)
+    return run.stream(generate_events(run.completions[0], body))
+
+
+async def start(request: Request, body: GenerateRequest) -> Run:
+    """The completions of a request, not yet running."""
+    config = server_of(request).config
+    best_of = check_best_of(body.parameters, config.limits)
+    return await Run.start(
+        request,
+        tgi_name(request, body.parameters),
+        len(body.inputs),
+        lambda model: generate_jobs(
+            model, body, config.limits, best_of=best_of, prefill_logprobs=config.prefill_logprobs
+        ),
     )
-    completions = [server.complete(request, job) for job in jobs]
-    server.admission.check()  # Again: others may have come while a long text was read.
-    with server.admission:
-        async with cancel_on_disconnect(request, lambda: cancel_all(completions)):
-            await run_all(completions)
-    ranked = sorted(completions, key=lambda c: c.mean_logprob, reverse=True)
-    return generate_response(server, body, model, ranked)
 
 
-def checked_job(server: Server, model: ServedModel, body: GenerateRequest) -> CompletionJob:
-    """The job of a request to this server."""
-    config = server.config
-    return generate_job(
-        model,
-        body.inputs,
-        body.parameters,
-        config.limits,
-        prefill_logprobs=config.prefill_logprobs,
-    )
-
-
-def generate_response(
-    server: Server, body: GenerateRequest, model: ServedModel, ranked: Sequence[Completion]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def generate_response(body: GenerateRequest, ranked: Sequence[Completion]) -> dict[str, Any]:
     """TGI's GenerateResponse of the best completion; the others go into its details."""
     parameters, best = body.parameters, ranked[0]
     before = body.inputs if parameters.return_full_text else ""
@@ -109,8 +93,7 @@ def generate_response(
                 {"generated_text": before + other.text, **sequence_details(other)}
                 for other in ranked[1:]
             ]
-    content |= weights_json(model)
-    return content, {**model_headers(model), **time_headers(best)}
+    return content | weights_json(best.job.model)
 
 
 def weights_json(model: ServedModel) -> dict[str, str]:
@@ -142,56 +125,34 @@ def token_json(token: TokenText) -> dict[str, Any]:
     }
 
 
-async def stream(request: Request, body: GenerateRequest, name: str | None) -> Response:
-    """Check everything before the first byte, then answer with events."""
-    server = server_of(request)
-    check_stream(body.parameters)
-    check_best_of(body.parameters, server.config.limits)
-    model = server.registry.resolve(name)
-    server.admission.check()
-    job = await beside_loop(len(body.inputs), lambda: checked_job(server, model, body))
-    completion = server.complete(request, job)
-    server.admission.check()  # Before the first byte: a full queue is a real 429.
-
-    async def events() -> AsyncIterator[bytes]:
-        with server.admission:
-            async with cancel_on_disconnect(request, completion.cancel):
-                async for event in generate_events(completion, body):
-                    yield event
-
-    headers = {**model_headers(model), **compute_headers(job)}
-    completion.submit()
-    return StreamedAnswer(events(), headers, completion.cancel)
-
-
 async def generate_events(completion: Completion, body: GenerateRequest) -> AsyncIterator[bytes]:
     """One frame per token; the last one, or an error frame, ends the stream."""
     index = 0
     try:
-        async for piece in completion.pieces():
-            if piece is None:
+        async for token in completion.stream():
+            if token is None:
                 yield KEEPALIVE_COMMENT
                 continue
             index += 1
-            yield frame(stream_event(index, piece, completion, body))
+            yield frame(stream_event(index, token, completion, body))
     except Exception as error:
         yield frame(from_exception(error).tgi())
 
 
 def stream_event(
-    index: int, piece: GeneratedToken, completion: Completion, body: GenerateRequest
+    index: int, generated: GeneratedToken, completion: Completion, body: GenerateRequest
 ) -> dict[str, Any]:
     """TGI's StreamResponse."""
-    event: dict[str, Any] = {"index": index, "token": token_json(piece.token)}
-    if piece.top:
-        event["top_tokens"] = [token_json(token) for token in piece.top]
+    event: dict[str, Any] = {"index": index, "token": token_json(generated.token)}
+    if generated.top:
+        event["top_tokens"] = [token_json(token) for token in generated.top]
     event["generated_text"] = event["details"] = None
-    if piece.finish_reason is not None:
+    if generated.finish_reason is not None:
         before = body.inputs if body.parameters.return_full_text else ""
         event["generated_text"] = before + completion.text
         if body.parameters.details:
             event["details"] = {
-                "finish_reason": piece.finish_reason,
+                "finish_reason": generated.finish_reason,
                 "generated_tokens": completion.num_generated,
                 "seed": completion.job.sampling.seed,
                 "input_length": len(completion.job.prompt),

@@ -90,7 +90,7 @@ def use_wide_vectors(_: Any) -> Any:
 
 
 @intrinsic
-def count_up(_: Any, counter: Any, place: Any) -> Any:
+def increment_atomic(_: Any, counter: Any, place: Any) -> Any:
     """Add 1 to counter[place], an int64, for all threads to see; returns what it was."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -102,7 +102,7 @@ def count_up(_: Any, counter: Any, place: Any) -> Any:
 
 
 @intrinsic
-def look(_: Any, counter: Any, place: Any) -> Any:
+def load_atomic(_: Any, counter: Any, place: Any) -> Any:
     """counter[place] as other threads left it."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a compiled step reads and writes: tables of addresses, a step's tokens, working memory.
+"""What a compiled step reads and writes: arrays of addresses, a step's tokens, working memory.
 
 The words that the compiled runner and the kernels share; knows neither torch nor numba.
 """

@@ -13,9 +13,9 @@ import numpy as np
 from serving.kernels.intrinsics import (
     at,
     compiled,
-    count_up,
     exp,
-    look,
+    increment_atomic,
+    load_atomic,
     narrow,
     prefetch,
     use_wide_vectors,
@@ -30,14 +30,14 @@ AHEAD_BYTES = 4096
 
 
 @compiled()
-def _share(total, part, parts):
+def _part_rows(total, part, parts):
     """[low, high) of `total` that belongs to a part, cut between strips."""
     strips = (total + STRIP - 1) // STRIP
     return strips * part // parts * STRIP, min(total, strips * (part + 1) // parts * STRIP)
 
 
 @compiled()
-def _normalize(source, places, weight, epsilon, target):
+def _rms_norm(source, places, weight, epsilon, target):
     """Root mean square norm of the chosen rows."""
     size = weight.shape[0]
     for i in range(places.shape[0]):
@@ -51,7 +51,7 @@ def _normalize(source, places, weight, epsilon, target):
 
 
 @compiled()
-def _four(x, w, out, t, n):
+def _dot_4x4(x, w, out, t, n):
     """Four tokens times four rows of the weight."""
     use_wide_vectors()
     a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
@@ -83,7 +83,7 @@ def _four(x, w, out, t, n):
 
 
 @compiled()
-def _two(x, w, out, t, n):
+def _dot_2x4(x, w, out, t, n):
     """Two tokens times four rows of the weight."""
     use_wide_vectors()
     a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
@@ -104,7 +104,7 @@ def _two(x, w, out, t, n):
 
 
 @compiled()
-def _one(x, w, out, t, n):
+def _dot_1x4(x, w, out, t, n):
     """One token times four rows of the weight."""
     use_wide_vectors()
     a0 = a1 = a2 = a3 = np.float32(0)
@@ -118,7 +118,7 @@ def _one(x, w, out, t, n):
 
 
 @compiled()
-def _product(x, num_tokens, address, w, low, high, out):
+def _matmul(x, num_tokens, address, w, low, high, out):
     """out[t, n] = x[t] . w[n] for rows n of the weight (at `address`) in [low, high)."""
     size = w.shape[1]
     row_bytes = size * w.itemsize
@@ -129,13 +129,13 @@ def _product(x, num_tokens, address, w, low, high, out):
             prefetch(place)
         t = 0
         while t + 4 <= num_tokens:
-            _four(x, w, out, t, n)
+            _dot_4x4(x, w, out, t, n)
             t += 4
         if t + 2 <= num_tokens:
-            _two(x, w, out, t, n)
+            _dot_2x4(x, w, out, t, n)
             t += 2
         if t < num_tokens:
-            _one(x, w, out, t, n)
+            _dot_1x4(x, w, out, t, n)
         n += STRIP
     for m in range(n, high):
         for t in range(num_tokens):
@@ -146,7 +146,7 @@ def _product(x, num_tokens, address, w, low, high, out):
 
 
 @compiled()
-def _adapt(x, size, target, width, total, low, high, out, tokens, ranks, like):
+def _add_adapter(x, size, target, width, total, low, high, out, tokens, ranks, like):
     """What the tokens' adapters make of out[:, low:high], of `total` outputs in all.
 
     `target` [5] as in `ModelArrays.targets`, of `width` layers that share the input x[:, :size].
@@ -157,7 +157,7 @@ def _adapt(x, size, target, width, total, low, high, out, tokens, ranks, like):
     if target[2] != 0:
         for t in range(count):
             row, owner = out[t, low:high], tokens.owners[t]
-            _gain(row, target[2], owner, total, low, like)
+            _scale(row, target[2], owner, total, low, like)
             if target[3] != 0:
                 shift = at(target[3], owner + 1, total, like)[owner, low:high]
                 for n in range(len(row)):
@@ -172,11 +172,11 @@ def _adapt(x, size, target, width, total, low, high, out, tokens, ranks, like):
             for c in range(tokens.low[t] * width, end, 2):
                 d = min(c + 1, end - 1)
                 pair = up[c, low:high], up[d, low:high]
-                _adapt_two(x[t], down[c], down[d], pair, d > c, out[t, low:high])
+                _add_rank_pair(x[t], down[c], down[d], pair, d > c, out[t, low:high])
 
 
 @compiled()
-def _adapt_two(x, first, second, up, is_pair, row):
+def _add_rank_pair(x, first, second, up, is_pair, row):
     """Add one rank column of an adapter and, if `is_pair`, another to a token's outputs."""
     a = b = np.float32(0)
     for k in range(len(first)):
@@ -189,7 +189,7 @@ def _adapt_two(x, first, second, up, is_pair, row):
 
 
 @compiled()
-def _turn(row, weight, cos, sin, epsilon):
+def _rotate(row, weight, cos, sin, epsilon):
     """Normalise (if there is a weight) and rotate one head of a token, in place."""
     half = cos.shape[0]
     if weight.shape[0]:
@@ -226,7 +226,7 @@ def _score(query, keys, low, scale, scores):
 
 
 @compiled()
-def _weigh(query, keys, values, low, scale, scores, out):
+def _attend_head(query, keys, values, low, scale, scores, out):
     """One head of one token over the lines of its slot that it sees, into out."""
     count, size = len(scores), len(query)
     _score(query, keys, low, scale, scores)
@@ -264,23 +264,23 @@ def _attend(layer, part, parts, thread, m, tokens, s):
             cos, sin, epsilon = m.cos[place], m.sin[place], m.reals[0]
             own = heads * head + low
             key, value = row[own : own + head], row[own + kv_heads * head :]
-            _turn(key, m.head_norms[layer, 1], cos, sin, epsilon)
+            _rotate(key, m.head_norms[layer, 1], cos, sin, epsilon)
             for d in range(head):
                 keys[first + place, low + d] = narrow(key[d], m.like)
                 values[first + place, low + d] = narrow(value[d], m.like)
             begin = max(0, place + 1 - window) if window else 0
             seen = keys[first + begin : first + place + 1]
-            told = values[first + begin : first + place + 1]
+            weighed = values[first + begin : first + place + 1]
             scores = s.scores[thread, : len(seen)]
             for q in range(low * group, (low + head) * group, head):
                 query, out = row[q : q + head], s.mixed[t, q : q + head]
-                _turn(query, m.head_norms[layer, 0], cos, sin, epsilon)
-                _weigh(query, seen, told, low, m.reals[1], scores, out)
-                _gain(out, in_gain, tokens.owners[t], heads * head, q, m.like)
+                _rotate(query, m.head_norms[layer, 0], cos, sin, epsilon)
+                _attend_head(query, seen, weighed, low, m.reals[1], scores, out)
+                _scale(out, in_gain, tokens.owners[t], heads * head, q, m.like)
 
 
 @compiled()
-def _gain(row, address, owner, total, low, like):
+def _scale(row, address, owner, total, low, like):
     """Scale a row, which is [low, ...) of `total` inputs, by its adapter's input gain."""
     if address != 0:
         gain = at(address, owner + 1, total, like)[owner, low : low + len(row)]
@@ -293,13 +293,13 @@ def _linear(kind, layer, part, parts, x, m, tokens, s, out):
     """A part's share of a linear layer over x, and of what is done to its outputs next."""
     total, size, width = m.shapes[kind, 0], m.shapes[kind, 1], m.shapes[kind, 2]
     spans = 2 if kind == GATE_UP else 1
-    low, high = _share(total // spans, part, parts)
+    low, high = _part_rows(total // spans, part, parts)
     address = m.ends[1] if kind == HEAD else m.weights[layer, kind]
     count = len(tokens.wanted) if kind == HEAD else len(tokens.all)
     w = at(address, total, size, m.like)
     for span in range(spans):
         a, b = span * (total // 2) + low, span * (total // 2) + high
-        _product(x, count, address, w, a, b, out)
+        _matmul(x, count, address, w, a, b, out)
         if kind == QKV and m.biases[layer] != 0:
             bias = at(m.biases[layer], 1, total, m.like)[0, a:b]
             for t in range(count):
@@ -308,7 +308,7 @@ def _linear(kind, layer, part, parts, x, m, tokens, s, out):
                     row[n] += widen(bias[n])
         if kind != HEAD:
             target = m.targets[layer, kind]
-            _adapt(x, size, target, width, total, a, b, out, tokens, m.sizes[3], m.like)
+            _add_adapter(x, size, target, width, total, a, b, out, tokens, m.sizes[3], m.like)
     if kind in (OUT_PROJ, DOWN):
         for t in range(count):
             old, new = s.stream[t, low:high], out[t, low:high]
@@ -321,11 +321,11 @@ def _linear(kind, layer, part, parts, x, m, tokens, s, out):
             for i in range(len(row)):
                 row[i] = gates[i] / (np.float32(1) + exp(-gates[i])) * rest[i]
             gain = m.targets[layer, DOWN, 4]
-            _gain(row, gain, tokens.owners[t], total // 2, low, m.like)
+            _scale(row, gain, tokens.owners[t], total // 2, low, m.like)
 
 
 @compiled()
-def _do(kind, layer, part, parts, thread, is_first, m, tokens, s, logits):
+def _run_part(kind, layer, part, parts, thread, is_first, m, tokens, s, logits):
     """One part of one phase; `is_first` of this thread in this phase."""
     x, out = s.normed[thread], s.output
     if kind == EMBED:
@@ -339,9 +339,9 @@ def _do(kind, layer, part, parts, thread, is_first, m, tokens, s, logits):
         _attend(layer, part, parts, thread, m, tokens, s)
         return
     if is_first and kind == HEAD:
-        _normalize(s.stream, tokens.wanted, m.last_norm, m.reals[0], x)
+        _rms_norm(s.stream, tokens.wanted, m.last_norm, m.reals[0], x)
     elif is_first and kind in (QKV, GATE_UP):
-        _normalize(s.stream, tokens.all, m.norms[layer, kind // 2], m.reals[0], x)
+        _rms_norm(s.stream, tokens.all, m.norms[layer, kind // 2], m.reals[0], x)
     if kind in (QKV, GATE_UP):
         out = s.joint
     elif kind == OUT_PROJ:
@@ -367,10 +367,10 @@ def step(thread, parts, taken, done, m, tokens, s, logits):
             kind = HEAD
         elif phase:
             kind = LAYER_KINDS[(phase - 1) % len(LAYER_KINDS)]
-        is_first, part = True, count_up(taken, phase)
+        is_first, part = True, increment_atomic(taken, phase)
         while part < parts:
-            _do(kind, layer, part, parts, thread, is_first, m, tokens, s, logits)
-            count_up(done, phase)
-            is_first, part = False, count_up(taken, phase)
-        while look(done, phase) < parts:
+            _run_part(kind, layer, part, parts, thread, is_first, m, tokens, s, logits)
+            increment_atomic(done, phase)
+            is_first, part = False, increment_atomic(taken, phase)
+        while load_atomic(done, phase) < parts:
             pass

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from serving.config import ServeConfig
+from serving.config import EngineLimits
 from serving.engine.compiled_runner import may_compile
 from serving.engine.engine import Engine
 from serving.errors import ModelLoadError
@@ -29,20 +29,19 @@ MOST_PROMPT_TIME = 4.0
 KV_SHARE = 0.5
 
 
-def load_engine(folder: Path, config: ServeConfig) -> Engine:
+def load_engine(folder: Path, limits: EngineLimits, *, device: str, dtype: str) -> Engine:
     """Load the weights in `folder` (safetensors only); ModelLoadError names what is wrong."""
     _require_safetensors(folder)
-    device = pick_device(config.device)
+    place = pick_device(device)
     shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     size = _weight_bytes(folder, shape)
-    dtype = pick_dtype(config.dtype, device, size, is_compiled=may_compile(shape))
-    need = size * dtype.itemsize // 4
-    require_room(folder, need, free_bytes(device))
+    number_format = pick_dtype(dtype, place, size, is_compiled=may_compile(shape))
+    require_room(folder, size * number_format.itemsize // 4, free_bytes(place))
     transformers_logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype,
+            dtype=number_format,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -54,8 +53,8 @@ def load_engine(folder: Path, config: ServeConfig) -> Engine:
         ) from error
     assert isinstance(model, PreTrainedModel)
     positions = getattr(model.config, "max_position_embeddings", None)
-    engine = Engine(model.to(device), config.limits.within(positions))
-    left = free_bytes(device)
+    engine = Engine(model.to(place), limits.within(positions))
+    left = free_bytes(place)
     if left is not None:
         engine.limit_memory(int(left * KV_SHARE))
     return engine

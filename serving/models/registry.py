@@ -180,7 +180,8 @@ class Registry:
 
     def _load_checkpoint(self, name: str, folder: Path, kind: str, sha: str) -> ServedModel:
         with self._beside_streams():
-            engine = load_engine(folder, self.config)
+            config = self.config
+            engine = load_engine(folder, config.limits, device=config.device, dtype=config.dtype)
             tokenizer = self._tokenizers.load(folder)
         self.worker.add(engine)
         self._engines[name] = engine

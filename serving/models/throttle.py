@@ -1,4 +1,4 @@
-"""Lets work beside running streams take small turns, and keeps the collector from stopping them.
+"""Lets work beside running streams take small turns.
 
 Threads share the interpreter's lock: one that always has work makes every other wait for it
 many times a step. Knows the interpreter; does not know what the work is.
@@ -6,7 +6,6 @@ many times a step. Knows the interpreter; does not know what the work is.
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,12 +42,3 @@ def throttled(is_busy: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(before)
-
-
-def keep_what_is_loaded() -> None:
-    """Have the collector leave alone what is in memory now.
-
-    Half a million objects of libraries, which stay for good: a look at all of them stops every
-    thread for a quarter of a second.
-    """
-    gc.freeze()

@@ -19,7 +19,7 @@ POLL_SECONDS = 2.0
 
 
 class Watcher:
-    """Polls `<home>/models` in a thread of its own; `look` does one round."""
+    """Polls `<home>/models` in a thread of its own; `poll` does one round."""
 
     def __init__(self, registry: Registry, home: Path, seconds: float = POLL_SECONDS) -> None:
         self._registry = registry
@@ -44,7 +44,7 @@ class Watcher:
         if self._thread.is_alive():
             self._thread.join(30)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Compare the folder with what is served, and load or unload the difference."""
         folders = {folder.name: folder for folder in list_variants(self._home)}
         for name in [name for name in self._seen if name not in folders]:
@@ -59,7 +59,7 @@ class Watcher:
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):
             try:
-                self.look()
+                self.poll()
             except Exception:
                 logger.exception("a look at %s failed; the next one follows", self._home)
 

@@ -143,6 +143,11 @@ class CompletionRequest(OpenAIRequest):
     prompt: str | list[str]
     suffix: str | None = None
 
+    @property
+    def prompts(self) -> list[str]:
+        """One text or several, as a list."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
 
 class LoadRequest(Wire):
     """Body of /v1/load_lora_adapter."""

@@ -19,7 +19,7 @@ from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokeniz
 
 from arena.values.judgement import Winner
 from serving.config import ServeConfig
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

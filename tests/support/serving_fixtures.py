@@ -9,7 +9,7 @@ import pytest
 import serving_models as tiny
 
 from serving.config import ServeConfig
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 from tuning.sealing import seal_variant
 from tuning.variant import Base, weights_sha256
 

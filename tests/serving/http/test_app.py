@@ -22,7 +22,7 @@ from serving_fixtures import tiny_config
 from serving.config import ServingLimits
 from serving.engine.stats import StepReport
 from serving.errors import PortInUseError, ServingError
-from serving.http.app import ServerThread, bind
+from serving.http.server import ServerThread, bind
 
 PROMPT = "the river sings under"
 KINDS = ("base", "full", "lora", "prefix")
@@ -345,7 +345,7 @@ def test_a_caller_who_leaves_takes_the_row_along(tiny_home: Path, route: str) ->
         assert running_rows(server) == 0
         assert engine.stats.steps - left_at <= 3
         assert engine.stats.rows_cancelled == 1
-        wanted = 'tgi_request_failure{err="dropped"} 1'
+        wanted = 'tgi_request_failure{err="dropped"} 1.0'
         while wanted not in httpx.get(f"{server.url}/metrics").text.splitlines():
             assert time.monotonic() < told + 30
             time.sleep(0.02)

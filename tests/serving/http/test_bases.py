@@ -18,7 +18,8 @@ from serving_fixtures import tiny_config
 from tokenizers import processors
 from transformers import AutoTokenizer, ByT5Tokenizer
 
-from serving.http.app import ServerThread, create_app
+from serving.http.app import create_app
+from serving.http.server import ServerThread
 from serving.models.registry import Registry
 from serving.models.watcher import Watcher
 from tuning.sealing import seal_variant

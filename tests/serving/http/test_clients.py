@@ -26,7 +26,7 @@ from huggingface_hub.errors import HfHubHTTPError, OverloadedError, UnknownError
 from serving_fixtures import tiny_config
 
 from serving.config import ServingLimits
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 
 PROMPT = "the river sings under"
 MESSAGES = [{"role": "user", "content": PROMPT}]
@@ -422,7 +422,7 @@ OUT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 import httpx
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 from serving.config import ServingLimits, ServeConfig
 limits = ServingLimits(kv_tokens=60_000, max_total_tokens=50_000)
 config = ServeConfig(Path(sys.argv[1]), "base", port=0, device="cpu", limits=limits)

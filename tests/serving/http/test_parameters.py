@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from serving.config import ServingLimits
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 
 PROMPT = "the river sings under the stone"
 MESSAGES = [{"role": "user", "content": PROMPT}]

@@ -13,10 +13,10 @@ import serving_models as tiny
 import transformers
 from serving_fixtures import tiny_config
 
-from serving.completion import completion as generation
+from serving.completion import completion
 from serving.engine.efficiency import eta, rho
 from serving.engine.stats import StepTimes
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 
 PROMPT = "the river sings under the stone"
 MESSAGES = [{"role": "user", "content": PROMPT}]
@@ -146,8 +146,8 @@ def test_the_log_tells_texts_only_when_asked_to(
 
 
 def test_a_silent_stream_is_kept_alive(tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert generation.HEARTBEAT_SECONDS == 15.0
-    monkeypatch.setattr(generation, "HEARTBEAT_SECONDS", 0.02)
+    assert completion.HEARTBEAT_SECONDS == 15.0
+    monkeypatch.setattr(completion, "HEARTBEAT_SECONDS", 0.02)
     with ServerThread(tiny_config(tiny_home)) as server:
         assert server.registry is not None
         body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 2}}

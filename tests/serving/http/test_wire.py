@@ -20,7 +20,7 @@ from huggingface_hub import InferenceClient
 from serving_fixtures import tiny_config
 
 from serving.config import ServingLimits
-from serving.http.app import ServerThread
+from serving.http.server import ServerThread
 from serving.models.watcher import Watcher
 
 PROMPT = "the river sings under"
@@ -346,12 +346,12 @@ def test_home_is_followed(server: ServerThread, tiny_home: Path, tmp_path: Path)
     shutil.copytree(tiny_home / "lora", tmp_path / "bad")
     (tmp_path / "bad" / "adapter_config.json").write_text("{}")
     (tmp_path / "bad").rename(models / "bad")
-    watcher.look()
+    watcher.poll()
     assert "new" in server.registry.names
     assert "adapter_config.json" in server.registry.refused["bad"]
     shutil.rmtree(models / "new")
     shutil.rmtree(models / "bad")
-    watcher.look()
+    watcher.poll()
     assert "new" not in server.registry.names
     assert server.registry.refused == {}
 
@@ -416,31 +416,30 @@ def test_metrics_count_what_happened(server: ServerThread) -> None:
     post(server, "generate", {"inputs": "a", "parameters": {"top_k": 0}})
     reply = httpx.get(f"{server.url}/metrics")
     assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
-    series = dict(
-        line.rsplit(" ", 1) for line in reply.text.splitlines() if not line.startswith("#")
-    )
-    assert series["tgi_request_count"] == "3"
-    assert series["tgi_request_success"] == "3"
-    assert series['tgi_request_failure{err="validation"}'] == "1"
-    assert series['arena_variant_requests_count{model="lora"}'] == "2"
-    assert series["tgi_request_generated_tokens_count"] == "3"
-    assert series['tgi_request_generated_tokens_bucket{le="+Inf"}'] == "3"
-    assert series["tgi_queue_size"] == "0"
-    assert series["tgi_request_validation_duration_count"] == "3"
-    assert series["tgi_request_skipped_tokens_count"] == "3"
-    assert float(series['tgi_batch_inference_count{method="prefill"}']) == 3
-    steps = float(series['tgi_batch_inference_count{method="decode"}'])
+    lines = [line for line in reply.text.splitlines() if not line.startswith("#")]
+    series = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+    assert series["tgi_request_count"] == 3
+    assert series["tgi_request_success"] == 3
+    assert series['tgi_request_failure{err="validation"}'] == 1
+    assert series['arena_variant_requests_count{model="lora"}'] == 2
+    assert series["tgi_request_generated_tokens_count"] == 3
+    assert series['tgi_request_generated_tokens_bucket{le="+Inf"}'] == 3
+    assert series["tgi_queue_size"] == 0
+    assert series["tgi_request_validation_duration_count"] == 3
+    assert series["tgi_request_skipped_tokens_count"] == 3
+    assert series['tgi_batch_inference_count{method="prefill"}'] == 3
+    steps = series['tgi_batch_inference_count{method="decode"}']
     assert steps > 3
-    assert float(series['tgi_batch_inference_success{method="decode"}']) == steps
+    assert series['tgi_batch_inference_success{method="decode"}'] == steps
     for name in ("inference", "forward", "decode", "filter"):
         key = f'tgi_batch_{name}_duration_count{{method="decode"}}'
-        assert float(series[key]) == steps
-    assert float(series["tgi_batch_next_size_count"]) == steps + 3
-    assert float(series['arena_inter_token_seconds_count{model="lora"}']) > 3
-    assert series['arena_variant_rows{model="lora"}'] == "0"
-    assert float(series['arena_step_eta_by_rows{base="base",rows="1"}']) > 0
-    assert float(series['arena_step_rho{base="base"}']) > 0
-    assert float(series['arena_step_eta{base="base"}']) > 0
+        assert series[key] == steps
+    assert series["tgi_batch_next_size_count"] == steps + 3
+    assert series['arena_inter_token_seconds_count{model="lora"}'] > 3
+    assert series['arena_variant_rows{model="lora"}'] == 0
+    assert series['arena_step_eta_by_rows{base="base",rows="1"}'] > 0
+    assert series['arena_step_rho{base="base"}'] > 0
+    assert series['arena_step_eta{base="base"}'] > 0
     assert not any(name.startswith("tgi_request_count_total") for name in series)
 
 

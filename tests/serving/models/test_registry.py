@@ -141,7 +141,7 @@ def test_unloading_frees_the_engine_and_the_stack(registry: Registry) -> None:
     assert list(registry.engines) == ["base"]
     registry.unload("lora")
     assert [a.name.partition("#")[0] for a in registry.base.engine.adapters.adapters] == ["prefix"]
-    assert registry.base.engine.stacks.adapters == []
+    assert registry.base.engine.stacks.slots == {}
 
 
 def test_a_prefix_of_another_shape_is_refused(
