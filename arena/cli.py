@@ -182,8 +182,8 @@ def serve_models(
     ] = False,
 ) -> None:
     """Host a base model and its variants behind the TGI and OpenAI APIs."""
-    from serving.app import serve
-    from serving.config import Limits, ServeConfig, name_models
+    from serving.config import ServeConfig, ServingLimits, name_models
+    from serving.http.server import serve
     from tuning.models.resolve import resolve_base
     from tuning.starter import shipped_models
     from tuning.variant import list_variants
@@ -209,7 +209,7 @@ def serve_models(
         openai_dialect=openai,
         prefill_logprobs=prefill_logprobs,
         log_prompts=log_prompts,
-        limits=Limits(
+        limits=ServingLimits(
             max_total_tokens=max_total_tokens,
             max_concurrent_requests=max_requests,
             kv_tokens=kv_tokens,

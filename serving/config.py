@@ -6,40 +6,58 @@ Knows no model and no HTTP; every default stands here once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from serving.errors import ServingError
 
+FALLBACK_TOTAL_TOKENS = 4_096
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Bounds that protect the server. Token limits of 0 mean: what the model allows.
+class EngineLimits:
+    """Bounds of one set of weights. `max_total_tokens` 0 means: what the model allows.
 
-    `kv_tokens` lines of keys and values per set of weights are the memory budget; a request
-    that finds no room waits. Above `max_concurrent_requests` waiting and running, answers are 429.
+    `kv_tokens` lines of keys and values are the memory budget; a request that finds no room
+    waits. `prefill_chunk` is the most prompt tokens that run in a step beside rows that decode.
     """
 
-    max_concurrent_requests: int = 128
     max_rows: int = 32
     max_total_tokens: int = 0
-    max_input_tokens: int = 0
     kv_tokens: int = 65_536
     prefill_chunk: int = 256
-    max_best_of: int = 2
-    max_stop_sequences: int = 4
-    max_top_n_tokens: int = 5
-    max_client_batch_size: int = 4
-    max_body_bytes: int = 2_000_000
-    deadline_seconds: float = 600.0
     prefix_cache_tokens: int = 16_384
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 0:
                 raise ServingError(f"limit {name} is {value}; give a number from 0 up")
+
+    def within(self, positions: int | None) -> Self:
+        """The same for a model that has so many positions, or does not say how many."""
+        asked = self.max_total_tokens or FALLBACK_TOTAL_TOKENS
+        total = min(positions or FALLBACK_TOTAL_TOKENS, asked, self.kv_tokens)
+        return replace(self, max_total_tokens=total)
+
+
+@dataclass(frozen=True)
+class ServingLimits(EngineLimits):
+    """Bounds that protect the server: those of each engine, and those of requests.
+
+    `max_input_tokens` 0 means: what the model allows. Above `max_concurrent_requests` waiting
+    and running, answers are 429.
+    """
+
+    max_concurrent_requests: int = 128
+    max_input_tokens: int = 0
+    max_best_of: int = 2
+    max_stop_sequences: int = 4
+    max_top_n_tokens: int = 5
+    max_client_batch_size: int = 4
+    max_body_bytes: int = 2_000_000
+    deadline_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ class ServeConfig:
     openai_dialect: bool = False
     prefill_logprobs: bool = False
     log_prompts: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: ServingLimits = field(default_factory=ServingLimits)
 
     @property
     def roots(self) -> tuple[Path, ...]:

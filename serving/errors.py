@@ -9,6 +9,15 @@ class ModelLoadError(ServingError):
     """A folder that cannot be served: wrong weights, unknown architecture, not this base."""
 
 
+class UnknownModelError(ServingError):
+    """A model name nobody serves; carries the names that are served."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"model {name!r} is not served here; served are: {', '.join(known)}")
+        self.name = name
+        self.known = known
+
+
 class PortInUseError(ServingError):
     """The port to listen on is taken."""
 

@@ -39,6 +39,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "starter.pretraining",
         "commands",
     ),
+    "serving": (
+        "errors",
+        "config",
+        "attention",
+        "kernels",
+        "adapters",
+        "engine",
+        "models",
+        "protocol",
+        "completion",
+        "http",
+    ),
     "arena": (
         "errors",
         "i18n",

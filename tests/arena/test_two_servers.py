@@ -14,8 +14,8 @@ from page_server import PageServer
 from running import clean_environment, free_port
 from serving_models import TEMPLATE, save_checkpoint
 
-from serving.app import ServerThread
 from serving.config import ServeConfig
+from serving.http.server import ServerThread
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from recording_proxy import RecordingProxy
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 
 from arena.values.vote import Winner
-from serving.app import ServerThread
 from serving.config import ServeConfig
+from serving.http.server import ServerThread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

@@ -278,7 +278,13 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["tuning", "tuning.variant", "tuning.starter", "tuning.evaluation.verifiers", "serving.schema"],
+    [
+        "tuning",
+        "tuning.variant",
+        "tuning.starter",
+        "tuning.evaluation.verifiers",
+        "serving.protocol.schema",
+    ],
 )
 def test_light_modules_load_no_torch(module: str) -> None:
     loaded = loaded_by(f"import {module}")

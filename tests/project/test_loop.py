@@ -23,8 +23,8 @@ from arena.config.page_config import PageConfig
 from arena.storage.store import Store
 from arena.values.battle import Battle
 from arena.values.vote import Judgement, Winner
-from serving.app import ServerThread
 from serving.config import ServeConfig, name_models
+from serving.http.server import ServerThread
 from tuning import TuningConfig, tune
 from tuning.config import CheckOptions, TrainingOptions
 from tuning.variant import Variant, list_variants, read_variant, weights_sha256

@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 from tuning_fixtures import make_tokenizer
 
-from serving.chat import render_chat
-from serving.registry import ServedModel
-from serving.schema import ChatRequest
-from serving.tokenizing import TokenizerShelf
-from serving.validation import encode
+from serving.completion.chat_template import render_chat
+from serving.completion.checks import encode
+from serving.models.registry import ServedModel
+from serving.models.tokenizers import TokenizerCache
+from serving.protocol.schema import ChatRequest
 from tuning.config import DataOptions
 from tuning.data.corpus import Example
 from tuning.data.encode import IGNORED, encode_examples, encode_heldout
@@ -102,7 +102,7 @@ def test_training_and_serving_code_give_the_same_ids(tmp_path: Path, own: bool) 
         made.chat_template = CHATML
     ensure_template(made, "here")
     made.save_pretrained(tmp_path)
-    shelf, nothing = TokenizerShelf(), cast(Any, None)  # rendering needs no engine
+    shelf, nothing = TokenizerCache(), cast(Any, None)  # rendering needs no engine
     served = ServedModel(
         "m", "full", nothing, None, shelf.load(tmp_path), tmp_path, "", None, frozenset()
     )

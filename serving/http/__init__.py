@@ -1,0 +1,1 @@
+"""The routes, the application over them and the process that listens; knows no tensor."""

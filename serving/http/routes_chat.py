@@ -1,0 +1,120 @@
+"""OpenAI's chat route as TGI speaks it, tool calls included."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.sse import KEEPALIVE_COMMENT
+
+from serving.completion.completion import Completion
+from serving.completion.jobs import chat_jobs
+from serving.completion.side_by_side import interleave, run_all
+from serving.completion.tools import NO_TOOL, CallReader
+from serving.http.body import body_schema, read_body
+from serving.http.chat_format import ChatFormat, called_name
+from serving.http.headers import model_headers, time_headers
+from serving.http.openai_format import Identity, stream_error, usage_of
+from serving.http.run import Run, openai_name
+from serving.http.state import server_of, speaks_openai
+from serving.protocol.schema import ChatRequest
+from serving.protocol.sse import DONE, frame
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post("/v1/chat/completions", openapi_extra=body_schema(ChatRequest.model_json_schema()))
+async def chat_completions(request: Request) -> Response:
+    """Answer a chat, whole or as a stream of chunks."""
+    body = await read_body(request, ChatRequest.model_validate)
+    limits, openai = server_of(request).config.limits, speaks_openai(request)
+    run = await Run.start(
+        request,
+        openai_name(request, body),
+        sum(len(str(message.content)) for message in body.messages),
+        lambda model: chat_jobs(model, body, limits, keep_stop=not openai),
+    )
+
+    def ask_for_text(index: int) -> Completion:
+        """The model decided for no tool: ask it again for plain text."""
+        jobs = chat_jobs(run.model, body, limits, keep_stop=not openai, with_tools=False)
+        return run.replace(index, jobs[index])
+
+    form = ChatFormat(Identity(run.model, openai, "chatcmpl"), bool(body.logprobs))
+    if body.stream:
+        answers = [
+            answer_chunks(form, index, completion, ask_for_text)
+            for index, completion in enumerate(run.completions)
+        ]
+        with_usage = body.stream_options.include_usage
+        return run.stream(chat_events(form, answers, run.completions, with_usage=with_usage))
+    async with run.running():
+        await run_all(run.completions)
+        undecided = [i for i, c in enumerate(run.completions) if called_name(c) == NO_TOOL]
+        await run_all([ask_for_text(index) for index in undecided])
+    choices = [form.choice(index, ended) for index, ended in enumerate(run.completions)]
+    usage = usage_of(run.completions, answers=len(choices))
+    content = form.identity.wrap("chat.completion", choices, usage)
+    headers = model_headers(run.model) | time_headers(run.completions[0])
+    return JSONResponse(content, headers=headers)
+
+
+async def chat_events(
+    form: ChatFormat,
+    answers: list[AsyncIterator[dict[str, Any] | None]],
+    completions: list[Completion],
+    *,
+    with_usage: bool,
+) -> AsyncIterator[bytes]:
+    """Frames of the whole stream: chunks, perhaps the counts, or an error; then `[DONE]`."""
+    try:
+        async for _, chunk in interleave(answers):
+            yield KEEPALIVE_COMMENT if chunk is None else frame(chunk)
+        if with_usage:
+            yield frame(form.usage_chunk(usage_of(completions, answers=len(answers))))
+    except Exception as error:
+        yield frame(stream_error(error))
+    yield frame(DONE)
+
+
+async def answer_chunks(
+    form: ChatFormat,
+    index: int,
+    completion: Completion,
+    ask_for_text: Callable[[int], Completion],
+) -> AsyncIterator[dict[str, Any] | None]:
+    """Chunks of one answer, as a tool call or as text; None keeps the line alive."""
+    if completion.job.tools is not None:
+        reader = CallReader()
+        async for chunk in call_chunks(form, index, completion, reader):
+            yield chunk
+        if reader.name != NO_TOOL:
+            return
+        completion = ask_for_text(index)
+    async for generated in completion.stream():
+        yield None if generated is None else form.text_chunk(index, generated)
+
+
+async def call_chunks(
+    form: ChatFormat, index: int, completion: Completion, reader: CallReader
+) -> AsyncIterator[dict[str, Any] | None]:
+    """Chunks of a tool call; they end as soon as `reader` has read the name of no tool."""
+    named = False
+    async for generated in completion.stream():
+        if generated is None:
+            yield None
+            continue
+        reason = generated.finish_reason
+        more = reader.push(generated.shown, final=reason is not None)
+        if reader.name == NO_TOOL:
+            return
+        if reader.name is None and reason is None:
+            continue
+        if not named and reader.name is not None:
+            named = True
+            yield form.call_chunk(index, reader.name, "{", None)
+            more = more.removeprefix("{")
+        if more or reason is not None:
+            yield form.call_chunk(index, None, more, reason)

@@ -1,0 +1,76 @@
+"""What the routes of one server share: its models, its limits, its counts.
+
+Knows the application's state; does not know any route, nor what a request asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from serving.completion.checks import input_limit
+from serving.completion.grammar import GrammarCompiler
+from serving.config import ServeConfig
+from serving.http.metrics import Metrics
+from serving.models.registry import Registry
+from serving.protocol.problems import overloaded
+
+VERSION = "3.3.6-dev0"
+
+
+class Admission:
+    """Counts requests in work. `check` turns a new one away when there are too many.
+
+    The count is a context of its own, since a stream whose caller left before the first byte
+    never starts, and must not hold a place.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.active = 0
+
+    def check(self) -> None:
+        """Problem 429 when every place is taken."""
+        if self.active >= self.limit:
+            raise overloaded()
+
+    def __enter__(self) -> None:
+        self.active += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.active -= 1
+
+
+@dataclass
+class ServerState:
+    """State of one running server, kept in `app.state.server`.
+
+    `bandwidths` are bytes per second, measured for an engine once it has run.
+    """
+
+    registry: Registry
+    config: ServeConfig
+    admission: Admission = field(init=False)
+    grammars: GrammarCompiler = field(default_factory=GrammarCompiler)
+    metrics: Metrics = field(init=False)
+    bandwidths: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.config.limits.max_concurrent_requests)
+        base = self.registry.base
+        self.metrics = Metrics(input_limit(base, self.config.limits), base.max_total_tokens)
+        self.registry.worker.on_step = self.metrics.count_step
+
+
+def server_of(request: Request) -> ServerState:
+    """The server that answers this request."""
+    server: ServerState = request.app.state.server
+    return server
+
+
+def speaks_openai(request: Request) -> bool:
+    """Whether the caller wants OpenAI's forms: its SDK's headers say so, or the setting does."""
+    if server_of(request).config.openai_dialect:
+        return True
+    return any(name.startswith("x-stainless-") for name in request.headers)

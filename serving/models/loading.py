@@ -1,0 +1,136 @@
+"""Loads a checkpoint folder as an engine: which number format, which device.
+
+Knows transformers and hardware; does not know names, adapters or requests.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from serving.config import EngineLimits
+from serving.engine.compiled_runner import may_compile
+from serving.engine.engine import Engine
+from serving.errors import ModelLoadError
+from serving.models.memory import free_bytes
+
+# Below this many bytes in fp32 a model stays in the cache of any server core.
+CACHE_BYTES = 48 * 2**20
+# A chunk of a prompt, and how many times as long it may take in bf16 where steps are compiled.
+PROMPT_ROWS = 256
+MOST_PROMPT_TIME = 4.0
+# Of the memory that is free after the weights; steps and further models need some as well.
+KV_SHARE = 0.5
+
+
+def load_engine(folder: Path, limits: EngineLimits, *, device: str, dtype: str) -> Engine:
+    """Load the weights in `folder` (safetensors only); ModelLoadError names what is wrong."""
+    _require_safetensors(folder)
+    place = pick_device(device)
+    shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    size = _weight_bytes(folder, shape)
+    number_format = pick_dtype(dtype, place, size, is_compiled=may_compile(shape))
+    require_room(folder, size * number_format.itemsize // 4, free_bytes(place))
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=number_format,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise ModelLoadError(
+            f"{folder}: cannot be loaded as a causal language model: {line}"
+        ) from error
+    assert isinstance(model, PreTrainedModel)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    engine = Engine(model.to(place), limits.within(positions))
+    left = free_bytes(place)
+    if left is not None:
+        engine.limit_memory(int(left * KV_SHARE))
+    return engine
+
+
+def require_room(folder: Path, need: int, free: int | None) -> None:
+    """ModelLoadError when weights of `need` bytes do not go into the memory that is free."""
+    if free is not None and need > free:
+        raise ModelLoadError(
+            f"{folder}: the weights take {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of "
+            "memory are free; free some, or serve a smaller model or number format"
+        )
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a completion: the generation config's, the model's and the tokenizer's."""
+    found: set[int] = set()
+    for source in (model.generation_config, model.config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        found.update([value] if isinstance(value, int) else value or [])
+    return frozenset(found)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` is CUDA where there is one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def pick_dtype(
+    wanted: str, device: torch.device, fp32_bytes: int, *, is_compiled: bool
+) -> torch.dtype:
+    """`auto`: bf16 on a GPU; on a CPU what a timing says, fp32 where the weights fit the cache.
+
+    Timed are torch's products. A compiled step is bound by reading weights, of which bf16 has
+    half the bytes; then only prompts are torch's, and may take longer, but not many times so.
+    """
+    if wanted != "auto":
+        return getattr(torch, wanted)  # type: ignore[no-any-return]
+    if device.type == "cuda":
+        return torch.bfloat16
+    if fp32_bytes <= CACHE_BYTES:
+        return torch.float32
+    num_rows, most = (PROMPT_ROWS, MOST_PROMPT_TIME) if is_compiled else (2, 1.0)
+    full, half = (time_product(dtype, num_rows) for dtype in (torch.float32, torch.bfloat16))
+    return torch.bfloat16 if half < most * full else torch.float32
+
+
+def time_product(dtype: torch.dtype, num_rows: int) -> float:
+    """Seconds of torch's product of rows and 64 MiB (fp32) of weights: more than most caches."""
+    weights = [torch.ones(2048, 2048, dtype=dtype) for _ in range(4)]
+    rows = torch.ones(num_rows, 2048, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        for weight in weights:
+            functional.linear(rows, weight)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _weight_bytes(folder: Path, config: PreTrainedConfig) -> int:
+    """Size of the weights if they were fp32: bf16 files count double."""
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    stored = getattr(config, "dtype", None)
+    return size * (1 if stored in (None, torch.float32) else 2)
+
+
+def _require_safetensors(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelLoadError(f"{folder}: no such folder; give a checkpoint folder or a hub id")
+    if not (folder / "config.json").is_file():
+        raise ModelLoadError(f"{folder}: no config.json; give a folder from_pretrained can load")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelLoadError(
+            f"{folder}: no *.safetensors weights; save the model with "
+            "save_pretrained(..., safe_serialization=True)"
+        )

@@ -1,0 +1,252 @@
+"""Names and what they mean: which engine, which adapter, which tokenizer, which weights.
+
+An unknown name is an error, never the base. A folder that cannot be served is refused by name
+with its reason while the rest goes on. Knows folders and engines; does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serving.adapters.peft_reader import Adapter, read_adapter, read_config
+from serving.config import ServeConfig
+from serving.engine.compilation import compile_beside
+from serving.engine.engine import Engine
+from serving.engine.worker import Worker
+from serving.errors import ModelLoadError, ServingError, UnknownModelError
+from serving.models.loading import eos_ids, load_engine
+from serving.models.throttle import throttled
+from serving.models.tokenizers import CONFIG_FILE, TokenizerCache
+from tuning.variant import Variant, VariantError, read_variant, weights_sha256
+
+logger = logging.getLogger(__name__)
+BASE_ALIASES = ("", "tgi", "dummy")
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """One name on the wire. `adapter` is the engine's key, None for weights of their own."""
+
+    name: str
+    kind: str
+    engine: Engine
+    adapter: str | None
+    tokenizer: Any
+    folder: Path
+    weights_sha256: str
+    parent: str | None
+    eos_ids: frozenset[int]
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether chat messages can be rendered for this model."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def max_total_tokens(self) -> int:
+        """Prompt and answer together; virtual tokens take their places off."""
+        return self.engine.limits.max_total_tokens - self.engine.adapters.num_virtual(self.adapter)
+
+
+def is_called(model: ServedModel, origin: str) -> bool:
+    """Whether an adapter's note of its base means this model: its name or its folder."""
+    return origin == model.name or (
+        bool(origin) and Path(origin).resolve() == model.folder.resolve()
+    )
+
+
+class Registry:
+    """All models of one server and the worker that runs them. Use as a context manager."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self.config = config
+        self.worker = Worker()
+        self.refused: dict[str, str] = {}
+        self._models: dict[str, ServedModel] = {}
+        self._engines: dict[str, Engine] = {}
+        self._tokenizers = TokenizerCache()
+        self._is_up = False
+        self._changing = threading.Lock()
+        self._number = 0
+        self.worker.start()
+        try:
+            self._load_all()
+            self._is_up = True
+        except BaseException:
+            self.worker.stop()
+            raise
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the engines; running requests are answered with a failure."""
+        self.worker.stop()
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(list(self._models.values()))
+
+    @property
+    def base(self) -> ServedModel:
+        """The base model that an empty name means."""
+        return self._models[self.config.base_name]
+
+    @property
+    def names(self) -> list[str]:
+        """Names that are served, the base first."""
+        return list(self._models)
+
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """Engines by the name of the model whose weights they hold."""
+        return dict(self._engines)
+
+    def resolve(self, name: str | None) -> ServedModel:
+        """The model a name means; UnknownModelError lists the names there are."""
+        if name is None or name in BASE_ALIASES:
+            return self.base
+        model = self._models.get(name)
+        if model is None:
+            raise UnknownModelError(name, self.names)
+        return model
+
+    def is_base_alias(self, name: str) -> bool:
+        """Whether the name is reserved for the base."""
+        return name in BASE_ALIASES or name == self.config.base_name
+
+    # --- loading and unloading ------------------------------------------------------------
+
+    def load(self, name: str, folder: Path, *, replace: bool = False) -> ServedModel:
+        """Serve the model in `folder` as `name` from now on; streams that run go on.
+
+        ServingError or VariantError says why a folder is refused.
+        """
+        with self._changing:
+            if self.is_base_alias(name):
+                raise ServingError(f"model name {name!r} means the base; choose another name")
+            if name in self._models and not replace:
+                raise ServingError(f"model name {name!r} is already served; choose another name")
+            with self._beside_streams():
+                variant = read_variant(folder)
+            if variant.kind == "reward":
+                raise ModelLoadError(f"{folder}: a reward model scores texts, it writes none")
+            old = self._models.get(name)
+            model = self._load_adapter(name, variant) if variant.is_adapter else (
+                self._load_checkpoint(name, variant.folder, variant.kind, variant.weights_sha256)
+            )  # fmt: skip
+            self._models[name] = model
+            self.refused.pop(name, None)
+            if old is not None:
+                self._discard(old)
+            return model
+
+    def unload(self, name: str) -> None:
+        """Serve `name` no more; UnknownModelError when it is not served, nor for the base."""
+        with self._changing:
+            if self.is_base_alias(name):
+                raise ServingError(f"model name {name!r} means the base, which stays loaded")
+            if name not in self._models:
+                raise UnknownModelError(name, self.names)
+            self._discard(self._models.pop(name))
+
+    def _beside_streams(self) -> AbstractContextManager[None]:
+        """Around work that takes long: it takes small turns once there may be streams."""
+        return throttled(lambda: self.worker.is_busy) if self._is_up else nullcontext()
+
+    def _load_all(self) -> None:
+        config = self.config
+        sha = weights_sha256(config.base)
+        kind = read_variant(config.base).kind
+        self._models[config.base_name] = self._load_checkpoint(
+            config.base_name, config.base, kind if kind in ("base", "full") else "base", sha
+        )
+        for name, folder in config.models:
+            try:
+                self.load(name, folder)
+            except (ServingError, VariantError) as error:
+                self.refused[name] = str(error)
+                logger.warning("model %s is not served: %s", name, error)
+
+    def _load_checkpoint(self, name: str, folder: Path, kind: str, sha: str) -> ServedModel:
+        with self._beside_streams():
+            config = self.config
+            engine = load_engine(folder, config.limits, device=config.device, dtype=config.dtype)
+            tokenizer = self._tokenizers.load(folder)
+        self.worker.add(engine)
+        self._engines[name] = engine
+        compile_beside(name, engine, self.worker)
+        ends = eos_ids(engine.model, tokenizer)
+        return ServedModel(name, kind, engine, None, tokenizer, folder, sha, None, ends)
+
+    def _load_adapter(self, name: str, variant: Variant) -> ServedModel:
+        parent = self._parent_of(name, variant)
+        self._number += 1
+        key = f"{name}#{self._number}"
+        tokenizer = parent.tokenizer
+        with self._beside_streams():
+            adapter = read_adapter(variant.folder, key)
+            if (variant.folder / CONFIG_FILE).is_file():
+                tokenizer = self._tokenizers.load(variant.folder)
+        self._change_adapters(parent.engine, add=adapter)
+        ends = parent.eos_ids | eos_ids(parent.engine.model, tokenizer)
+        return ServedModel(
+            name, variant.kind, parent.engine, key, tokenizer, variant.folder,
+            variant.weights_sha256, parent.name, ends,
+        )  # fmt: skip
+
+    def _parent_of(self, name: str, variant: Variant) -> ServedModel:
+        """The loaded model with the fingerprint the adapter was tuned from."""
+        if variant.base is None:
+            # Made elsewhere: PEFT says which base by name; shapes are checked in any case.
+            origin = str(read_config(variant.folder).get("base_model_name_or_path") or "")
+            named = [m for m in self._models.values() if m.adapter is None and is_called(m, origin)]
+            return named[0] if named else self.base
+        for model in self._models.values():
+            if model.adapter is None and model.weights_sha256 == variant.base.sha256:
+                return model
+        raise ModelLoadError(
+            f"{name}: tuned from {variant.base.id!r} (weights {variant.base.sha256[:12]}), "
+            f"which is not loaded; start the server with --base {variant.base.id}"
+        )
+
+    def _discard(self, model: ServedModel) -> None:
+        """Free a model that no name means any more; rows that still run keep their adapter."""
+        if model.adapter is None:
+            self.worker.remove(model.engine)
+            self._engines = {n: e for n, e in self._engines.items() if e is not model.engine}
+        else:
+            self._change_adapters(model.engine)
+
+    def _change_adapters(self, engine: Engine, add: Adapter | None = None) -> None:
+        """Stack anew what names mean, what rows still run on, and `add`; swap between steps."""
+        while not self._try_change(engine, add):
+            pass  # A row joined meanwhile on an adapter about to go: look again.
+
+    def _try_change(self, engine: Engine, add: Adapter | None) -> bool:
+        wanted = {m.adapter for m in self._models.values() if m.engine is engine}
+        installed, running = self.worker.call(
+            lambda: (engine.adapters.adapters, engine.running_adapters())
+        ).result()
+        keep = [a for a in installed if a.name in wanted or a.name in running]
+        adapters = [*keep, *([add] if add is not None else [])]
+        with self._beside_streams():
+            prepared = engine.prepare_adapters(adapters)
+
+        def swap() -> bool:
+            if not engine.running_adapters() <= {a.name for a in keep}:
+                return False
+            engine.install_adapters(adapters, prepared)
+            return True
+
+        return self.worker.call(swap).result()

@@ -1,0 +1,1 @@
+"""What TGI and OpenAI say on the wire: bodies, errors, events; knows no model and no engine."""

@@ -1,0 +1,163 @@
+"""The shapes on the wire, in the words of TGI and OpenAI; knows nothing of what they cause.
+
+Unknown fields are ignored, a null object counts as an empty one. Checks of values with TGI's
+messages are in `serving.completion.checks`; here only types are checked.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _empty_for_null(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _list_for_text(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value or []
+
+
+StopList = Annotated[list[str], BeforeValidator(_list_for_text)]
+
+
+class Wire(BaseModel):
+    """A request body."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class Grammar(Wire):
+    """What the answer must match: a JSON schema or a regular expression."""
+
+    type: Literal["json", "json_object", "json_schema", "regex", "text"]
+    value: Any = None
+    json_schema: dict[str, Any] | None = None
+
+
+class GenerateParameters(Wire):
+    """Parameters of the generate routes; None is TGI's null."""
+
+    best_of: int | None = None
+    temperature: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    typical_p: float | None = None
+    do_sample: bool = False
+    max_new_tokens: int | None = None
+    return_full_text: bool | None = None
+    stop: StopList = Field(default_factory=list)
+    truncate: int | None = None
+    watermark: bool = False
+    details: bool = False
+    decoder_input_details: bool = False
+    seed: int | None = None
+    top_n_tokens: int | None = None
+    grammar: Grammar | None = None
+    adapter_id: str | None = None
+
+
+class GenerateRequest(Wire):
+    """Body of /generate and /generate_stream; without `parameters` an answer is sampled."""
+
+    inputs: str
+    parameters: GenerateParameters = Field(
+        default_factory=lambda: GenerateParameters(do_sample=True)
+    )
+    stream: bool = False
+
+    @classmethod
+    def read(cls, body: Any) -> GenerateRequest:
+        """Parse a body; `parameters: null` means `{}`."""
+        if isinstance(body, dict) and "parameters" in body and body["parameters"] is None:
+            body = {**body, "parameters": {}}
+        return cls.model_validate(body)
+
+
+class ContentPart(Wire):
+    """A piece of a message's content."""
+
+    type: str
+    text: str | None = None
+    image_url: Any = None
+
+
+class Message(Wire):
+    """One chat message; content may be absent beside tool calls."""
+
+    role: str
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(Wire):
+    """Whether a last chunk carries the token counts."""
+
+    include_usage: bool = False
+
+
+class OpenAIRequest(Wire):
+    """What chat and completion requests share."""
+
+    model: str | None = None
+    adapter_id: str | None = None
+    max_tokens: int | None = Field(
+        default=None, validation_alias=AliasChoices("max_tokens", "max_completion_tokens")
+    )
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: StopList = Field(default_factory=list)
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | list[Any] | None = None
+    n: int | None = None
+    stream: bool = False
+    stream_options: Annotated[StreamOptions, BeforeValidator(_empty_for_null)] = Field(
+        default_factory=StreamOptions
+    )
+
+
+class ChatRequest(OpenAIRequest):
+    """Body of /v1/chat/completions."""
+
+    messages: list[Message]
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tool_prompt: str | None = None
+    response_format: Grammar | None = None
+    guideline: str | None = None
+
+
+class CompletionRequest(OpenAIRequest):
+    """Body of /v1/completions."""
+
+    prompt: str | list[str]
+    suffix: str | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """One text or several, as a list."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class LoadRequest(Wire):
+    """Body of /v1/load_lora_adapter."""
+
+    lora_name: str = ""
+    lora_path: str = ""
+    load_inplace: bool = False
+
+
+class UnloadRequest(Wire):
+    """Body of /v1/unload_lora_adapter."""
+
+    lora_name: str = ""
