@@ -239,6 +239,10 @@ def test_a_turn_without_weight_is_context_only(tmp_path: Path, off: dict[str, An
     assert example.untrained == {1}
     assert set(example.messages[1]) == {"role", "content"}
     assert ledger.tally.context_turns == 2
+    (key,) = off
+    assert ledger.tally.used == {"messages": 2, f"messages.{key}": 2} | {
+        "messages.weight": 3 if key == "weight" else 1
+    }
     assert ledger.rows_dropped == {"of no trained turn": 1}
 
 
@@ -276,6 +280,6 @@ def test_the_page_lists_formats_and_harmless_columns() -> None:
     table = dict(re.findall(r"^\| `([a-z-]+)` \| (`.*) \|$", page, re.MULTILINE))
     for known in FORMATS:
         assert known.required <= set(re.findall(r"`(\w+)`", table[known.name]))
-    said = page.partition("Any of them may have")[2].partition("Every column of a row")[0]
+    said = page.partition("Any of them may have")[2].partition("\n\n")[0]
     beside = set(re.findall(r"`(\w+)`", said))
     assert beside == {*SYSTEM, *EXTRAS, *CHOICES, "history"}

@@ -175,7 +175,10 @@ def test_mcnemar_p_values() -> None:
     assert mcnemar(5, 1) == mcnemar(1, 5)
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(3, 3) == 1.0
-    items = [SuiteItem(str(i), "f", "p", {}) for i in range(4)]
+    items = [
+        SuiteItem.model_validate({"id": i, "prompt": "p", "check": {"kind": "quoted"}})
+        for i in range(4)
+    ]
     left = Result("l", "chat", items, [""] * 4, [True, True, True, False], None)
     right = Result("r", "chat", items, [""] * 4, [True, False, False, True], None)
     assert compare_all([left, right]) == [{"a": "l", "b": "r", "only_a": 2, "only_b": 1, "p": 1.0}]

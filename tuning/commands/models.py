@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tuning.commands.outputs import PICTURES, check_output
 from tuning.errors import TuningError
 from tuning.variant.folder import VariantError, list_variants, read_variant
 
@@ -98,6 +99,8 @@ def _verify(name: str, home: Path, base: str | None) -> dict[str, Any]:
         try:
             base_folder = find_base(variant, home, base)
         except BaseError as error:
+            if base is not None:
+                raise
             print(f"{name}: without its base: {error}", file=sys.stderr)
     verify_variant(folder, base_folder)
     return {
@@ -112,21 +115,37 @@ def _verify(name: str, home: Path, base: str | None) -> dict[str, Any]:
 
 
 def run_remove(name: str, home: Path, *, yes: bool) -> None:
-    """`arena models remove`: delete a variant under home; packaged models stay."""
-    folder = Path(home) / "models" / name
-    if folder not in list_variants(home):
-        known = ", ".join(path.name for path in list_variants(home)) or "none"
-        raise FolderCommandError(f"{name}: no variant under {home}; there are: {known}")
+    """`arena models remove`: delete a variant under home; packaged models stay.
+
+    `name` is that of a folder, not a path. Of a link only the link is removed.
+    """
+    variants = {path.name: path for path in list_variants(home)}
+    folder = variants.get(name)
+    if folder is None:
+        known = ", ".join(variants) or "none"
+        raise FolderCommandError(f"{name!r}: no variant under {home}; there are: {known}")
     if not yes:
         import typer
 
         typer.confirm(f"Remove {folder} for good?", abort=True)
+    try:
+        _remove(folder)
+    except OSError as error:
+        raise FolderCommandError(
+            f"{folder}: cannot be removed ({error.strerror}); see who may write there"
+        ) from error
+    print(f"removed {folder}")
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
+        return
     # Renamed first, so that a removal cut short leaves no half variant under its name.
-    doomed = folder.with_name(f".{name}.removed.tmp")
+    doomed = folder.with_name(f".{folder.name}.removed.tmp")
     shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was cut short
     folder.rename(doomed)
     shutil.rmtree(doomed)
-    print(f"removed {folder}")
 
 
 def run_merge(name: str, home: Path, new_name: str | None, base: str | None) -> None:
@@ -149,5 +168,6 @@ def run_plot(names: Sequence[str], home: Path, out: Path) -> None:
     from tuning.models.resolve import resolve_base
     from tuning.variant.plots import draw_losses, read_history
 
+    check_output(out, PICTURES)
     draw_losses({name: read_history(resolve_base(name, home)) for name in names}, out)
     print(f"drew {', '.join(names)}: {out}")

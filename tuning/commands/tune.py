@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tuning.commands.outputs import PICTURES, check_output
+
 
 def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out: bool) -> None:
     """`arena tune`: make a variant and say where it is."""
@@ -96,6 +98,10 @@ def run_eval(
     from tuning.quiet import quiet_libraries
 
     quiet_libraries()
+    if answers is not None:
+        check_output(answers)
+    if plot is not None:
+        check_output(plot, PICTURES)
     documents = scoring.starter_documents() if forgetting else []
     results: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
@@ -166,6 +172,13 @@ def print_results(
     for result in results:
         if result["mode"] == "completion":
             console.print(f"{result['name']}: {COMPLETION_NOTE}", highlight=False)
+        if ids := result.get("too_long"):
+            shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+            console.print(
+                f"{result['name']}: {len(ids)} prompts fill its whole context and count as failed: "
+                f"{shown}",
+                highlight=False,
+            )
     for pair in pairs:
         console.print(
             f"{pair['a']} against {pair['b']}: only the first passes {pair['only_a']}, only the "

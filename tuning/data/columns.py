@@ -5,11 +5,21 @@ Knows formats and the settings `data_options.columns`, `drop` and `format`; know
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from tuning.config import DataOptions
-from tuning.data.fields import Conversation, Row, RowError, UnusedError, says_nothing, shorten
+from tuning.data.fields import (
+    HARMLESS_TURN_KEYS,
+    Conversation,
+    Row,
+    RowError,
+    UnusedError,
+    plain,
+    says_nothing,
+    shorten,
+)
 from tuning.data.formats import (
     FORMATS,
     Format,
@@ -34,6 +44,8 @@ PANDAS_INDEX = {"", "Unnamed: 0"}
 HARMLESS = frozenset(HARMLESS_NAMES.split()) | PANDAS_INDEX
 """Columns that say which row it is or where it is from, and nothing that could be learned."""
 RENDERED = "text"
+TURN_COLUMNS = frozenset({"messages", "conversations", "prompt", "completion"})
+ROLE_AND_TEXT = frozenset({"role", "content", "from", "value"})
 REMEDY = "leave it out with data_options.drop"
 
 
@@ -113,7 +125,7 @@ class ColumnReader:
         keys = {item.partition(".")[2] for item in self._drop if item.startswith(f"{name}.")}
         if not keys:
             return value
-        value = value.tolist() if hasattr(value, "tolist") else value
+        value = plain(value)
         if not isinstance(value, list | tuple):
             return value
         turns = []
@@ -143,6 +155,22 @@ class ColumnReader:
         ]
         self._tally.used.update(used)
         self._tally.harmless.update(harmless)
+        for name in sorted(TURN_COLUMNS & known.columns):
+            self._count_keys(name, row.get(name))
+
+    def _count_keys(self, name: str, turns: Any) -> None:
+        """Count what the turns of a column have beside role and text."""
+        own, turns = self._own_name(name), plain(turns)
+        keys = Counter(
+            f"{own}.{key}"
+            for item in (turns if isinstance(turns, list | tuple) else ())
+            if isinstance(item, Mapping)
+            for key, value in item.items()
+            if key not in ROLE_AND_TEXT and not says_nothing(value)
+        )
+        for key, count in keys.items():
+            harmless = key.rpartition(".")[2] in HARMLESS_TURN_KEYS
+            (self._tally.harmless if harmless else self._tally.used)[key] += count
 
     def _own_name(self, field: str) -> str:
         """What the data calls a column, or a place in one, that was mapped."""

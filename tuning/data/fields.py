@@ -88,7 +88,7 @@ def says_nothing(value: Any, depth: int = 0) -> bool:
     """Whether a value is null, blank, or holds nothing that is not."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
-    value = _plain(value)
+    value = plain(value)
     if depth > MAX_DEPTH or not isinstance(value, Mapping | list | tuple):
         return False
     inner = value.values() if isinstance(value, Mapping) else value
@@ -111,7 +111,7 @@ def read_text(row: Row, name: str, *, required: bool = True) -> str:
 
 def read_list(row: Row, name: str, *, required: bool = True) -> list[Any]:
     """The list in a column; empty where it is not required and not there."""
-    value = _plain(row.get(name))
+    value = plain(row.get(name))
     if value is None:
         if required:
             raise RowError(name, "is missing or null")
@@ -192,7 +192,7 @@ def texts_of(message: Message) -> list[str]:
 
 def _content(value: Any, where: str, *, empty: bool) -> str:
     """The text of a turn; a list of text parts is joined, as the APIs that send it read it."""
-    value = _plain(value)
+    value = plain(value)
     if value is None and empty:
         return ""
     if isinstance(value, list | tuple) and value:
@@ -277,7 +277,7 @@ def _without_null(content: dict[str, Any], where: str) -> dict[str, Any]:
     def cleaned(value: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise RowError(where, "is nested too deeply")
-        value = _plain(value)
+        value = plain(value)
         if isinstance(value, Mapping):
             items = [(str(key), item) for key, item in value.items() if item is not None]
             return {key: cleaned(item, depth + 1) for key, item in items}
@@ -291,5 +291,6 @@ def _without_null(content: dict[str, Any], where: str) -> dict[str, Any]:
     return result
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of Python's own; arrays become lists."""
     return value.tolist() if hasattr(value, "tolist") else value

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def _read_csv(path: Path, source: str) -> Iterator[RawRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
+            _refuse_twice(reader.fieldnames or (), source)
             for columns in reader:
                 extra = columns.pop(None, None) if None in columns else None
                 problem = f"has {len(extra)} field(s) too many" if extra else None
@@ -121,19 +123,29 @@ def _read_csv(path: Path, source: str) -> Iterator[RawRow]:
         raise DataError(f"data {source!r}: is no valid CSV ({error}); mend the file") from error
 
 
+def _refuse_twice(names: Sequence[str], source: str) -> None:
+    """A column that stands twice would be lost once."""
+    (name, count), *_ = [*Counter(names).most_common(1), ("", 0)]
+    if count > 1:
+        raise DataError(f"data {source!r}: has the column {name[:60]!a} twice; rename one")
+
+
 def _read_parquet(path: Path, source: str) -> Iterator[RawRow]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
+            _refuse_twice(table.schema_arrow.names, source)
             line = 0
             for batch in table.iter_batches(batch_size=1024):
                 for columns in batch.to_pylist():
                     line += 1
                     yield RawRow(source, line, columns)
-    except pyarrow.ArrowException as error:
-        reason = " ".join(str(error).split())
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise DataError(f"data {source!r}: is no valid Parquet ({reason})") from error
 
 
@@ -150,21 +162,24 @@ def _read_folder(path: Path, source: str, tally: Tally) -> Iterator[RawRow]:
 
 
 def _read_saved(path: Path, source: str, tally: Tally) -> Iterator[RawRow]:
-    import pyarrow
     from datasets import DatasetDict, load_from_disk
 
+    line = 0
     try:
         loaded = load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        if isinstance(loaded, DatasetDict):
+            loaded = loaded[_counted_split(list(loaded), source, tally)]
+        for columns in loaded:
+            line += 1
+            yield RawRow(source, line, dict(columns))
+    except DataError:
+        raise
+    except Exception as error:  # the library takes for granted what its files hold
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"data {source!r}: is no whole folder of datasets ({reason}); save it again with "
-            "save_to_disk"
+            f"data {source!r}: is no whole folder of datasets ({reason} after {line} rows); save "
+            "it again with save_to_disk"
         ) from error
-    if isinstance(loaded, DatasetDict):
-        loaded = loaded[_counted_split(list(loaded), source, tally)]
-    for line, columns in enumerate(loaded, 1):
-        yield RawRow(source, line, dict(columns))
 
 
 def _counted_split(names: list[str], source: str, tally: Tally) -> str:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tuning.data.template import render_prompts
 from tuning.evaluation.statistics import mcnemar, wilson
 from tuning.evaluation.suites import SuiteItem, load_suite
 from tuning.models.generate import greedy_answers
 from tuning.models.loading import Loaded, find_base, load_variant
+from tuning.models.perplexity import document_loss
 from tuning.models.resolve import BaseError
 from tuning.quiet import known_warnings_hidden
 
@@ -57,7 +56,8 @@ class Result:
     name: str
     mode: str
     items: Sequence[SuiteItem]
-    answers: Sequence[str]
+    answers: Sequence[str | None]
+    """None where the prompt filled the model's context; it counts as failed."""
     passed: Sequence[bool]
     perplexity: float | None
     base_perplexity: float | None = None
@@ -69,11 +69,20 @@ class Result:
         scores = {name: self._score(name).to_json() for name in families}
         content = {"name": self.name, **self._score(None).to_json(), "families": scores}
         content["mode"] = self.mode
+        if self.too_long:
+            content["too_long"] = self.too_long
         if self.perplexity is not None:
             content["perplexity"] = self.perplexity
         if self.base_perplexity is not None:
             content["base_perplexity"] = self.base_perplexity
         return content
+
+    @property
+    def too_long(self) -> list[str]:
+        """Ids of the prompts that leave no room for an answer in the model's context."""
+        return [
+            item.id for item, answer in zip(self.items, self.answers, strict=True) if answer is None
+        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """Every prompt with its answer and verdict, for `arena eval --answers`."""
@@ -116,6 +125,8 @@ def evaluate(
     items = load_suite(suite, limit)
     with known_warnings_hidden():
         loaded = load_variant(name, home, base)
+        if base is not None and loaded.base_folder is None:
+            find_base(loaded.variant, home, base)  # refused where it is not the one it was made of
         answers = answer_items(loaded, items, max_new_tokens, on_batch)
         perplexity = document_perplexity(loaded, documents) if documents else None
         before = _perplexity_of_base(loaded, home, base, documents) if documents else None
@@ -145,8 +156,11 @@ def answer_items(
     items: Sequence[SuiteItem],
     max_new_tokens: int,
     on_batch: Callable[[int], None] | None = None,
-) -> list[str]:
-    """Greedy answers: by chat template, or the first line of a plain continuation."""
+) -> list[str | None]:
+    """Greedy answers: by chat template, or the first line of a plain continuation.
+
+    None for a prompt that leaves no room for an answer.
+    """
     prompts = [item.prompt for item in items]
     if loaded.speaks_chat:
         conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
@@ -159,14 +173,18 @@ def answer_items(
         special_tokens=not loaded.speaks_chat,
         on_batch=on_batch,
     )
+    kept = (None if answer is None else answer.strip() for answer in answers)
     if loaded.speaks_chat:
-        return [answer.strip() for answer in answers]
-    return [answer.strip().partition("\n")[0].strip() for answer in answers]
+        return list(kept)
+    return [answer and answer.partition("\n")[0].strip() for answer in kept]
 
 
-def check_answers(items: Sequence[SuiteItem], answers: Sequence[str]) -> list[bool]:
-    """Whether each answer passes the check of its item."""
-    return [item.check.passes(answer) for item, answer in zip(items, answers, strict=True)]
+def check_answers(items: Sequence[SuiteItem], answers: Sequence[str | None]) -> list[bool]:
+    """Whether each answer passes the check of its item; no answer passes none."""
+    return [
+        answer is not None and item.check.passes(answer)
+        for item, answer in zip(items, answers, strict=True)
+    ]
 
 
 def compare_all(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -193,25 +211,9 @@ def compare_all(results: Sequence[Result]) -> list[dict[str, Any]]:
     return pairs
 
 
-@torch.no_grad()
 def document_perplexity(loaded: Loaded, documents: Sequence[str]) -> float:
     """Perplexity per token of plain documents, each read from its start."""
-    total, count = 0.0, 0
-    limit = getattr(loaded.model.config, "max_position_embeddings", None) or 1024
-    limit -= (
-        getattr(getattr(loaded.model, "active_peft_config", None), "num_virtual_tokens", 0) or 0
-    )
-    for document in documents:
-        ids = loaded.tokenizer(document, return_tensors="pt")["input_ids"][:, :limit]
-        if ids.shape[1] < 2:
-            continue
-        logits = loaded.model(input_ids=ids.to(loaded.model.device), use_cache=False).logits
-        scores = logits[0, -ids.shape[1] :][:-1].float()
-        total += float(
-            torch.nn.functional.cross_entropy(scores, ids[0, 1:].to(scores.device), reduction="sum")
-        )
-        count += ids.shape[1] - 1
-    return math.exp(total / count)
+    return math.exp(document_loss(loaded.model, loaded.tokenizer, documents))
 
 
 def starter_documents(count: int = 100) -> list[str]:

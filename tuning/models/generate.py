@@ -26,8 +26,11 @@ def greedy_answers(
     stop_strings: Sequence[str] = (),
     batch_size: int = BATCH,
     on_batch: Callable[[int], None] | None = None,
-) -> list[str]:
+) -> list[str | None]:
     """The model's greedy continuation of each prompt, up to its EOS, special tokens left out.
+
+    None where a prompt fills the model's context and leaves no room for an answer; one that leaves
+    room for less than `max_new_tokens` is answered alone, as far as the context goes.
 
     `special_tokens` adds the tokenizer's own (as a plain prompt needs; a rendered chat has them).
     Prompts of like length share a left-padded batch; with prompt tuning only prompts of equal
@@ -38,13 +41,26 @@ def greedy_answers(
         for item in tokenizer(list(prompts), add_special_tokens=special_tokens)["input_ids"]
     ]
     _check_vocabulary(model, ids)
-    answers = [""] * len(prompts)
+    answers: list[str | None] = [None] * len(prompts)
+    context = context_of(model)
+    room = [
+        max_new_tokens if context is None else min(max_new_tokens, context - len(item))
+        for item in ids
+    ]
+    fitting = [at for at in range(len(ids)) if room[at] == max_new_tokens]
+    groups = [
+        [fitting[i] for i in group]
+        for group in _groups([len(ids[at]) for at in fitting], batch_size, _needs_equal(model))
+    ]
+    groups += [[at] for at in range(len(ids)) if 0 < room[at] < max_new_tokens]
+    if on_batch is not None and (full := sum(left <= 0 for left in room)):
+        on_batch(full)
     was_training = model.training
     model.eval()
     try:
-        for group in _groups([len(item) for item in ids], batch_size, _needs_equal(model)):
+        for group in groups:
             texts = _generate(
-                model, tokenizer, [ids[at] for at in group], max_new_tokens, stop_strings
+                model, tokenizer, [ids[at] for at in group], room[group[0]], stop_strings
             )
             for at, text in zip(group, texts, strict=True):
                 answers[at] = text
@@ -53,6 +69,15 @@ def greedy_answers(
     finally:
         model.train(was_training)
     return answers
+
+
+def context_of(model: Any) -> int | None:
+    """Positions there are for prompt and answer together; None where the model sets no limit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None)
+    return limit - (virtual or 0)
 
 
 def _check_vocabulary(model: Any, ids: Sequence[Sequence[int]]) -> None:

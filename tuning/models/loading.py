@@ -59,33 +59,44 @@ def load_variant(name: str, home: Path, base: str | None = None) -> Loaded:
 def find_base(variant: Variant, home: Path, base: str | None = None) -> Path:
     """Folder of the base that an adapter belongs to, by fingerprint.
 
-    Tried in order: `base`, the recorded id, the recorded path seen from the variant, the packaged
-    models, every variant under `home`.
+    `base`, where given, has to be it. Else tried in order: the recorded id, the recorded path seen
+    from the variant, the packaged models, every variant under `home`.
     """
     from tuning.starter import shipped_models
 
-    wanted = variant.base.sha256 if variant.base else None
-    if wanted is None and base is None:
+    if base is not None:
+        return _given_base(variant, home, base)
+    if variant.base is None:
         raise BaseError(f"{variant.name}: does not say what its base is; give --base")
-    candidates: list[Path] = []
-    for name in (base, variant.base.id if variant.base else None):
-        if name is not None:
-            try:
-                candidates.append(resolve_base(name, home, local_files_only=name != base))
-            except BaseError:
-                if name == base:
-                    raise
-                candidates.append(variant.folder / name)
-    candidates += [*shipped_models().values(), *list_variants(home)]
-    for folder in candidates:
-        whole = any(folder.glob("*.safetensors")) and not (folder / ADAPTER_CONFIG).exists()
-        if whole and wanted in (None, weights_sha256(folder)):
+    try:
+        recorded = resolve_base(variant.base.id, home, local_files_only=True)
+    except BaseError:
+        recorded = variant.folder / variant.base.id
+    for folder in (recorded, *shipped_models().values(), *list_variants(home)):
+        if _is_whole(folder) and weights_sha256(folder) == variant.base.sha256:
             return folder
-    assert variant.base is not None
     raise BaseError(
         f"{variant.name}: its base {variant.base.id!r} (weights {variant.base.sha256[:12]}) is not "
         "here; give the same checkpoint with --base"
     )
+
+
+def _given_base(variant: Variant, home: Path, base: str) -> Path:
+    folder = resolve_base(base, home)
+    if not _is_whole(folder):
+        raise BaseError(f"base {base!r}: is no whole checkpoint; give the base of {variant.name}")
+    found = weights_sha256(folder)
+    if variant.base is not None and found != variant.base.sha256:
+        raise BaseError(
+            f"base {base!r}: holds weights {found[:12]}, but {variant.name} was made from "
+            f"{variant.base.id!r}, weights {variant.base.sha256[:12]}; leave --base out or give "
+            "that one"
+        )
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) and not (folder / ADAPTER_CONFIG).exists()
 
 
 def load_model(

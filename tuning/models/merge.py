@@ -6,6 +6,7 @@ helpers and sealed as any other.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tuning.models.loading import Loaded, find_base, load_variant
 from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer
 from tuning.quiet import known_warnings_hidden
 from tuning.variant.checkpoint import read_model_config
-from tuning.variant.folder import Base, Variant, read_variant
+from tuning.variant.folder import HISTORY_FILE, Base, Variant, read_variant
 from tuning.variant.manifest import publish, seal_variant
 
 MERGEABLE = ("lora", "dora", "ia3")
@@ -65,7 +66,7 @@ def merge_variant(name: str, home: Path, new_name: str, base: str | None = None)
     if not NAME_PATTERN.fullmatch(new_name):
         raise ConfigError(f"name: {new_name!r} cannot be a folder name; use letters and digits")
     target = Path(home) / "models" / new_name
-    if target.exists():
+    if os.path.lexists(target):
         raise MergeError(f"{target}: exists; choose another --as name")
     with known_warnings_hidden():
         loaded = load_variant(name, home, base)
@@ -145,7 +146,7 @@ def _fill(
     model.generation_config.pad_token_id = loaded.tokenizer.pad_token_id
     model.save_pretrained(folder)
     save_tokenizer(loaded.tokenizer, folder)
-    for kept in ("history.jsonl", "loss.png"):
+    for kept in (HISTORY_FILE, "loss.png"):
         if (parent.folder / kept).is_file():
             shutil.copyfile(parent.folder / kept, folder / kept)
     seal_variant(

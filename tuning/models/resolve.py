@@ -5,6 +5,7 @@ Knows the packaged starter, the variants under home, folders and hub ids; loads 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -27,14 +28,14 @@ def resolve_base(name: str, home: Path, *, local_files_only: bool = False) -> Pa
     from tuning.starter import shipped_models
 
     if re.fullmatch(r"[\w.-]+", name):
-        own = Path(home) / "models" / name
-        if own.is_dir() and not name.startswith("."):
+        own = _folder(str(Path(home) / "models" / name))
+        if own is not None and not name.startswith("."):
             return own
         shipped = shipped_models()
         if name in shipped:
             return shipped[name]
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = _folder(name)
+    if path is not None:
         return path
     if "/" in name and HUB_ID.fullmatch(name):
         return _download(name, local_files_only)
@@ -45,6 +46,15 @@ def resolve_base(name: str, home: Path, *, local_files_only: bool = False) -> Pa
     )
 
 
+def _folder(name: str) -> Path | None:
+    """The folder of this path, or None; what cannot be the name of one is none."""
+    try:
+        path = Path(os.path.expanduser(name))
+        return path if path.is_dir() else None
+    except (OSError, ValueError):  # too long, not allowed to look, no text that a path can be
+        return None
+
+
 def revision_of(folder: Path) -> str | None:
     """Commit of a folder that lies in the hub cache, else None."""
     return folder.name if folder.parent.name == "snapshots" else None
@@ -52,13 +62,13 @@ def revision_of(folder: Path) -> str | None:
 
 def _download(name: str, local_files_only: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(
             snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=local_files_only)
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BaseError(
             f"base {name!r}: not a folder here, and the hub did not give it ({reason}); "

@@ -26,11 +26,11 @@ from tuning.training.distributed import is_main_process, num_processes, wait_for
 from tuning.training.history import History
 from tuning.training.inputs import Prepared
 from tuning.variant.card import write_card
+from tuning.variant.folder import HISTORY_FILE
 from tuning.variant.manifest import publish, seal_variant
 from tuning.variant.plots import draw_losses
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
-HISTORY_FILE = "history.jsonl"
 BAD_ROWS_FILE = "bad_rows.jsonl"
 
 

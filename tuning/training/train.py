@@ -35,7 +35,6 @@ from tuning.training.distributed import is_main_process, is_sharded, num_process
 from tuning.training.history import History
 from tuning.training.inputs import Prepared, check_home, check_name, prepare
 from tuning.training.save import (
-    HISTORY_FILE,
     Outcome,
     RunCheckpoints,
     describe_run,
@@ -54,7 +53,7 @@ from tuning.training.setup import (
     whole_weights,
 )
 from tuning.training.trainer import NonFiniteLossError, SftTrainer
-from tuning.variant.folder import Variant, read_variant
+from tuning.variant.folder import HISTORY_FILE, Variant, read_variant
 
 SAMPLE_TOKENS = 48
 
@@ -297,6 +296,7 @@ class _Run:
         samples = [
             {"prompt": messages[-1]["content"], "answer": answer.strip()}
             for messages, answer in zip(conversations, answers, strict=True)
+            if answer is not None  # the prompt fills the context
         ]
         self.history.add({"step": step, "samples": samples})
         for sample in samples:

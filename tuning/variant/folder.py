@@ -16,6 +16,7 @@ from typing import Any
 from tuning.errors import TuningError
 
 VARIANT_FILE = "variant.json"
+HISTORY_FILE = "history.jsonl"
 FORMAT_VERSION = 1
 KINDS = ("base", "full", "lora", "dora", "prefix", "prompt", "ia3", "reward")
 ADAPTER_KINDS = frozenset({"lora", "dora", "prefix", "prompt", "ia3"})

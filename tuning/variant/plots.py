@@ -8,6 +8,9 @@ from typing import Any
 
 from tuning.errors import TuningError
 from tuning.json_lines import JsonError, load_records
+from tuning.variant.folder import HISTORY_FILE
+
+NUMBERS = {"step", "loss", "eval_loss", "progress"}
 
 
 class PlotError(TuningError):
@@ -16,11 +19,21 @@ class PlotError(TuningError):
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Records of a variant's `history.jsonl`."""
-    path = folder / "history.jsonl"
+    path = folder / HISTORY_FILE
     try:
-        return load_records(path)
+        records = load_records(path)
     except (OSError, JsonError) as error:
         raise PlotError(f"{path}: no history to draw ({error}); tune the variant again") from error
+    for number, record in enumerate(records, 1):
+        for key in NUMBERS & record.keys():
+            if isinstance(record[key], bool) or not isinstance(record[key], int | float):
+                raise PlotError(
+                    f"{path}: record {number} has {key} {record[key]!r}, no number; tune the "
+                    "variant again"
+                )
+        if "step" not in record:
+            raise PlotError(f"{path}: record {number} has no step; tune the variant again")
+    return records
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuning.errors import TuningError
 from tuning.json_lines import load_records
-from tuning.variant.folder import read_variant
+from tuning.variant.folder import HISTORY_FILE, read_variant
 
 
 class PretrainError(TuningError):
@@ -38,6 +38,6 @@ class EarlierRun:
                 f"{folder}: is no base that `arena starter pretrain` made; give --go-on one"
             )
         run = {**variant.run, "weights_sha256": variant.weights_sha256}
-        history = tuple(load_records(folder / "history.jsonl"))
+        history = tuple(load_records(folder / HISTORY_FILE))
         counts = {key: run[key] for key in ("num_documents", "num_tokens", "num_steps", "minutes")}
         return cls(run, history, **counts)

@@ -21,6 +21,8 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from tuning.hardware import pick_precision
+from tuning.models.generate import greedy_answers
+from tuning.models.perplexity import document_loss
 from tuning.starter.pretraining.earlier import EarlierRun, PretrainError
 from tuning.starter.pretraining.recipe import (
     END,
@@ -32,6 +34,7 @@ from tuning.starter.pretraining.recipe import (
     train_tokenizer,
 )
 from tuning.starter.world import corpus
+from tuning.variant.folder import HISTORY_FILE
 
 RECORD_STEPS = 20  # the history has one line after so many steps
 
@@ -81,20 +84,13 @@ def loss_of(model: PreTrainedModel, batch: torch.Tensor, *, autocast: bool) -> t
     return torch.nn.functional.cross_entropy(flat, batch[:, 1:].flatten())
 
 
-@torch.no_grad()
 def heldout_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> float:
     """Mean nats a token over the held-out documents, each read from its beginning."""
     model.eval()
-    total, count = 0.0, 0
-    device = next(model.parameters()).device
-    for text in corpus.heldout_documents():
-        ids = tokenizer(text + END, return_tensors="pt")["input_ids"][
-            :, : tokenizer.model_max_length
-        ].to(device)
-        total += loss_of(model, ids, autocast=False).item() * (ids.shape[1] - 1)
-        count += ids.shape[1] - 1
+    texts = [text + END for text in corpus.heldout_documents()]
+    loss = document_loss(model, tokenizer, texts)
     model.train()
-    return total / count
+    return loss
 
 
 SAMPLE_PROMPTS = (
@@ -105,21 +101,14 @@ SAMPLE_PROMPTS = (
 )
 
 
-@torch.no_grad()
 def continuations(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> list[tuple[str, str]]:
     """Greedy continuations of a few prompts, for the card."""
-    model.eval()
-    found = []
-    for prompt in SAMPLE_PROMPTS:
-        ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
-        out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False
-        )
-        found.append((prompt, tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)))
-    model.train()
-    return found
+    texts = greedy_answers(
+        model, tokenizer, SAMPLE_PROMPTS, max_new_tokens=48, special_tokens=True, batch_size=1
+    )
+    return [(prompt, text or "") for prompt, text in zip(SAMPLE_PROMPTS, texts, strict=True)]
 
 
 def pretrain(
@@ -283,7 +272,7 @@ class _Run:
         self.model.to(torch.bfloat16).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
-        (folder / "history.jsonl").write_text(lines, encoding="utf-8")
+        (folder / HISTORY_FILE).write_text(lines, encoding="utf-8")
         run = {
             # The base gone on from is told by its own run and hash below, not by where it lay.
             "config": asdict(self.config) | {"go_on": Path(self.config.go_on).name},
