@@ -96,7 +96,7 @@ def test_errors_of_the_page_are_told_in_the_voters_language() -> None:
 
     import arena
     from arena.errors import ArenaError
-    from arena.i18n import told
+    from arena.i18n import error_text
     from arena.values.refusals import WrongTokenError
 
     code = "".join(path.read_text() for path in Path(arena.__file__).parent.rglob("*.py"))
@@ -106,10 +106,10 @@ def test_errors_of_the_page_are_told_in_the_voters_language() -> None:
     assert len(codes) > 25
     assert {f"error.{name}" for name in codes} <= words().texts.keys()
     wrong = WrongTokenError("battle 'x' is not yours; open it by its own link")
-    assert told(wrong, words("de")).startswith("Dieser Vergleich gehört Ihnen nicht")
+    assert error_text(wrong, words("de")).startswith("Dieser Vergleich gehört Ihnen nicht")
     long = ArenaError("9 characters").coded("prompt_long", count=9, limit=5)
-    assert told(long, words("fr")).startswith("L’invite a 9 caractères ; 5 au plus")
-    assert told(ArenaError("only here"), words("zh")) == "only here"
+    assert error_text(long, words("fr")).startswith("L’invite a 9 caractères ; 5 au plus")
+    assert error_text(ArenaError("only here"), words("zh")) == "only here"
 
 
 def test_whatever_keeps_a_server_or_a_vote_out_has_a_text() -> None:
