@@ -113,6 +113,21 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
+@pytest.mark.parametrize("name", ["architecture.md", "extending.md", "benchmarks.md"])
+def test_files_and_names_that_the_page_leads_to_exist(name: str) -> None:
+    """Each `….py`, and each `CamelCase` name in the code; a path may leave out its package."""
+    text = FENCE.sub("", (ROOT / "docs" / name).read_text(encoding="utf-8"))
+    folders = ("arena", "serving", "tuning", "tests", "tools", "benchmarks")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    paths = [f"/{path.relative_to(ROOT)}" for path in files]
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert named
+    assert not [one for one in named if not any(path.endswith(f"/{one}") for path in paths)]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    classes = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+)\b[^`]*`", text))
+    assert not [one for one in classes if not re.search(rf"\b{one}\b", code)]
+
+
 def test_cli_page_is_what_the_program_says() -> None:
     assert cli_reference.PAGE.read_text(encoding="utf-8") == cli_reference.render(), (
         "docs/cli.md is old: run `make docs`"
