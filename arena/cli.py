@@ -226,7 +226,7 @@ def tune_variant(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", help="starter, a file, a folder or a hub id (repeat)."),
+        typer.Option("--data", help="starter, file, folder, hub id or mixture.yaml (repeat)."),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="full, lora, qlora, prefix, prompt or ia3.")
@@ -321,7 +321,7 @@ def eval_variants(
         list[str], typer.Argument(help="Variants, packaged models, folders or hub ids.")
     ],
     suite: Annotated[
-        str, typer.Option("--suite", help="starter, constraints or a JSONL file.")
+        str, typer.Option("--suite", help="starter, constraints, a JSONL file or a mixture.yaml.")
     ] = "starter",
     limit: Annotated[
         int | None, typer.Option("--limit", help="Only so many prompts, evenly spread.", min=1)

@@ -22,8 +22,11 @@ def show_preview(prepared: Prepared, count: int, console: Console) -> None:
     for line in prepared.ledger.lines():
         console.print(line, highlight=False)
     for row in prepared.rows[:count]:
-        place = prepared.corpus.train[row.example].place
-        console.rule(f"{place}: {len(row)} tokens, {row.num_trained} trained", style="")
+        example = prepared.corpus.train[row.example]
+        head = f"{example.place}: {len(row)} tokens, {row.num_trained} trained"
+        console.rule(head, style="")
+        if example.drawn is not None:
+            console.print(str(example.drawn), soft_wrap=True, highlight=False, markup=False)
         text = marked_text(prepared, row, colour=console.is_terminal)
         console.print(text, soft_wrap=True, highlight=False)
     console.rule("exact text of the first row", style="")

@@ -20,6 +20,10 @@ from tuning.data.columns import ColumnReader
 from tuning.data.fields import Conversation, Message, RowError
 from tuning.data.folders import DataError
 from tuning.data.ledger import BadRow, Ledger
+from tuning.data.mixture.drawing import Drawn, draw
+from tuning.data.mixture.kept import drop_asked
+from tuning.data.mixture.plan import is_mixture, load_plan
+from tuning.data.mixture.rows import MixtureRow, read_rows
 from tuning.data.sources import STARTER, RawRow, read_source
 
 MAX_HELDOUT_ROWS = 256
@@ -37,6 +41,10 @@ class Example:
     """Functions that the assistant may call, for the chat template."""
     untrained: frozenset[int] = frozenset()
     """Positions of the assistant's turns that are context only."""
+    row: MixtureRow | None = None
+    """The columns of a mixture's row, whose messages are made after the held-out split."""
+    drawn: Drawn | None = None
+    """What made the messages of a mixture's row."""
 
     @property
     def place(self) -> str:
@@ -59,9 +67,13 @@ class Corpus:
 
 def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger: Ledger) -> Corpus:
     """Read, normalise, deduplicate, weight and split all sources; counts go to `ledger`."""
+    _refuse_unread(sources, options)
     examples: list[list[Example]] = []
     hashes: dict[str, str] = {}
     for source in sources:
+        if is_mixture(source):
+            examples.append(_read_mixture(source, options, seed, ledger, hashes))
+            continue
         examples.append(list(_read_examples(source, options, seed, ledger)))
         hashes[source] = _source_sha256(source, examples[-1])
     heldout: list[Example] = []
@@ -77,6 +89,7 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
         examples, heldout = _split(examples, options.heldout, seed)
         ledger.rows_heldout = len(heldout)
     examples = _drop_leaks(examples, heldout, ledger)
+    examples, heldout = _write_mixtures(examples, heldout, seed)
     train = [example for rows in examples for example in rows]
     if not train:
         raise DataError(
@@ -135,6 +148,71 @@ def _read_examples(
         raise DataError(f"data {source!r}: holds no rows; give at least one")
 
 
+def _refuse_unread(sources: Sequence[str], options: DataOptions) -> None:
+    """Settings about columns say nothing of a mixture, whose templates name them."""
+    given = {
+        "format": options.format if options.format != "auto" else None,
+        "columns": options.columns,
+        "group_by": options.group_by,
+    }
+    for name, value in given.items():
+        if value is not None and all(map(is_mixture, sources)):
+            raise DataError(
+                f"data_options.{name}: {value!r} is for sources that are no mixture; write it in "
+                f"{sources[0]}, as `templates` or `group_by`"
+            )
+
+
+def _read_mixture(
+    source: str, options: DataOptions, seed: int, ledger: Ledger, hashes: dict[str, str]
+) -> list[Example]:
+    """The rows of a mixture, said by their columns until `_write_mixtures` makes the messages."""
+    plan = load_plan(Path(source).expanduser())
+    found = read_rows(plan, seed, deduplicate=options.deduplicate)
+    drop_asked(plan, found)
+    if options.strict and found.bad:
+        raise DataError(f"{found.bad[0]}; mend the row, or leave --strict out to skip it")
+    ledger.rows_read += found.read
+    ledger.rows_dropped.update(found.dropped)
+    ledger.bad_rows += found.bad
+    ledger.unused_columns.update(found.unused_columns)
+    ledger.tally.add(found.tally)
+    hashes[source] = _source_sha256(source, ())
+    for data in sorted({item.data for item in plan.sources}):
+        rows = [row for row in found.train if row.source.data == data]
+        hashes[f"{source}: {data}"] = _source_sha256(data, [_by_columns(row) for row in rows])
+    return [_by_columns(row) for row in found.train]
+
+
+def _by_columns(row: MixtureRow) -> Example:
+    messages = ({"role": "user", "content": row.key},)
+    return Example(messages, row.origin, row.line, row.group, row=row)
+
+
+def _write_mixtures(
+    examples: list[list[Example]], heldout: list[Example], seed: int
+) -> tuple[list[list[Example]], list[Example]]:
+    """Give the rows of mixtures their messages; exemplars come from the rows to train on only."""
+    rows = [item.row for part in examples for item in part if item.row is not None]
+    if not rows:
+        return examples, heldout
+    train, others = draw(rows, [item.row for item in heldout if item.row is not None], seed)
+
+    def written(items: list[Example], made: Iterator[Drawn]) -> list[Example]:
+        return [item if item.row is None else _as_drawn(item, next(made)) for item in items]
+
+    following = iter(train)
+    return [written(part, following) for part in examples], written(heldout, iter(others))
+
+
+def _as_drawn(example: Example, drawn: Drawn) -> Example:
+    messages = (
+        {"role": "user", "content": drawn.prompt},
+        {"role": "assistant", "content": drawn.answer},
+    )
+    return replace(example, messages=messages, drawn=drawn)
+
+
 def _example(raw: RawRow, conversation: Conversation, options: DataOptions) -> Example:
     group = prompt_key(conversation.messages).lower()
     if options.group_by is not None:
@@ -171,6 +249,13 @@ def prompt_key(messages: Sequence[Message]) -> str:
     return " | ".join(
         plain_words(message["content"]) for message in messages if message["role"] != "assistant"
     )
+
+
+def _asked(example: Example) -> list[str]:
+    """The key of what is asked, for a mixture's row in the words of every trained template."""
+    if example.row is not None:
+        return [plain_words(question) for question in example.row.questions]
+    return [prompt_key(example.messages)]
 
 
 def plain_words(text: str) -> str:
@@ -219,10 +304,9 @@ def _drop_leaks(
     examples: list[list[Example]], heldout: Sequence[Example], ledger: Ledger
 ) -> list[list[Example]]:
     """Leave out training rows whose prompt is held out: of an own file, or of another group."""
-    forbidden = {prompt_key(example.messages) for example in heldout}
+    forbidden = {key for example in heldout for key in _asked(example)}
     kept = [
-        [example for example in rows if prompt_key(example.messages) not in forbidden]
-        for rows in examples
+        [example for example in rows if forbidden.isdisjoint(_asked(example))] for rows in examples
     ]
     leaked = sum(map(len, examples)) - sum(map(len, kept))
     if leaked:

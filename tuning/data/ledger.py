@@ -40,6 +40,14 @@ class Tally:
     files_left: list[str] = field(default_factory=list)
     """Files of a folder that were not read, each with the reason."""
 
+    def add(self, other: Tally) -> None:
+        """Count the columns and list the files of `other` as well."""
+        self.files_read += other.files_read
+        self.files_left += other.files_left
+        self.used.update(other.used)
+        self.harmless.update(other.harmless)
+        self.dropped.update(other.dropped)
+
     def to_json(self) -> dict[str, Any]:
         """For `variant.json`; the first hundred names of each kind are listed, all are counted."""
         return {
@@ -111,6 +119,10 @@ class Ledger:
     """Rows that share their sequence with others, over the whole run."""
     tokens_packed: int = 0
     """Tokens of those rows."""
+    mixture: dict[str, Counter[str]] = field(default_factory=dict)
+    """By source of a mixture, trained rows by what made them: template and kind of prompt."""
+    unused_columns: dict[str, list[str]] = field(default_factory=dict)
+    """By source of a mixture, columns that no template reads."""
 
     def check(self) -> None:
         """Every row and token read is accounted for once."""
@@ -143,6 +155,8 @@ class Ledger:
             "sequences": self.sequences,
             "packed": {"rows": self.rows_packed, "tokens": self.tokens_packed},
             **self.tally.to_json(),
+            "mixture": {name: dict(sorted(made.items())) for name, made in self.mixture.items()},
+            "unused_columns": self.unused_columns,
             "bad_rows": [str(row) for row in self.bad_rows[:100]],
         }
 
@@ -160,6 +174,19 @@ class Ledger:
             f"{self.tokens_masked:,} masked, {self.tokens_truncated:,} truncated, "
             f"{self.tokens_dropped:,} dropped; {self.sequences:,} sequences in all{packed}",
             *self.tally.lines(),
+            *self._mixture_lines(),
             *(f"left out {row}" for row in self.bad_rows[:SHOWN]),
             *([f"left out {more:,} more; bad_rows.jsonl of the variant lists all"] if more else []),
         ]
+
+    def _mixture_lines(self) -> list[str]:
+        """A line for each source of a mixture: its rows, its share, what made them."""
+        total = sum(made.total() for made in self.mixture.values())
+        lines = []
+        for name, made in self.mixture.items():
+            parts = ", ".join(f"{what} {count:,}" for what, count in sorted(made.items()))
+            lines.append(f"mixture: {name} {made.total():,} ({made.total() / total:.1%}): {parts}")
+        for name, columns in self.unused_columns.items():
+            if columns:
+                lines.append(f"mixture: {name}: in no template: {', '.join(columns)}")
+        return lines

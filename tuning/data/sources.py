@@ -51,7 +51,7 @@ def read_source(source: str, seed: int = 0, tally: Tally | None = None) -> Itera
         return _read_hub(source, tally)
     raise DataError(
         f"data {source!r}: no such file or folder; give starter, a {', '.join(SUFFIXES)} file, a "
-        "dataset folder or a hub id such as owner/dataset"
+        "dataset folder, a hub id such as owner/dataset or a mixture's .yaml file"
     )
 
 

@@ -10,6 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
+from tuning.data.mixture.kept import kept_prompts
+from tuning.data.mixture.plan import is_mixture, load_plan
+from tuning.data.mixture.rows import read_rows
 from tuning.errors import TuningError
 from tuning.evaluation.checks import Check, Filled, field_problem
 from tuning.evaluation.form_suite import constraint_items
@@ -36,7 +39,8 @@ class SuiteItem(BaseModel):
 
 
 def load_suite(name: str, limit: int | None = None) -> list[SuiteItem]:
-    """Items of `starter`, `constraints` or a JSONL file; `limit` takes evenly spaced ones.
+    """Items of `starter`, `constraints`, a JSONL file or a mixture; `limit` spreads
+    evenly.
 
     SuiteError names file, line and field of a mistake, in every check of the suite.
     """
@@ -46,10 +50,25 @@ def load_suite(name: str, limit: int | None = None) -> list[SuiteItem]:
         items = [SuiteItem.model_validate(item) for item in heldout_items()]
     elif name == CONSTRAINTS:
         items = [SuiteItem.model_validate(item) for item in constraint_items()]
+    elif is_mixture(name):
+        items = _kept_of(Path(name).expanduser())
     else:
         items = _read(name)
     if limit is not None and limit < len(items):
         items = [items[index * len(items) // limit] for index in range(limit)]
+    return items
+
+
+def _kept_of(path: Path) -> list[SuiteItem]:
+    """What a mixture keeps for its tests: held-out clusters, held-out and trained templates."""
+    plan = load_plan(path)
+    kept = kept_prompts(plan, read_rows(plan, plan.seed, deduplicate=True))
+    items = [_checked(prompt.to_json(), f"{path}: {prompt.id}") for prompt in kept]
+    if not items:
+        raise SuiteError(
+            f"suite {str(path)!r}: the mixture keeps nothing for tests; set `test`, "
+            "`heldout_clusters` or a template's `heldout`"
+        )
     return items
 
 
@@ -59,7 +78,8 @@ def _read(name: str) -> list[SuiteItem]:
         lines = list(read_json_lines(path))
     except (OSError, RuntimeError, ValueError) as error:  # no such home; a zero byte in the name
         raise SuiteError(
-            f"suite {name!r}: cannot be read ({error}); give starter, constraints or a JSONL file"
+            f"suite {name!r}: cannot be read ({error}); give starter, constraints, a JSONL file or "
+            "a mixture"
         ) from error
     items = [_item(line, f"{path}:{line.number}") for line in lines]
     if not items:
@@ -74,8 +94,12 @@ def _item(line: Line, where: str) -> SuiteItem:
         raise SuiteError(f"{where}: {error}; mend the line") from error
     if not isinstance(content, dict):
         raise SuiteError(f"{where}: is no JSON object; mend the line")
+    return _checked({"id": where, **content}, where)
+
+
+def _checked(content: dict[str, Any], where: str) -> SuiteItem:
     try:
-        return SuiteItem.model_validate({"id": where, **content})
+        return SuiteItem.model_validate(content)
     except ValidationError as error:
         problem = field_problem(error.errors(include_url=False)[0], SuiteItem)
         raise SuiteError(f"{where}: {problem}") from error

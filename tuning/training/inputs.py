@@ -6,6 +6,7 @@ Shared by training and by `--preview`, so a preview shows exactly what would be 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,11 @@ def prepare(config: TuningConfig) -> Prepared:
     )
     max_length = pick_max_length(config, model_config)
     rows = encode_examples(tokenizer, corpus.train, max_length, config.data_options, ledger)
+    for example in dict.fromkeys(row.example for row in rows):
+        drawn = corpus.train[example].drawn
+        if drawn is not None:
+            made = ledger.mixture.setdefault(drawn.row.source.name, Counter())
+            made[f"{drawn.template.name} {drawn.kind}"] += 1
     heldout = encode_heldout(tokenizer, corpus.heldout, max_length, config.data_options, ledger)
     if config.checks.patience is not None and not heldout:
         raise ConfigError(

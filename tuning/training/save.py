@@ -32,6 +32,7 @@ from tuning.variant.plots import draw_losses
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
 BAD_ROWS_FILE = "bad_rows.jsonl"
+MIXTURE_FILE = "mixture_rows.jsonl"
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outco
     for record in outcome.history.records:
         history.add(record)
     _list_bad_rows(folder / BAD_ROWS_FILE, prepared)
+    _list_drawn_rows(folder / MIXTURE_FILE, prepared)
     draw_losses({config.name: outcome.history.records}, folder / "loss.png")
     variant = seal_variant(
         folder,
@@ -149,6 +151,15 @@ def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outco
 def _list_bad_rows(path: Path, prepared: Prepared) -> None:
     """Every row that was left out as bad, one JSON line each; no file where there is none."""
     lines = [json.dumps(vars(bad), ensure_ascii=False) for bad in prepared.ledger.bad_rows]
+    if lines:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _list_drawn_rows(path: Path, prepared: Prepared) -> None:
+    """What made each trained row of a mixture, one JSON line each; no file without a mixture."""
+    places = dict.fromkeys(row.example for row in prepared.rows)
+    made = [prepared.corpus.train[place].drawn for place in places]
+    lines = [json.dumps(drawn.to_json(), ensure_ascii=False) for drawn in made if drawn]
     if lines:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
