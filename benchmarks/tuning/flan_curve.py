@@ -26,9 +26,11 @@ import yaml
 
 from tuning import TuningConfig, tune
 from tuning.config import CheckOptions, DataOptions, TrainingOptions
+from tuning.data.mixture.kept import kept_prompts
+from tuning.data.mixture.plan import load_plan
+from tuning.data.mixture.rows import read_rows
 from tuning.evaluation.evaluate import evaluate
 from tuning.evaluation.statistics import wilson
-from tuning.evaluation.suites import load_suite
 from tuning.quiet import quiet_libraries
 from tuning.starter import STARTER, shipped_models
 from tuning.training.inputs import prepare
@@ -79,13 +81,9 @@ def subset(mixture: Mapping[str, Any], families: Sequence[str]) -> dict[str, Any
 
 def heldout_suite(mixture: Path, out: Path) -> Path:
     """The prompts of the held-out clusters as a suite of their own."""
-    items = [item for item in load_suite(str(mixture)) if item.family.startswith(HELDOUT)]
-    lines = [
-        json.dumps(
-            {"id": item.id, "family": item.family, "prompt": item.prompt, "check": item.check}
-        )
-        for item in items
-    ]
+    plan = load_plan(mixture)
+    kept = kept_prompts(plan, read_rows(plan, plan.seed, deduplicate=True))
+    lines = [json.dumps(prompt.to_json()) for prompt in kept if prompt.family.startswith(HELDOUT)]
     path = out / "heldout.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -198,8 +196,8 @@ def draw_plot(points: Sequence[Mapping[str, Any]], path: Path) -> None:
         shares = [passed / prompts for passed, prompts in counts]
         bounds = [wilson(passed, prompts) for passed, prompts in counts]
         spread = [
-            [share - low for share, (low, _) in zip(shares, bounds, strict=True)],
-            [high - share for share, (_, high) in zip(shares, bounds, strict=True)],
+            [max(0.0, share - low) for share, (low, _) in zip(shares, bounds, strict=True)],
+            [max(0.0, high - share) for share, (_, high) in zip(shares, bounds, strict=True)],
         ]
         places = [len(point["families"]) * shift for point in mine]
         axes.errorbar(places, shares, spread, fmt="o", ms=4, lw=1, label=f"draw {draw + 1}")
