@@ -219,27 +219,29 @@ class BattleService(BattleVoting):
     ) -> None:
         """Ask on: every side after its own answers, or all after those of `shared_side`."""
         prompt = self.check_prompt(prompt)
-        battle, votes = await asyncio.to_thread(self._read, access)
+        stored = await asyncio.to_thread(self._read, access)
+        battle = stored.battle
         self._check_room(access, access.voter)
         targets = [await self.pool.reach(participant) for participant in battle.participants]
         asked = [_asked(target) for target in targets]
         opened = await asyncio.to_thread(
             self.store.ask, battle.id, prompt, asked, shared_side=shared_side
         )
-        await self._answer(access, opened, dict(enumerate(targets)), votes)
+        await self._answer(access, opened, dict(enumerate(targets)), stored.votes)
 
     async def regenerate(self, access: BattleAccess, side: int | None = None) -> None:
         """Ask one side, or all, again; the earlier answers are kept as superseded.
 
         A side that takes the likeliest token each time would only repeat itself, so it draws.
         """
-        battle, votes = await asyncio.to_thread(self._read, access)
+        stored = await asyncio.to_thread(self._read, access)
+        battle = stored.battle
         self._check_room(access, access.voter)
         indices = range(battle.num_sides) if side is None else [side]
         targets = {i: varied(await self.pool.reach(battle.participants[i])) for i in indices}
         asked = {i: _asked(target) for i, target in targets.items()}
         opened = await asyncio.to_thread(self.store.ask_again, battle.id, asked)
-        await self._answer(access, opened, targets, votes)
+        await self._answer(access, opened, targets, stored.votes)
 
     async def _answer(
         self,

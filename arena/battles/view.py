@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlencode
 
 from arena.backends.streams import Side
 from arena.battles.answer_recorder import stored_side
+from arena.storage.rows import StoredBattle
 from arena.values.battle import Battle
 from arena.values.vote import Vote
 
@@ -85,6 +86,11 @@ class BattleView:
         """Some side still writes, but each has begun and none has failed."""
         has_begun = all(side.text.strip() and side.state != "failed" for side in self.sides)
         return self.is_running and self.vote is None and has_begun
+
+
+def stored_view(stored: StoredBattle) -> BattleView:
+    """The view of a battle of which nothing is being written."""
+    return BattleView(stored.battle, stored.votes)
 
 
 def stored_sides(battle: Battle) -> tuple[Side, ...]:

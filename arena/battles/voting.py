@@ -6,14 +6,16 @@ Knows the store and the battles that are being written; knows no server, no Grad
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from arena.battles.running import RunningBattles
-from arena.battles.view import BattleAccess, BattleView
+from arena.battles.view import BattleAccess, BattleView, stored_view
 from arena.storage.history_queries import Past
+from arena.storage.rows import StoredBattle
 from arena.storage.store import Store
-from arena.values.battle import Battle
-from arena.values.refusals import AlreadyVotedError, StillBlindError, UnfinishedError
-from arena.values.vote import Judgement, Vote
+from arena.storage.vote_writes import Decide
+from arena.values.refusals import StillBlindError, UnfinishedError
+from arena.values.vote import Judgement
 
 MOST_PAST = 200
 
@@ -30,62 +32,58 @@ class BattleVoting:
         running = self.running_battles.get(access.battle_id)
         if running is not None and running.is_known(access):
             return running.view()
-        battle, votes = await asyncio.to_thread(self._read, access)
-        return BattleView(battle, tuple(votes)) if running is None else running.view()
+        stored = await asyncio.to_thread(self._read, access)
+        return stored_view(stored) if running is None else running.view()
 
-    def _read(self, access: BattleAccess) -> tuple[Battle, list[Vote]]:
-        battle = self.store.load_battle(access.battle_id, token=access.token, voter=access.voter)
-        return battle, self.store.votes_of(access.battle_id)
+    def is_writing(self, battle_id: str) -> bool:
+        """Whether some side of the battle is still being written."""
+        running = self.running_battles.get(battle_id)
+        return running is not None and running.view().is_running
+
+    def _read(self, access: BattleAccess) -> StoredBattle:
+        return self.store.load_battle(access.battle_id, token=access.token, voter=access.voter)
 
     async def vote(
         self,
         access: BattleAccess,
-        judgement: Judgement,
+        judgement: Judgement | Decide,
         *,
         partial: bool = False,
         change: bool = False,
-    ) -> Vote:
-        """Store a judgement of the last turn; only then note that the names may be shown.
+    ) -> BattleView:
+        """Store a judgement of the last turn; the view returned is what was committed.
 
         `partial` allows to judge before the end: what still writes is ended where it is, so that
-        what was judged is what is stored. Raises UnfinishedError when a side has not begun.
+        what was judged is what is stored. Raises UnfinishedError when a side has not begun, and
+        what `Store.cast_vote` raises.
         """
 
-        def write() -> Vote:
-            battle, votes = self._read(access)
-            turn = len(battle.turns) - 1
-            if any(vote.turn == turn and vote.voter != access.voter for vote in votes):
-                raise AlreadyVotedError("this battle has been judged from another device").coded(
-                    "other_device"
-                )
-            vote = self.store.cast_vote(
+        def write() -> StoredBattle:
+            return self.store.cast_vote(
                 access.battle_id,
                 judgement,
                 voter=access.voter,
                 token=access.token,
-                turn=turn,
                 partial=partial,
                 change=change,
             )
-            self.store.reveal(access.battle_id, token=access.token, voter=access.voter)
-            return vote
 
         running = self.running_battles.get(access.battle_id)
         if not partial or running is None:
-            return await asyncio.to_thread(write)
+            return stored_view(await asyncio.to_thread(write))
         async with running.judging:
             view = await self.view(access)
             if view.is_running and not view.is_votable_early:
                 raise UnfinishedError("an answer has not begun; wait for its first words")
             await running.streams.close()
-            return await asyncio.to_thread(write)
+            return stored_view(await asyncio.to_thread(write))
 
     async def tokens(self, access: BattleAccess, side: int) -> list[tuple[str, float]]:
         """The tokens of a side's last answer with their log-probabilities; [] if not told.
 
         Raises StillBlindError before the names may be shown.
         """
-        battle, _ = await asyncio.to_thread(self._read, access)
+        battle = (await asyncio.to_thread(self._read, access)).battle
         if battle.is_blind:
             raise StillBlindError("probabilities are shown after the vote")
         answer = battle.turns[-1].answer(side) if battle.turns else None
@@ -97,35 +95,27 @@ class BattleVoting:
         """The voter's own battles that hold every word wanted, newest first."""
         return await asyncio.to_thread(self.store.history, voter, wanted, limit=limit)
 
-    async def undo(self, access: BattleAccess) -> None:
+    async def undo(self, access: BattleAccess) -> BattleView:
         """Take the vote on the last turn back; it stays in the history."""
-
-        def write() -> None:
-            battle, _ = self._read(access)
-            turn = len(battle.turns) - 1
-            self.store.undo_vote(
-                access.battle_id, voter=access.voter, token=access.token, turn=turn
+        return stored_view(
+            await asyncio.to_thread(
+                self.store.undo_vote, access.battle_id, voter=access.voter, token=access.token
             )
+        )
 
-        await asyncio.to_thread(write)
-
-    async def skip(self, access: BattleAccess) -> None:
+    async def skip(self, access: BattleAccess) -> BattleView:
         """Note that the voter would not judge, and let the names be shown."""
 
-        def write() -> None:
-            battle, _ = self._read(access)
-            turn = len(battle.turns) - 1
-            self.store.skip_turn(
-                access.battle_id, voter=access.voter, token=access.token, turn=turn
-            )
-            self.store.reveal(access.battle_id, token=access.token, voter=access.voter)
+        def write() -> BattleView:
+            stored = self.store.skip_turn(access.battle_id, voter=access.voter, token=access.token)
+            return replace(stored_view(stored), is_skipped=True)
 
         running = self.running_battles.get(access.battle_id)
         if running is None:
-            await asyncio.to_thread(write)
-            return
+            return await asyncio.to_thread(write)
         await asyncio.to_thread(self._read, access)  # refuses strangers before anything ends
         async with running.judging:
             await running.streams.close()  # nobody waits for these answers any more
-            await asyncio.to_thread(write)
+            view = await asyncio.to_thread(write)
             running.is_skipped = True
+            return view

@@ -98,8 +98,7 @@ class ClientApi:
         """Pass on the last turn; the names are shown and nothing is counted."""
         async with as_gradio_errors():
             access = await self._access(request, battle, token)
-            await self.service.skip(access)
-            return view_json(await self.service.view(access))
+            return view_json(await self.service.skip(access))
 
     async def vote(
         self,
@@ -129,15 +128,15 @@ class ClientApi:
                 comment=comment[:4000],
                 edited_answer=edited_answer[:20_000],
             )
-            await self.service.vote(access, judgement, partial=partial, change=change)
-            return view_json(await self.service.view(access))
+            return view_json(
+                await self.service.vote(access, judgement, partial=partial, change=change)
+            )
 
     async def undo_vote(self, request: gr.Request, battle: str, token: str = "") -> dict[str, Any]:
         """Take the vote on the last turn back."""
         async with as_gradio_errors():
             access = await self._access(request, battle, token)
-            await self.service.undo(access)
-            return view_json(await self.service.view(access))
+            return view_json(await self.service.undo(access))
 
     async def next_of_set(self, request: gr.Request, name: str) -> dict[str, Any]:
         """The battle to judge next in a prompt set; battle is null when all are judged."""

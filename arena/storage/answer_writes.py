@@ -117,14 +117,6 @@ def tokens_of(db: Database, answer_id: int) -> list[tuple[str, float]]:
     return [(text, logprob) for row in rows for text, logprob in json.loads(row["tokens"])]
 
 
-def save_progress(db: Database, answer_id: int, text: str) -> None:
-    """Keep the text so far of an attempt that is still being written."""
-    db.execute(
-        "UPDATE answers SET text = ? WHERE id = ? AND status = 'streaming'",
-        [clean_text(text), answer_id],
-    )
-
-
 def close_orphans(db: Database, now: int) -> int:
     """Fail the attempts that no living program writes any more; their number."""
     flag_judged(db, "a.status = 'streaming'", [], now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlite_utils import Database
@@ -33,6 +33,14 @@ SELECT v.*, b.public_id, t.position AS turn_position, p.pseudonym,
   JOIN battles b ON b.id = t.battle_id
   JOIN voters p ON p.id = v.voter_id
 """
+
+
+@dataclass(frozen=True)
+class StoredBattle:
+    """A battle with all votes on it, by turn, as one transaction saw them."""
+
+    battle: Battle
+    votes: tuple[Vote, ...]
 
 
 def sampling_json(sampling: SamplingSettings) -> str:
@@ -187,3 +195,14 @@ def battle_from(db: Database, row: Row) -> Battle:
         created_ms=row["created_ms"],
         revealed_ms=row["revealed_ms"],
     )
+
+
+def votes_from(db: Database, row: Row) -> tuple[Vote, ...]:
+    """All votes on a row of `battles`, by turn and then in the order they were cast."""
+    found = db.query(VOTE_SQL + " WHERE b.id = ? ORDER BY t.position, v.id", [row["id"]])
+    return tuple(vote_from(vote) for vote in found)
+
+
+def stored_from(db: Database, row: Row) -> StoredBattle:
+    """A row of `battles` with its sides, turns and votes."""
+    return StoredBattle(battle_from(db, row), votes_from(db, row))

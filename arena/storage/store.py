@@ -28,17 +28,13 @@ from arena.storage.group_commit import GroupCommit
 from arena.storage.history_queries import Past
 from arena.storage.migrations import migrate
 from arena.storage.quarantine import QuarantineRules
-from arena.storage.rows import VOTE_SQL, battle_from, battle_row, sampling_json, vote_from
+from arena.storage.rows import StoredBattle, battle_row, stored_from
+from arena.storage.vote_writes import Decide
 from arena.values.battle import (
     Answer,
     AnswerOutcome,
-    Battle,
-    Mode,
-    Participant,
-    SamplingSettings,
 )
-from arena.values.texts import clean_text
-from arena.values.vote import FlaggedVote, Judgement, Vote
+from arena.values.vote import FlaggedVote, Judgement
 
 T = TypeVar("T")
 
@@ -79,41 +75,6 @@ class Store:
 
     # -- battles --------------------------------------------------------------------------
 
-    def create_battle(
-        self,
-        participants: Sequence[Participant],
-        *,
-        voter: str | None,
-        mode: Mode,
-        sampler: str = "",
-        propensity: float | None = None,
-        tags: Sequence[str] = (),
-        language: str | None = None,
-        set_name: str | None = None,
-        set_index: int | None = None,
-        source: str = "page",
-    ) -> tuple[str, str]:
-        """Make a battle before anything is asked; returns its id and its secret token.
-
-        `participants` in the order shown (2 to 8). `propensity` is the probability with
-        which `sampler` draws this pair, whatever the sides (0 < p <= 1). Battles without a
-        voter belong to nobody and are open to every voter (a prompt set answered in advance).
-        """
-        new = BattleDraft(
-            participants,
-            voter,
-            mode,
-            sampler,
-            propensity,
-            tags,
-            language,
-            set_name,
-            set_index,
-            source,
-        )
-        self.write(lambda db: battle_writes.create(db, new, now_ms()))
-        return new.battle_id, new.token
-
     def open_battle(self, new: BattleDraft, prompt: str, asked: Sequence[Asked]) -> Opened:
         """Make a battle and ask its first turn of all sides, as one transaction.
 
@@ -129,37 +90,13 @@ class Store:
 
     def load_battle(
         self, battle_id: str, *, token: str | None = None, voter: str | None = None
-    ) -> Battle:
-        """A battle with all turns, by its secret link or for its owner (after a reload).
+    ) -> StoredBattle:
+        """A battle with all turns and votes, by its secret link or for its owner.
 
         Raises UnknownBattleError, WrongTokenError.
         """
         with database.reading(self.path, self.config) as db:
-            return battle_from(db, identities.authorised(db, battle_id, token, voter))
-
-    def reveal(self, battle_id: str, *, token: str | None = None, voter: str | None = None) -> None:
-        """Note that the names were shown: later votes on this battle are not blind."""
-
-        def body(db: Database) -> None:
-            row = identities.authorised(db, battle_id, token, voter)
-            db.execute(
-                "UPDATE battles SET revealed_ms = coalesce(revealed_ms, ?) WHERE id = ?",
-                [now_ms(), row["id"]],
-            )
-
-        self.write(body)
-
-    def list_battles(
-        self, voter: str, *, limit: int = 50, before: str | None = None
-    ) -> list[Battle]:
-        """A voter's own battles, newest first; `before` is the last id of the page before."""
-        with database.reading(self.path, self.config) as db:
-            rows = db.query(
-                "SELECT b.* FROM battles b WHERE b.owner_id = ? AND (? IS NULL OR b.id <"
-                " (SELECT id FROM battles WHERE public_id = ?)) ORDER BY b.id DESC LIMIT ?",
-                [identities.voter_row(db, voter), before, before, limit],
-            )
-            return [battle_from(db, row) for row in list(rows)]
+            return stored_from(db, identities.authorised(db, battle_id, token, voter))
 
     def history(self, voter: str, wanted: str = "", *, limit: int = 200) -> list[Past]:
         """A voter's own battles that hold every word wanted, newest first, as lines of a list."""
@@ -167,18 +104,6 @@ class Store:
             return history_queries.history(db, voter, wanted, limit)
 
     # -- turns and answers ----------------------------------------------------------------
-
-    def add_turn(self, battle_id: str, prompt: str, *, shared_side: int | None = None) -> int:
-        """Append a turn and return its position; `shared_side`: whose past all continue.
-
-        Without `shared_side` each side continues its own answers. Raises TextError,
-        BattleError, UnknownBattleError; UnfinishedError while an answer is being written.
-        """
-        return self.write(
-            lambda db: answer_writes.add_turn(
-                db, battle_row(db, battle_id), prompt, shared_side, now_ms()
-            )
-        )
 
     def ask(
         self, battle_id: str, prompt: str, asked: Sequence[Asked], *, shared_side: int | None = None
@@ -191,34 +116,6 @@ class Store:
     def ask_again(self, battle_id: str, asked: Mapping[int, Asked]) -> Opened:
         """`start_answer` of these sides at the last turn, as one transaction."""
         return self.write(lambda db: battle_writes.ask_again(db, battle_id, asked, now_ms()))
-
-    def start_answer(
-        self,
-        battle_id: str,
-        turn: int,
-        side: int,
-        *,
-        prompt_sent: str,
-        sampling: SamplingSettings,
-        model: str = "",
-    ) -> int:
-        """Note that a side is being asked; returns the answer's id. Earlier attempts of the
-        side at this turn are kept as superseded. AlreadyVotedError once the turn has a vote.
-        """
-        return self.write(
-            lambda db: answer_writes.start(
-                db,
-                battle_from(db, battle_row(db, battle_id)),
-                turn,
-                side,
-                {
-                    "prompt_sent": clean_text(prompt_sent),
-                    "sampling": sampling_json(sampling),
-                    "model": model,
-                },
-                now_ms(),
-            )
-        )
 
     def finish_answer(
         self, answer_id: int, outcome: AnswerOutcome, tokens: Sequence[tuple[str, float]] = ()
@@ -235,10 +132,6 @@ class Store:
         with database.reading(self.path, self.config) as db:
             return answer_writes.tokens_of(db, answer_id)
 
-    def save_progress(self, answer_id: int, text: str) -> None:
-        """Keep the text so far of an answer that is still being written (for a reload)."""
-        self.write(lambda db: answer_writes.save_progress(db, answer_id, text))
-
     def close_orphans(self) -> int:
         """At start: answers that a dead program was writing become failed; their number."""
         return self.write(lambda db: answer_writes.close_orphans(db, now_ms()))
@@ -248,68 +141,62 @@ class Store:
     def cast_vote(
         self,
         battle_id: str,
-        judgement: Judgement,
+        judgement: Judgement | Decide,
         *,
         voter: str,
-        turn: int = 0,
         token: str | None = None,
         partial: bool = False,
         change: bool = False,
-    ) -> Vote:
-        """Store a judgement and return it; only then may names be shown.
+    ) -> StoredBattle:
+        """Store a judgement of the last turn and reveal the names, as one transaction.
 
-        The same judgement again returns the same vote. Another one raises AlreadyVotedError
-        unless `change`. `partial` allows a vote while a side is still writing and marks it.
-        Raises UnknownBattleError, WrongTokenError, SideFailedError, UnfinishedError,
-        JudgementError, TextError.
+        Returns the battle as it was committed: what is shown is what is stored. The same
+        judgement again changes nothing. Another one raises AlreadyVotedError unless `change`; so
+        does a turn that another voter has judged. `partial` allows a vote while a side is still
+        writing and marks it. Raises UnknownBattleError, WrongTokenError, SideFailedError,
+        UnfinishedError, JudgementError, TextError, and what a `judgement` that decides raises.
         """
 
-        def body(db: Database) -> Vote:
-            return vote_writes.cast(
+        def body(db: Database) -> StoredBattle:
+            battle, now = identities.authorised(db, battle_id, token, voter), now_ms()
+            vote_writes.cast(
                 db,
-                identities.authorised(db, battle_id, token, voter),
-                turn,
-                identities.voter_row(db, voter),
+                battle,
+                voter,
                 judgement,
                 partial=partial,
                 change=change,
-                now=now_ms(),
+                now=now,
                 rules=self.rules,
             )
+            vote_writes.reveal(db, battle, now)
+            return stored_from(db, battle_row(db, battle_id))
 
         return self.write(body)
 
-    def undo_vote(
-        self, battle_id: str, *, voter: str, turn: int = 0, token: str | None = None
-    ) -> None:
-        """Take one's vote on a turn back; it stays in the history. Raises NotVotedError."""
+    def undo_vote(self, battle_id: str, *, voter: str, token: str | None = None) -> StoredBattle:
+        """Take one's vote on the last turn back; it stays in the history. Raises NotVotedError."""
 
-        def body(db: Database) -> None:
+        def body(db: Database) -> StoredBattle:
             battle = identities.authorised(db, battle_id, token, voter)
-            vote_writes.undo(db, battle, turn, identities.voter_row(db, voter), now_ms())
+            vote_writes.undo(db, battle, voter, now_ms())
+            return stored_from(db, battle)
 
-        self.write(body)
+        return self.write(body)
 
-    def skip_turn(
-        self, battle_id: str, *, voter: str, turn: int = 0, token: str | None = None
-    ) -> None:
-        """Note that the voter would rather not judge this turn. Not a vote."""
+    def skip_turn(self, battle_id: str, *, voter: str, token: str | None = None) -> StoredBattle:
+        """Note that the voter would rather not judge the last turn, and reveal the names.
 
-        def body(db: Database) -> None:
-            battle = identities.authorised(db, battle_id, token, voter)
-            vote_writes.skip(db, battle, turn, identities.voter_row(db, voter), now_ms())
+        Not a vote. As one transaction; returns the battle as it was committed.
+        """
 
-        self.write(body)
+        def body(db: Database) -> StoredBattle:
+            battle, now = identities.authorised(db, battle_id, token, voter), now_ms()
+            vote_writes.skip(db, battle, voter, now)
+            vote_writes.reveal(db, battle, now)
+            return stored_from(db, battle_row(db, battle_id))
 
-    def votes_of(self, battle_id: str, *, voter: str | None = None) -> list[Vote]:
-        """The votes on a battle by turn, of all voters or of one."""
-        with database.reading(self.path, self.config) as db:
-            rows = db.query(
-                VOTE_SQL + " WHERE b.public_id = ? AND (? IS NULL OR p.pseudonym = ?)"
-                " ORDER BY t.position, v.id",
-                [battle_id, voter, voter],
-            )
-            return [vote_from(row) for row in list(rows)]
+        return self.write(body)
 
     def flag_vote(self, vote_id: int, reason: str, detail: str = "") -> None:
         """Put a vote in quarantine by hand."""

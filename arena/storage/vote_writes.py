@@ -7,15 +7,22 @@ is appended to `vote_history`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlite_utils import Database
 
 from arena.storage.database import Row
+from arena.storage.identities import voter_row
 from arena.storage.quarantine import QuarantineRules, evidence, suspicions
-from arena.storage.rows import VOTE_SQL, judgement_columns, read_turns, vote_from
-from arena.values.battle import SIDES, Answer, AnswerStatus, Mode, Turn
+from arena.storage.rows import (
+    VOTE_SQL,
+    StoredBattle,
+    judgement_columns,
+    stored_from,
+    vote_from,
+)
+from arena.values.battle import SIDES, Answer, AnswerStatus, Battle, Turn
 from arena.values.refusals import (
     AlreadyVotedError,
     NotVotedError,
@@ -26,43 +33,53 @@ from arena.values.refusals import (
 from arena.values.texts import canonical_json, check_text
 from arena.values.vote import FlaggedVote, Judgement, Vote
 
+Decide = Callable[[StoredBattle], Judgement]
+"""Makes a judgement from what is stored; it may run again, so it only computes."""
+
 
 def cast(
     db: Database,
     battle: Row,
-    turn: int,
-    voter: int,
-    judgement: Judgement,
+    voter: str,
+    judgement: Judgement | Decide,
     *,
     partial: bool,
     change: bool,
     now: int,
     rules: QuarantineRules,
-) -> Vote:
-    """Store one judgement; see `Store.cast_vote`."""
+) -> None:
+    """Store one judgement of the last turn; see `Store.cast_vote`."""
+    stored = stored_from(db, battle)
+    judgement = judgement if isinstance(judgement, Judgement) else judgement(stored)
     check_text("comment", judgement.comment)
     check_text("edited answer", judgement.edited_answer)
     sides = participant_ids(db, battle["id"])
     judgement.pairs(len(sides))  # refuse what does not fit before anything else
-    judged = pick_turn(read_turns(db, battle["id"]), turn, battle["public_id"])
-    old = find_vote(db, judged.id, voter)
+    judged, voter_id = last_turn(stored.battle), voter_row(db, voter)
+    old = own_vote(stored, voter)
+    if old is None and any(vote.turn == judged.position for vote in stored.votes):
+        raise AlreadyVotedError("this battle has been judged from another device").coded(
+            "other_device"
+        )
     if old is not None:
-        if vote_from(old).judgement == judgement:
-            return vote_from(old)
+        if old.judgement == judgement:
+            return
         if not change:
-            raise AlreadyVotedError(f"turn {turn + 1} is already judged; undo or change that vote")
+            raise AlreadyVotedError(
+                f"turn {judged.position + 1} is already judged; undo or change that vote"
+            )
     answers = judged_answers(judged, len(sides), partial=partial)
     is_partial = partial or any(a.status is AnswerStatus.STOPPED for a in answers)
-    is_blind = battle["mode"] == Mode.BLIND and battle["revealed_ms"] is None
+    is_blind = stored.battle.is_blind
     columns = judgement_columns(judgement) | {"partial": is_partial, "updated_ms": now}
     if old is None:
-        columns |= {"turn_id": judged.id, "voter_id": voter, "blind": is_blind, "created_ms": now}
-        vote_id = db["votes"].insert(columns, pk="id").last_pk
-        db.execute("DELETE FROM skips WHERE turn_id = ? AND voter_id = ?", [judged.id, voter])
+        columns |= {"turn_id": judged.id, "voter_id": voter_id, "blind": is_blind}
+        vote_id = db["votes"].insert(columns | {"created_ms": now}, pk="id").last_pk
+        db.execute("DELETE FROM skips WHERE turn_id = ? AND voter_id = ?", [judged.id, voter_id])
     else:
         # Once the names were seen a vote can never become blind again.
-        columns["blind"] = bool(old["blind"]) and is_blind
-        vote_id = old["id"]
+        columns["blind"] = old.blind and is_blind
+        vote_id = old.id
         db["votes"].update(vote_id, columns)
         db.execute("DELETE FROM comparisons WHERE vote_id = ?", [vote_id])
     insert_comparisons(db, vote_id, judgement, sides, [answer.id for answer in answers])
@@ -70,43 +87,56 @@ def cast(
         if answer.identity_leak:
             detail = evidence("identity_leak", side=SIDES[answer.side])
             add_flag(db, vote_id, "identity_leak", detail, now)
-    for found in suspicions(db, vote_id, voter, now, rules):
+    for found in suspicions(db, vote_id, voter_id, now, rules):
         add_flag(db, vote_id, found.reason, found.detail, now)
     said = judgement_columns(judgement) | {"partial": is_partial, "blind": columns["blind"]}
-    remember(db, judged.id, voter, "cast" if old is None else "change", said, now)
-    stored = find_vote(db, judged.id, voter)
-    assert stored is not None
-    return vote_from(stored)
+    remember(db, judged.id, voter_id, "cast" if old is None else "change", said, now)
 
 
-def undo(db: Database, battle: Row, turn: int, voter: int, now: int) -> None:
-    """Take a vote back; what it said stays in `vote_history`."""
-    judged = pick_turn(read_turns(db, battle["id"]), turn, battle["public_id"])
-    old = find_vote(db, judged.id, voter)
+def undo(db: Database, battle: Row, voter: str, now: int) -> None:
+    """Take the vote on the last turn back; what it said stays in `vote_history`."""
+    stored = stored_from(db, battle)
+    judged, old = last_turn(stored.battle), own_vote(stored, voter)
     if old is None:
-        raise NotVotedError(f"turn {turn + 1} has no vote of yours to undo")
-    said = vote_from(old)
-    body = judgement_columns(said.judgement) | {"partial": said.partial, "blind": said.blind}
-    remember(db, judged.id, voter, "undo", body, now)
-    db.execute("DELETE FROM votes WHERE id = ?", [old["id"]])
+        raise NotVotedError(f"turn {judged.position + 1} has no vote of yours to undo")
+    body = judgement_columns(old.judgement) | {"partial": old.partial, "blind": old.blind}
+    remember(db, judged.id, voter_row(db, voter), "undo", body, now)
+    db.execute("DELETE FROM votes WHERE id = ?", [old.id])
 
 
-def skip(db: Database, battle: Row, turn: int, voter: int, now: int) -> None:
-    """Note that the voter would not judge; refused when the turn has a vote."""
-    judged = pick_turn(read_turns(db, battle["id"]), turn, battle["public_id"])
-    if find_vote(db, judged.id, voter) is not None:
-        raise AlreadyVotedError(f"turn {turn + 1} is judged; undo the vote before skipping")
-    row = {"turn_id": judged.id, "voter_id": voter, "created_ms": now}
-    if db["skips"].count_where("turn_id = ? AND voter_id = ?", [judged.id, voter]) == 0:
+def skip(db: Database, battle: Row, voter: str, now: int) -> None:
+    """Note that the voter would not judge the last turn; refused when it has a vote of theirs."""
+    stored = stored_from(db, battle)
+    judged, voter_id = last_turn(stored.battle), voter_row(db, voter)
+    if own_vote(stored, voter) is not None:
+        raise AlreadyVotedError(
+            f"turn {judged.position + 1} is judged; undo the vote before skipping"
+        )
+    row = {"turn_id": judged.id, "voter_id": voter_id, "created_ms": now}
+    if db["skips"].count_where("turn_id = ? AND voter_id = ?", [judged.id, voter_id]) == 0:
         db["skips"].insert(row)
-        remember(db, judged.id, voter, "skip", {}, now)
+        remember(db, judged.id, voter_id, "skip", {}, now)
 
 
-def pick_turn(turns: tuple[Turn, ...], turn: int, battle: str) -> Turn:
-    """The turn at a position; UnknownBattleError when there is none."""
-    if not 0 <= turn < len(turns):
-        raise UnknownBattleError(f"battle {battle} has no turn {turn + 1}; it has {len(turns)}")
-    return turns[turn]
+def reveal(db: Database, battle: Row, now: int) -> None:
+    """Note that the names may be shown: later votes on this battle are not blind."""
+    db.execute(
+        "UPDATE battles SET revealed_ms = coalesce(revealed_ms, ?) WHERE id = ?",
+        [now, battle["id"]],
+    )
+
+
+def last_turn(battle: Battle) -> Turn:
+    """The turn that is judged; UnknownBattleError before anything was asked."""
+    if not battle.turns:
+        raise UnknownBattleError(f"battle {battle.id} has no turn to judge; ask something first")
+    return battle.turns[-1]
+
+
+def own_vote(stored: StoredBattle, voter: str) -> Vote | None:
+    """The vote of a voter on the last turn."""
+    last = len(stored.battle.turns) - 1
+    return next((v for v in stored.votes if v.turn == last and v.voter == voter), None)
 
 
 def judged_answers(turn: Turn, num_sides: int, *, partial: bool) -> list[Answer]:
@@ -148,12 +178,6 @@ def participant_ids(db: Database, battle: int) -> list[int]:
         "SELECT participant_id FROM sides WHERE battle_id = ? ORDER BY position", [battle]
     )
     return [row["participant_id"] for row in rows]
-
-
-def find_vote(db: Database, turn_id: int, voter: int) -> Row | None:
-    """The vote of a voter on a turn as a VOTE_SQL row."""
-    where = " WHERE v.turn_id = ? AND v.voter_id = ?"
-    return next(iter(db.query(VOTE_SQL + where, [turn_id, voter])), None)
 
 
 def add_flag(db: Database, vote_id: int, reason: str, detail: str, now: int) -> None:

@@ -179,24 +179,23 @@ def _add_votes(router: APIRouter, service: BattleService) -> None:
             comment=body.comment,
             edited_answer=body.edited_answer,
         )
-        await service.vote(allowed, judgement, partial=body.partial, change=body.change)
-        return view_json(await service.view(allowed))
+        return view_json(
+            await service.vote(allowed, judgement, partial=body.partial, change=body.change)
+        )
 
     @router.delete("/battles/{battle_id}/votes")
     async def undo(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
         allowed = await _access(service, request, battle_id, x_battle_token)
-        await service.undo(allowed)
-        return view_json(await service.view(allowed))
+        return view_json(await service.undo(allowed))
 
     @router.post("/battles/{battle_id}/skip", status_code=201)
     async def skip(
         battle_id: str, request: Request, x_battle_token: str | None = Header(None)
     ) -> dict[str, Any]:
         allowed = await _access(service, request, battle_id, x_battle_token)
-        await service.skip(allowed)
-        return view_json(await service.view(allowed))
+        return view_json(await service.skip(allowed))
 
     @router.get("/battles/{battle_id}/tokens/{side}")
     async def tokens(

@@ -165,22 +165,25 @@ def refresh_after_a_vote(home: Path, rounds: int = 11) -> Cost:
 def votes_per_second(folder: Path, num_writers: int) -> float:
     """Durable votes a second of some writing processes on one store."""
     sys.path.insert(0, str(ROOT / "tests" / "support"))
-    from store_fixtures import BASE, LORA, Hand
+    from store_fixtures import Hand
 
     from arena.storage.store import Store
-    from arena.values.battle import Mode
 
     store = Store(folder / f"votes-{num_writers}.db")
-    battle, _ = store.create_battle([BASE, LORA], voter=None, mode=Mode.BLIND)
-    Hand(store).turn(battle, "prompt", ["one", "two"])
+    hand = Hand(store)
+    voters = map(str, range(num_writers))
+    told = [
+        [str(store.path), f"secret of {name}", hand.battle(voter=hand.voter(name))[0], str(SECONDS)]
+        for name in voters
+    ]
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", VOTER, str(store.path), str(i), battle, str(SECONDS)],
+            [sys.executable, "-c", VOTER, *words],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
         )
-        for i in range(num_writers)
+        for words in told
     ]
     return sum(int(writer.communicate()[0]) for writer in writers) / SECONDS
 

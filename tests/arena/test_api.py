@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from store_fixtures import votes_of
 
 from arena.web.api import api_router
 from arena.web.authentication import Authenticator
@@ -86,7 +87,7 @@ def test_every_field_of_every_reply_is_in_the_docs(page: PageServer) -> None:
         body = {"winner": "model_a", "reasons": ["correct"]}
         judged = admin.post(f"{path}/votes", json=body, headers=token).json()
         assert judged["sides"][0]["sampling"]["max_new_tokens"] == 160
-        (vote,) = page.store.votes_of(opened["battle"])
+        (vote,) = votes_of(page.store, opened["battle"])
         page.store.flag_vote(vote.id, "odd")
         for reply in (
             judged,
@@ -120,7 +121,7 @@ def test_blind_battle_from_start_to_vote(client: httpx2.Client, page: PageServer
     assert vote.status_code == 201
     assert {side["model"] for side in vote.json()["sides"]} == {"hidden-one", "hidden-two"}
     assert vote.json()["vote"]["winner"] == "model_b"
-    (stored,) = page.store.votes_of(battle)
+    (stored,) = votes_of(page.store, battle)
     assert stored.judgement.reasons == ("correct",)
     undone = client.delete(f"/api/battles/{battle}/votes", headers={"x-battle-token": token})
     assert undone.json()["vote"] is None
@@ -179,7 +180,7 @@ def test_one_side_is_stopped_and_asked_again_and_the_turn_passed(tmp_path: Path)
         (past,) = client.get("/api/battles", params={"search": "FRANCE"}).json()["battles"]
         assert (past["battle"], past["state"]) == (battle["battle"], "skipped")
         assert client.get("/api/battles", params={"search": "Spain"}).json() == {"battles": []}
-        turn = page.store.load_battle(battle["battle"], token=battle["token"]).turns[-1]
+        turn = page.store.load_battle(battle["battle"], token=battle["token"]).battle.turns[-1]
         assert [(a.side, a.superseded) for a in turn.attempts] == [
             (0, False),
             (1, True),

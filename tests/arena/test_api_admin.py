@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
+from store_fixtures import votes_of
 
 from arena.web.authentication import Authenticator
 
@@ -54,7 +55,7 @@ def test_set_is_judged_in_order_and_gone_on_with(page: PageServer) -> None:
             again = client.post("/api/sets/fruit/next").json()
             assert again["battle"] == task["battle"], "an unjudged prompt is not asked twice"
             assert judge(client, task["battle"], task["token"]) == 201
-            (turn,) = page.store.load_battle(task["battle"], token=task["token"]).turns
+            (turn,) = page.store.load_battle(task["battle"], token=task["token"]).battle.turns
             asked.append(turn.prompt)
         assert tuple(asked) == FRUIT
         end = client.post("/api/sets/fruit/next").json()
@@ -83,7 +84,7 @@ def test_admin_clears_a_mark_once(page: PageServer) -> None:
     with visit(page, Authenticator(page.config.home).key) as admin:
         battle = admin.post("/api/battles", json={"prompt": FRUIT[0]}).json()
         assert judge(admin, battle["battle"], battle["token"]) == 201
-        (vote,) = page.store.votes_of(battle["battle"])
+        (vote,) = votes_of(page.store, battle["battle"])
         page.store.flag_vote(vote.id, "rate", "70 votes within a minute")
         (shown,) = admin.get("/api/admin/state").json()["flagged"]
         assert shown == {
@@ -97,4 +98,4 @@ def test_admin_clears_a_mark_once(page: PageServer) -> None:
         twice = admin.post("/api/admin/clear", json=body)
         assert twice.status_code in (404, 409)
         assert "not in quarantine" in twice.json()["error"]
-        assert page.store.votes_of(battle["battle"]) == [vote], "the vote itself stays"
+        assert votes_of(page.store, battle["battle"]) == [vote], "the vote itself stays"

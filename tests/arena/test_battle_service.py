@@ -21,8 +21,9 @@ from arena.i18n import words
 from arena.page.html.panes import pane_html, view_status
 from arena.page.html.reveal import reveal_html
 from arena.ratings.pair_probabilities import PairingError
+from arena.storage.battle_writes import Asked, BattleDraft
 from arena.storage.store import Store
-from arena.values.battle import AnswerStatus, Mode
+from arena.values.battle import AnswerStatus, Mode, SamplingSettings
 from arena.values.refusals import (
     AlreadyVotedError,
     SideFailedError,
@@ -207,7 +208,8 @@ def test_stop_keeps_the_text_and_allows_a_partial_vote(tmp_path: Path) -> None:
         view = await service.view(access)
         assert [side.state for side in view.sides] == ["stopped", "done"]
         assert view.sides[0].text.startswith("w w ")
-        vote = await service.vote(access, A_WINS)
+        vote = (await service.vote(access, A_WINS)).vote
+        assert vote is not None
         assert vote.partial
 
     slow = Script(words=("w ",) * 100, delay=0.1)
@@ -345,8 +347,8 @@ def test_many_votes_at_once_are_one_row(tmp_path: Path) -> None:
     async def play(service: BattleService) -> None:
         access = await named(service, "one", "two")
         await finish(service, access)
-        votes = await asyncio.gather(*(service.vote(access, A_WINS) for _ in range(20)))
-        assert len({vote.id for vote in votes}) == 1
+        views = await asyncio.gather(*(service.vote(access, A_WINS) for _ in range(20)))
+        assert len({view.vote.id for view in views if view.vote}) == 1
         assert service.store.counts()["votes"] == 1
 
     perform({"one": Script(), "two": Script()}, tmp_path, play)
@@ -441,14 +443,10 @@ def test_battle_outlives_the_program(tmp_path: Path) -> None:
         kept.append(await service.open_blind(await service.voter("one"), FRANCE))
         await finish(service, kept[0])
         voter = await service.voter("one")
-        battle_id, token = service.store.create_battle(
-            (await service.view(kept[0])).battle.participants, voter=voter, mode=Mode.NAMED
-        )
-        service.store.add_turn(battle_id, FRANCE)
-        for side in (0, 1):
-            sampling = service.config.sampling
-            service.store.start_answer(battle_id, 0, side, prompt_sent="", sampling=sampling)
-        kept.append(BattleAccess(voter, battle_id, token))
+        pair = (await service.view(kept[0])).battle.participants
+        cut = BattleDraft(pair, voter, Mode.NAMED)
+        service.store.open_battle(cut, FRANCE, [Asked("", SamplingSettings())] * 2)
+        kept.append(BattleAccess(voter, cut.battle_id, cut.token))
 
     async def after(service: BattleService) -> None:
         assert service.store.close_orphans() == 2
@@ -545,13 +543,15 @@ def test_vote_can_be_changed_and_taken_back(tmp_path: Path) -> None:
         with pytest.raises(AlreadyVotedError):
             await service.vote(access, Judgement(winner=Winner.TIE))
         reasons = Judgement(winner=Winner.MODEL_A, reasons=("correct",), comment="It is Paris.")
-        changed = await service.vote(access, reasons, change=True)
+        changed = (await service.vote(access, reasons, change=True)).vote
+        assert changed is not None
         assert changed.judgement == reasons
         await service.undo(access)
         view = await service.view(access)
         assert view.vote is None
         assert view.is_votable
-        again = await service.vote(access, A_WINS)
+        again = (await service.vote(access, A_WINS)).vote
+        assert again is not None
         assert not again.blind, "the names were seen"
 
     perform({"one": Script(), "two": Script()}, tmp_path, play)
@@ -561,7 +561,8 @@ def test_four_sides_are_ranked(tmp_path: Path) -> None:
     async def play(service: BattleService) -> None:
         access = await named(service, "a1", "b2", "c3", "d4")
         await finish(service, access)
-        vote = await service.vote(access, Judgement(ranking=(2, 1, 3, 3)))
+        vote = (await service.vote(access, Judgement(ranking=(2, 1, 3, 3)))).vote
+        assert vote is not None
         assert vote.judgement.ranking == (2, 1, 3, 3)
 
     perform({name: Script() for name in ("a1", "b2", "c3", "d4")}, tmp_path, play)

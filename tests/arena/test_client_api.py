@@ -12,6 +12,7 @@ from fault_server import FaultServer, Script
 from gradio_client import Client
 from gradio_client.exceptions import AppError, AuthenticationError
 from page_server import PageServer
+from store_fixtures import votes_of
 
 from arena.web.users import FILE, make_user, write_users
 
@@ -58,7 +59,7 @@ def test_battle_from_start_to_dataset(page: PageServer, connect: Any) -> None:
         *where, "model_a", strength="much", reasons=["correct"], api_name="/vote"
     )
     assert {side["model"] for side in voted["sides"]} == {"hidden-one", "hidden-two"}
-    (vote,) = page.store.votes_of(opened["battle"])
+    (vote,) = votes_of(page.store, opened["battle"])
     assert (vote.judgement.strength, vote.judgement.reasons) == ("much", ("correct",))
     made = client.predict("raw", api_name="/make_dataset")
     assert (page.config.home / "exports" / made["name"] / "README.md").exists()
@@ -81,7 +82,7 @@ def test_answers_are_asked_on_again_and_stopped(connect: Any, tmp_path: Path) ->
             *where, "both_bad", edited_answer="Hello.", change=True, api_name="/vote"
         )
         assert changed["vote"]["winner"] == "both_bad"
-        (vote,) = page.store.votes_of(opened["battle"])
+        (vote,) = votes_of(page.store, opened["battle"])
         assert (vote.partial, vote.judgement.edited_answer) == (True, "Hello.")
         client.predict(*where, "And now?", "a", api_name="/next_turn")
         client.predict(*where, "b", api_name="/stop")
@@ -91,7 +92,7 @@ def test_answers_are_asked_on_again_and_stopped(connect: Any, tmp_path: Path) ->
         list(client.submit(*where, api_name="/watch_battle"))
         passed = client.predict(*where, api_name="/skip")
         assert passed["turns"] == ["Hi.", "And now?"]
-        turns = page.store.load_battle(opened["battle"], token=opened["token"]).turns
+        turns = page.store.load_battle(opened["battle"], token=opened["token"]).battle.turns
         assert turns[1].shared_side == 0
         assert [(a.side, a.superseded) for a in turns[1].attempts] == [
             (0, True),
@@ -140,6 +141,6 @@ def test_program_signs_in_with_its_password(tmp_path: Path, connect: Any) -> Non
             connect(page.url)
         client = connect(page.url, headers={"authorization": f"Basic {claim}"})
         opened = client.predict("Hi.", api_name="/start_battle")
-        assert page.store.load_battle(opened["battle"], token=opened["token"])
+        assert page.store.load_battle(opened["battle"], token=opened["token"]).battle
         with pytest.raises(AppError, match="only admins"):
             client.predict(api_name="/make_dataset")

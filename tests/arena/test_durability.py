@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from sqlite_utils import Database
-from store_fixtures import Hand
+from store_fixtures import Hand, votes_of
 
 from arena.exports.dataset import ExportOptions, export
 from arena.imports.importer import import_file
@@ -126,7 +126,7 @@ def test_a_lock_of_ten_seconds_is_told_and_the_vote_succeeds_later(hand: Hand) -
         assert 8 <= time.monotonic() - started < 30
         blocker.rollback()
     hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=voter)
-    assert len(hand.store.votes_of(battle)) == 1
+    assert len(votes_of(hand.store, battle)) == 1
 
 
 STEPS = ("m001_battles_and_votes", "m002_vote_changes", "m003_answer_tokens")

@@ -103,7 +103,7 @@ def test_filters(hand: Hand, tmp_path: Path) -> None:
     hand.vote(prompt="1", tags=["math"])
     hand.vote(prompt="2", participants=[BASE, FULL])
     seen, _ = hand.battle(prompt="3")
-    hand.store.reveal(seen, voter=hand.voter())
+    hand.store.skip_turn(seen, voter=hand.voter())
     hand.store.cast_vote(seen, Judgement(Winner.MODEL_A), voter=hand.voter())
     cases: dict[str, dict[str, Any]] = {
         "13": {"models": ("starter", "lora")},
@@ -123,11 +123,11 @@ def test_filters(hand: Hand, tmp_path: Path) -> None:
 
 def test_later_turns_only_with_one_shared_history(hand: Hand, tmp_path: Path) -> None:
     battle, _ = hand.battle(["a1", "b1"], prompt="p1")
+    hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
     hand.turn(battle, "p2", ["a2", "b2"], shared_side=1)
+    hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
     hand.turn(battle, "p3", ["a3", "b3"])
-    for turn in range(3):
-        judgement = Judgement(Winner.MODEL_A)
-        hand.store.cast_vote(battle, judgement, voter=hand.voter(), turn=turn)
+    hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
     done = run(hand, tmp_path / "out")
     assert done.left_out == {"diverged": 1}
     # Where each side has a conversation of its own, they are written when asked for; one prompt

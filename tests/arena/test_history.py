@@ -45,14 +45,13 @@ def test_other_scripts_are_found_without_spaces(hand: Hand) -> None:
 
 def test_names_are_found_only_once_they_may_be_shown(hand: Hand) -> None:
     voter = hand.voter()
-    blind, token = hand.battle()
+    blind, _ = hand.battle()
     named, _ = hand.battle(mode=Mode.NAMED)
     assert found(hand, "starter") == [named]
     assert found(hand, "starter lora") == [named]
     (line,) = (past for past in hand.store.history(voter) if past.battle_id == blind)
     assert line.names == ()
     hand.store.cast_vote(blind, Judgement(Winner.MODEL_A), voter=voter)
-    hand.store.reveal(blind, token=token)
     assert found(hand, "starter") == [named, blind]
     (line,) = (past for past in hand.store.history(voter) if past.battle_id == blind)
     assert line.names == (BASE.name, LORA.name)
@@ -62,7 +61,7 @@ def test_names_are_found_only_once_they_may_be_shown(hand: Hand) -> None:
 def test_later_turns_and_attempts_are_found(hand: Hand) -> None:
     battle, _ = hand.battle()
     hand.turn(battle, "And further?", ("third", "fourth"))
-    hand.answer(battle, 1, 0, "fifth try")
+    hand.again(battle, 0, "fifth try")
     assert found(hand, "further fourth fifth") == [battle]
     assert found(hand, "third") == [battle], "a superseded answer is kept and found"
     hand.store.skip_turn(battle, voter=hand.voter())

@@ -31,7 +31,7 @@ def busy(hand: Hand) -> Hand:
     """A store in which everything that can be stored has happened."""
     voter, other = hand.voter("x"), hand.voter("y")
     battle, _ = hand.battle(["a1\r\n“𝄞”", "b1"], prompt="p1", voter=voter, tags=["t"])
-    hand.answer(battle, 0, 1, "again")
+    hand.again(battle, 1, "again")
     judgement = Judgement(
         Winner.MODEL_B,
         strength=Strength.SLIGHTLY,
@@ -40,16 +40,15 @@ def busy(hand: Hand) -> Hand:
         edited_answer="best",
     )
     hand.store.cast_vote(battle, judgement, voter=voter)
-    hand.store.reveal(battle, voter=voter)
     hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=voter, change=True)
     hand.turn(battle, "p2", ["a2", "b2"], shared_side=1)
-    hand.store.cast_vote(battle, judgement, voter=voter, turn=1)
+    hand.store.cast_vote(battle, judgement, voter=voter)
     hand.turn(battle, "p3", ["a3", "b3"])
-    hand.store.skip_turn(battle, voter=voter, turn=2)
+    hand.store.skip_turn(battle, voter=voter)
     three, _ = hand.battle(["x", "y", "z"], participants=[BASE, LORA, FULL], voter=other)
     hand.store.cast_vote(three, Judgement(ranking=(1, 3, 1)), voter=other)
     leaking, _ = hand.battle(leaks=[True, False], mode=Mode.NAMED)
-    vote = hand.store.cast_vote(leaking, Judgement(Winner.MODEL_A), voter=hand.voter())
+    (vote,) = hand.store.cast_vote(leaking, Judgement(Winner.MODEL_A), voter=hand.voter()).votes
     hand.store.clear_flag(vote.id, "identity_leak")
     hand.store.flag_vote(vote.id, "by hand", "looks odd")
     undone, _ = hand.battle(statuses=[AnswerStatus.STOPPED, AnswerStatus.COMPLETE])

@@ -292,7 +292,8 @@ def test_intervals_by_resampling(home: Path) -> None:
 
 def test_the_admin_sees_clears_and_marks(hand: Hand) -> None:
     leaking, _ = hand.battle(leaks=[True, False])
-    vote = hand.store.cast_vote(leaking, Judgement(Winner.MODEL_A), voter=hand.voter()).id
+    cast = hand.store.cast_vote(leaking, Judgement(Winner.MODEL_A), voter=hand.voter())
+    vote = cast.votes[0].id
     command = ["quarantine", "--home", str(hand.store.path.parent)]
     found = json.loads(run(*command, "--json"))
     assert found["flagged"] == 1
@@ -314,10 +315,7 @@ def test_rarely_drawn_pairs_weigh_more(hand: Hand) -> None:
     """One over the probability, in units of the mean of all, at most ten of them: by hand."""
     drawn = [0.5] * 14 + [0.25, 0.001]
     for i, propensity in enumerate(drawn):
-        battle, _ = hand.store.create_battle(
-            [BASE, LORA], voter=hand.voter(), mode=Mode.BLIND, propensity=propensity
-        )
-        hand.turn(battle, f"p{i}", ["a", "b"])
+        battle, _ = hand.battle(prompt=f"p{i}", propensity=propensity)
         hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
     mean = (14 * 2 + 4 + 1000) / 16  # 64.5
     weight = read_rating_input(hand.store, VoteFilter(propensity=True)).table.weight
@@ -328,8 +326,7 @@ def test_rarely_drawn_pairs_weigh_more(hand: Hand) -> None:
 def test_propensity_needs_to_be_known(hand: Hand) -> None:
     hand.vote()
     assert read_rating_input(hand.store, VoteFilter(propensity=True)).table.weight.tolist() == [1.0]
-    battle, _ = hand.store.create_battle([BASE, LORA], voter=hand.voter(), mode=Mode.BLIND)
-    hand.turn(battle, "p", ["a", "b"])
+    battle, _ = hand.battle(propensity=None)
     hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=hand.voter())
     with pytest.raises(TableError, match="1 votes have no propensity"):
         read_rating_input(hand.store, VoteFilter(propensity=True))

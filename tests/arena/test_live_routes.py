@@ -189,5 +189,5 @@ def test_leaving_ends_the_streams_and_a_second_reader_keeps_them(tmp_path: Path)
             time.sleep(0.01)
         assert (server.open_streams, arena.service.num_running) == (0, 0)
         reading.close()
-        turn = arena.store.load_battle(battle, token=token).turns[-1]
+        turn = arena.store.load_battle(battle, token=token).battle.turns[-1]
         assert [turn.answer(side).status for side in (0, 1)] == ["stopped"] * 2

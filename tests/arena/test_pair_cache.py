@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from store_fixtures import BASE, FULL, LORA, Hand
+from store_fixtures import BASE, FULL, LORA, Hand, votes_of
 
 from arena.exports.dataset import ExportOptions, export
 from arena.imports.importer import import_file
@@ -35,16 +35,16 @@ def test_every_kind_of_change_is_seen(hand: Hand) -> None:
 
     def cast() -> None:
         battle = hand.vote(draw.choice(list(Winner)))
-        votes[hand.store.votes_of(battle)[0].id] = battle
+        votes[votes_of(hand.store, battle)[0].id] = battle
 
     def rank() -> None:
         ranking = Judgement(ranking=tuple(draw.choices((1, 2, 3), k=3)))
         battle, _ = hand.battle(["a", "b", "c"], participants=[BASE, LORA, FULL])
-        votes[hand.store.cast_vote(battle, ranking, voter=voter).id] = battle
+        votes[hand.store.cast_vote(battle, ranking, voter=voter).votes[0].id] = battle
 
     def change() -> None:
         battle = draw.choice(list(votes.values()))
-        sides = len(hand.store.load_battle(battle, voter=voter).participants)
+        sides = len(hand.store.load_battle(battle, voter=voter).battle.participants)
         judgement = Judgement(draw.choice([Winner.TIE, Winner.BOTH_BAD]))
         if sides == 2:
             judgement = Judgement(draw.choice(list(Winner)))

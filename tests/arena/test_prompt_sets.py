@@ -183,11 +183,14 @@ def test_answers_in_advance_are_judged_without_a_server(home: Path) -> None:
         texts = {side.text for side in view.sides}
         assert len(texts) == 2
         assert texts <= {"It is 1.", "It is 2.", "It is 3."}
-        vote = await service.vote(mine.access, A_WINS)
+        vote = (await service.vote(mine.access, A_WINS)).vote
+        assert vote is not None
         assert vote.blind
         assert (await service.view(mine.access)).is_revealed
         assert not (await service.view(theirs.access)).is_revealed
-        assert (await service.vote(theirs.access, A_WINS)).blind
+        vote = (await service.vote(theirs.access, A_WINS)).vote
+        assert vote is not None
+        assert vote.blind
         with pytest.raises(WrongTokenError):
             await service.view(BattleAccess(two, mine.access.battle_id))
         assert server.requests == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from store_fixtures import Hand
+from store_fixtures import Hand, votes_of
 
 from arena.i18n import languages, words
 from arena.storage.quarantine import EVIDENCE, QuarantineRules, evidence, read_evidence
@@ -75,7 +75,7 @@ def test_a_side_that_fails_after_the_vote(hand: Hand) -> None:
     for _ in range(3):
         battle, token = hand.battle(statuses=[AnswerStatus.COMPLETE, AnswerStatus.STREAMING])
         hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=hand.voter(), partial=True)
-        answer = hand.store.load_battle(battle, token=token).turns[0].answer(1)
+        answer = hand.store.load_battle(battle, token=token).battle.turns[0].answer(1)
         assert answer is not None
         ended.append((answer.id, battle))
     hand.store.finish_answer(ended[0][0], AnswerOutcome(AnswerStatus.FAILED, error="gone"))
@@ -89,7 +89,7 @@ def test_a_side_that_fails_after_the_vote(hand: Hand) -> None:
 
 def test_an_admin_marks_and_clears(hand: Hand) -> None:
     battle = hand.vote()
-    vote = hand.store.votes_of(battle)[0]
+    vote = votes_of(hand.store, battle)[0]
     hand.store.flag_vote(vote.id, "odd", "by hand")
     assert hand.store.flagged_votes()[0].details == (("odd", "by hand"),)
     hand.store.clear_flag(vote.id, "odd")

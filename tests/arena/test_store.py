@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from store_fixtures import BASE, FULL, LORA, Hand
+from store_fixtures import BASE, FULL, LORA, Hand, votes_of
 
 from arena.storage.database import DatabaseConfig, StoreBusyError, StoreError, StoreFullError, write
 from arena.storage.migrations import ForeignDatabaseError, NewerDatabaseError
@@ -35,7 +35,7 @@ def rows(store: Store, sql: str) -> list[tuple[object, ...]]:
 
 def test_a_battle_comes_back_after_the_program_is_gone(hand: Hand) -> None:
     battle, token = hand.battle(["one", "two"], prompt="Zähl: 𝄞\r\n\tx")
-    loaded = Store(hand.store.path).load_battle(battle, token=token)
+    loaded = Store(hand.store.path).load_battle(battle, token=token).battle
     assert loaded.participants == (BASE, LORA)
     assert loaded.turns[0].prompt == "Zähl: 𝄞\r\n\tx"
     answer = loaded.turns[0].answer(1)
@@ -48,7 +48,7 @@ def test_a_battle_comes_back_after_the_program_is_gone(hand: Hand) -> None:
 
 def test_only_the_link_or_the_owner_opens_a_battle(hand: Hand) -> None:
     battle, _ = hand.battle(voter=hand.voter("owner"))
-    assert hand.store.load_battle(battle, voter=hand.voter("owner")).id == battle
+    assert hand.store.load_battle(battle, voter=hand.voter("owner")).battle.id == battle
     for token, voter in ((None, None), ("guess", None), (None, hand.voter("thief"))):
         with pytest.raises(WrongTokenError, match=battle):
             hand.store.load_battle(battle, token=token, voter=voter)
@@ -82,7 +82,7 @@ def test_fifty_parallel_identical_votes_are_one_row(hand: Hand) -> None:
         vote = Store(hand.store.path).cast_vote(
             battle, Judgement(Winner.MODEL_B), voter=voter, token=token
         )
-        return vote.id
+        return vote.votes[0].id
 
     with ThreadPoolExecutor(50) as pool:
         ids = list(pool.map(cast, range(50)))
@@ -98,10 +98,10 @@ def test_change_and_undo_are_kept_as_history(hand: Hand) -> None:
     cast = hand.store.cast_vote
     cast(battle, Judgement(Winner.MODEL_A, strength=Strength.MUCH), voter=voter)
     changed = cast(battle, Judgement(Winner.TIE, reasons=("style",)), voter=voter, change=True)
-    assert changed.judgement == Judgement(Winner.TIE, reasons=("style",))
+    assert changed.votes[0].judgement == Judgement(Winner.TIE, reasons=("style",))
     assert rows(hand.store, "SELECT winner FROM comparisons") == [("tie",)]
     hand.store.undo_vote(battle, voter=voter)
-    assert hand.store.votes_of(battle) == []
+    assert votes_of(hand.store, battle) == []
     history = rows(
         hand.store, "SELECT action, json_extract(body, '$.winner') FROM vote_history ORDER BY id"
     )
@@ -141,56 +141,53 @@ def test_a_vote_before_the_end_is_marked_partial(hand: Hand) -> None:
     voter = hand.voter()
     with pytest.raises(UnfinishedError, match="side b is writing"):
         hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=voter)
-    vote = hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=voter, partial=True)
-    assert vote.partial
+    cast = hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=voter, partial=True)
+    assert cast.votes[0].partial
 
 
 def test_a_vote_on_a_stopped_answer_is_partial_by_itself(hand: Hand) -> None:
     battle, _ = hand.battle(statuses=[AnswerStatus.STOPPED, AnswerStatus.COMPLETE])
-    assert hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=hand.voter()).partial
+    assert hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=hand.voter()).votes[0].partial
 
 
 def test_a_vote_after_the_reveal_is_not_blind_and_never_becomes_so(hand: Hand) -> None:
     battle, _ = hand.battle()
     voter = hand.voter()
-    assert hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=voter).blind
-    hand.store.reveal(battle, voter=voter)
+    assert hand.store.cast_vote(battle, Judgement(Winner.TIE), voter=voter).votes[0].blind
     judgement = Judgement(Winner.MODEL_B)
-    assert not hand.store.cast_vote(battle, judgement, voter=voter, change=True).blind
+    assert not hand.store.cast_vote(battle, judgement, voter=voter, change=True).votes[0].blind
     named, _ = hand.battle(mode=Mode.NAMED)
-    assert not hand.store.cast_vote(named, Judgement(Winner.TIE), voter=voter).blind
+    assert not hand.store.cast_vote(named, Judgement(Winner.TIE), voter=voter).votes[0].blind
 
 
 def test_asking_again_keeps_the_earlier_attempt(hand: Hand) -> None:
     battle, token = hand.battle(["first", "other"])
-    hand.answer(battle, 0, 0, "second")
-    turn = hand.store.load_battle(battle, token=token).turns[0]
+    hand.again(battle, 0, "second")
+    turn = hand.store.load_battle(battle, token=token).battle.turns[0]
     assert [(a.attempt, a.text, a.superseded) for a in turn.attempts if a.side == 0] == [
         (1, "first", True),
         (2, "second", False),
     ]
     hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
     with pytest.raises(AlreadyVotedError, match="undo the vote to ask again"):
-        hand.answer(battle, 0, 0, "third")
+        hand.again(battle, 0, "third")
 
 
 def test_only_the_first_end_of_an_answer_counts(hand: Hand) -> None:
     battle, token = hand.battle(statuses=[AnswerStatus.STREAMING, AnswerStatus.COMPLETE])
-    answer = hand.store.load_battle(battle, token=token).turns[0].answer(0)
+    answer = hand.store.load_battle(battle, token=token).battle.turns[0].answer(0)
     assert answer is not None
-    hand.store.save_progress(answer.id, "so f")
     hand.store.finish_answer(answer.id, AnswerOutcome(AnswerStatus.STOPPED, text="so far"))
     ended = hand.store.finish_answer(answer.id, AnswerOutcome(AnswerStatus.COMPLETE, text="late"))
     assert (ended.status, ended.text) == (AnswerStatus.STOPPED, "so far")
-    hand.store.save_progress(answer.id, "later")
-    assert hand.store.load_battle(battle, token=token).turns[0].answer(0) == ended
+    assert hand.store.load_battle(battle, token=token).battle.turns[0].answer(0) == ended
 
 
 def test_answers_of_a_dead_program_become_failed(hand: Hand) -> None:
     battle, token = hand.battle(statuses=[AnswerStatus.STREAMING, AnswerStatus.COMPLETE])
     assert hand.store.close_orphans() == 1
     assert hand.store.close_orphans() == 0
-    answer = hand.store.load_battle(battle, token=token).turns[0].answer(0)
+    answer = hand.store.load_battle(battle, token=token).battle.turns[0].answer(0)
     assert answer is not None
     assert answer.status is AnswerStatus.FAILED
     assert "program was stopped" in (answer.error or "")
@@ -200,7 +197,7 @@ def test_contexts_of_later_turns(hand: Hand) -> None:
     battle, token = hand.battle(["a1", "b1"], prompt="p1")
     hand.turn(battle, "p2", ["a2", "b2"])
     hand.turn(battle, "p3", ["a3", "b3"], shared_side=1)
-    loaded = hand.store.load_battle(battle, token=token)
+    loaded = hand.store.load_battle(battle, token=token).battle
     assert [loaded.is_diverged(turn) for turn in range(3)] == [False, True, False]
     contents = [message["content"] for message in loaded.context(2, 0)]
     assert contents == ["p1", "b1", "p2", "b2", "p3"]
@@ -209,7 +206,7 @@ def test_contexts_of_later_turns(hand: Hand) -> None:
 
 def test_an_identity_leak_puts_the_vote_in_quarantine(hand: Hand) -> None:
     battle, _ = hand.battle(leaks=[False, True])
-    vote = hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
+    (vote,) = hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter()).votes
     assert vote.flags == ("identity_leak",)
     assert hand.store.counts()["flagged"] == 1
 
@@ -231,21 +228,12 @@ def test_texts_that_no_export_can_carry(hand: Hand) -> None:
     with pytest.raises(BattleError, match="prompt is empty"):
         hand.battle(prompt=" \n")
     battle, token = hand.battle(["nul\0 half\ud800 whole𝄞", "x"])
-    answer = hand.store.load_battle(battle, token=token).turns[0].answer(0)
+    answer = hand.store.load_battle(battle, token=token).battle.turns[0].answer(0)
     assert answer is not None
     assert answer.text == "nul� half� whole𝄞"
     judgement = Judgement(Winner.TIE, comment="\0")
     with pytest.raises(TextError, match="comment holds a null"):
         hand.store.cast_vote(battle, judgement, voter=hand.voter())
-
-
-def test_own_battles_newest_first_in_pages(hand: Hand) -> None:
-    mine = [hand.battle(voter=hand.voter("me"))[0] for _ in range(3)]
-    hand.battle(voter=hand.voter("you"))
-    page = hand.store.list_battles(hand.voter("me"), limit=2)
-    assert [battle.id for battle in page] == [mine[2], mine[1]]
-    rest = hand.store.list_battles(hand.voter("me"), before=page[-1].id)
-    assert [battle.id for battle in rest] == [mine[0]]
 
 
 def test_every_connection_writes_through_to_the_disk(store: Store) -> None:

@@ -80,7 +80,7 @@ def test_the_same_weights_answer_alike_on_two_servers(
             assert "event: end" in list(reply.iter_lines())
         vote = client.post(f"/api/battles/{battle}/votes", json={"winner": "tie"}, headers=headers)
         assert vote.status_code == 201, vote.text
-        turn = page.store.load_battle(battle, token=opened.json()["token"]).turns[-1]
+        turn = page.store.load_battle(battle, token=opened.json()["token"]).battle.turns[-1]
         mine, theirs = turn.answer(0), turn.answer(1)
         assert mine is not None
         assert theirs is not None

@@ -10,6 +10,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of
+from store_fixtures import votes_of
 
 from arena.values.vote import Judgement, Winner
 from arena.web.authentication import Authenticator
@@ -35,7 +36,7 @@ def flagged_battle(page: Page, arena: PageServer) -> int:
     page.wait_for_selector(CAN_VOTE)
     page.click("#vote-a")
     page.wait_for_selector("#reveal .reveal-card")
-    (vote,) = arena.store.votes_of(battle_of(page))
+    (vote,) = votes_of(arena.store, battle_of(page))
     arena.store.flag_vote(vote.id, "rate", "70 votes <b>within a minute</b>")
     return vote.id
 

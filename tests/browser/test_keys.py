@@ -9,6 +9,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of, wait_for_names
+from store_fixtures import votes_of
 
 from arena.values.vote import Winner
 
@@ -112,13 +113,13 @@ def test_a_battle_is_begun_stopped_judged_and_judged_anew_by_keys(
     page.wait_for_selector("#reveal .reveal-card")
     page.wait_for_selector("#vote-tie[disabled]")
     battle = battle_of(page)
-    (tie,) = arena.store.votes_of(battle)
+    (tie,) = votes_of(arena.store, battle)
     page.keyboard.press("u")
     page.wait_for_selector(CAN_VOTE)
-    assert arena.store.votes_of(battle) == []
+    assert votes_of(arena.store, battle) == []
     page.keyboard.press("2")
     page.wait_for_selector(".status-line.good")
-    (won,) = arena.store.votes_of(battle)
+    (won,) = votes_of(arena.store, battle)
     assert (tie.judgement.winner, won.judgement.winner) == (Winner.TIE, Winner.MODEL_B)
     page.keyboard.press("n")
     page.wait_for_selector("#empty h2")
@@ -176,7 +177,7 @@ def test_eight_models_answer_and_are_ranked_on_a_phone_and_beside_each_other(
         page.wait_for_selector("[role=option]", state="detached")  # the list fades out
     page.click("#save-ranking")
     page.wait_for_selector(".status-line.good")
-    (vote,) = arena.store.votes_of(battle_of(page))
+    (vote,) = votes_of(arena.store, battle_of(page))
     assert vote.judgement.ranking == ranks
     width = "[document.documentElement.scrollWidth, window.innerWidth]"
     assert page.evaluate(width) == [390, 390]

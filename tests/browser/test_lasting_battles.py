@@ -10,6 +10,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of
+from store_fixtures import votes_of
 
 from arena.values.vote import Winner
 
@@ -47,7 +48,7 @@ def test_battle_is_judged_on_another_device_after_a_restart(
             assert device.inner_text("#answer-a .answer") == answer
             device.click("#vote-b")
             device.wait_for_selector("#reveal .reveal-card")
-            (vote,) = arena.store.votes_of(battle_of(device))
+            (vote,) = votes_of(arena.store, battle_of(device))
             assert (vote.judgement.winner, vote.blind) == (Winner.MODEL_B, True)
             device.goto(arena.url + re.sub(r"&t=.*", "", link).removeprefix("/"))
             device.wait_for_selector(".status-line.bad:has-text('not yours')")
@@ -65,7 +66,7 @@ def test_page_that_is_open_while_the_program_restarts_still_votes(
         with PageServer(tmp_path, server.url, port=arena.config.port) as arena:
             page.click("#vote-a")
             page.wait_for_selector("#reveal .reveal-card")
-            (vote,) = arena.store.votes_of(battle_of(page))
+            (vote,) = votes_of(arena.store, battle_of(page))
             assert (vote.judgement.winner, vote.blind) == (Winner.MODEL_A, True)
             page.goto("about:blank")  # its open requests would hold the server's end
 

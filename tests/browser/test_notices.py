@@ -16,6 +16,7 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, ENDED, battle_of, link_of, wait_for_names
 from running import run_arena
+from store_fixtures import votes_of
 
 from arena.config.page_config import Deadlines, PageLimits
 
@@ -45,7 +46,7 @@ def test_answer_that_names_its_model_is_marked_after_the_vote(page: Page, tmp_pa
         page.click("#vote-tie")
         page.wait_for_selector("#reveal .problem:has-text('names its model')")
         assert page.locator("#reveal .problem").count() == 1
-        (vote,) = arena.store.votes_of(battle_of(page))
+        (vote,) = votes_of(arena.store, battle_of(page))
         assert (vote.blind, vote.flags) == (True, ("identity_leak",))
 
 
@@ -107,7 +108,7 @@ def test_vote_that_cannot_be_stored_is_told_and_given_again(page: Page, tmp_path
         assert page.locator("#reveal .reveal-card").count() == 0, "no name before the vote is kept"
         page.click("#vote-b")
         page.wait_for_selector("#reveal .reveal-card")
-        assert len(arena.store.votes_of(battle_of(page))) == 1
+        assert len(votes_of(arena.store, battle_of(page))) == 1
 
 
 def test_arena_toml_says_who_meets_whom(page: Page, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_arena_toml_says_who_meets_whom(page: Page, tmp_path: Path) -> None:
                 "content": "Be polite.",
             }
             battle_id, token = link_of(page)
-            battle = arena.store.load_battle(battle_id, token=token)
+            battle = arena.store.load_battle(battle_id, token=token).battle
             is_required = {person.name for person in battle.participants} == {"one", "House"}
             assert battle.propensity == pytest.approx(0.1 / 3 + 0.9 * is_required)
 
@@ -161,5 +162,5 @@ def test_set_answered_in_advance_waits_for_nobody(page: Page, tmp_path: Path) ->
         page.keyboard.press("1")
         page.wait_for_selector("#reveal .reveal-card")
         page.wait_for_selector("#set-progress progress[value='1']")
-        (vote,) = arena.store.votes_of(battle_of(page))
+        (vote,) = votes_of(arena.store, battle_of(page))
         assert vote.blind

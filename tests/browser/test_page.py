@@ -16,6 +16,7 @@ from page_server import PageServer
 from pages import CAN_VOTE, battle_of, link_of, wait_for_names
 from recording_proxy import RecordingProxy
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
+from store_fixtures import votes_of
 
 from arena.values.vote import Winner
 from serving.config import ServeConfig
@@ -92,7 +93,7 @@ def test_battle_vote_names_and_reload(page: Page, arena: PageServer) -> None:
     page.click("#vote-a")
     page.wait_for_selector("#reveal .reveal-card")
     shown = page.inner_text("#reveal .reveal")
-    (vote,) = arena.store.votes_of(re.search(r"battle=(\w+)", address)[1])
+    (vote,) = votes_of(arena.store, re.search(r"battle=(\w+)", address)[1])
     assert vote.judgement.winner is Winner.MODEL_A
     assert vote.blind
     names = page.locator("#reveal h3").all_inner_texts()
@@ -156,7 +157,7 @@ def test_chosen_models_are_named_from_the_start(page: Page, arena: PageServer) -
     assert page.inner_text("#answer-b .pane-name") == "opal-lora"
     page.click("#vote-tie")
     page.wait_for_selector(".status-line.good")
-    (vote,) = arena.store.votes_of(battle_of(page))
+    (vote,) = votes_of(arena.store, battle_of(page))
     assert (vote.judgement.winner, vote.blind) == (Winner.TIE, False)
     page.reload()
     page.wait_for_selector("#reveal .reveal-card")
@@ -170,7 +171,7 @@ def test_example_stop_and_new_battle(page: Page, arena: PageServer) -> None:
     assert page.inner_text("#asked .asked-text") == "Name three fruits."
     page.wait_for_selector(f"{CAN_VOTE}, .is-failed")
     battle, token = link_of(page)
-    assert arena.store.load_battle(battle, token=token).sampler == "base-and-variant/1"
+    assert arena.store.load_battle(battle, token=token).battle.sampler == "base-and-variant/1"
     page.click("#new-battle")
     page.wait_for_selector("#empty h2")
     page.wait_for_function("!location.search.includes('battle=')")
@@ -216,7 +217,7 @@ def test_keys_vote_but_not_while_typing(page: Page, arena: PageServer) -> None:
     assert page.is_enabled("#vote-a"), "the help swallowed the key"
     page.keyboard.press("4")
     page.wait_for_selector("#reveal .reveal-card")
-    (vote,) = arena.store.votes_of(battle_of(page))
+    (vote,) = votes_of(arena.store, battle_of(page))
     assert vote.judgement.winner is Winner.BOTH_BAD
 
 
@@ -262,7 +263,7 @@ def test_vote_before_the_end_stops_the_answers_and_is_marked(page: Page, tmp_pat
         page.wait_for_selector(".status-line.good:has-text('before the end')")
         page.wait_for_selector("#reveal .reveal-card")
         server.wait_for_streams(0)
-        (vote,) = arena.store.votes_of(battle_of(page))
+        (vote,) = votes_of(arena.store, battle_of(page))
         assert (vote.judgement.winner, vote.partial, vote.blind) == (Winner.MODEL_B, True, True)
         for side in "ab":
             page.wait_for_selector(f"#answer-{side} .is-stopped")

@@ -10,6 +10,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, link_of, wait_for_names
+from store_fixtures import votes_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -97,7 +98,7 @@ def wait_until(page: Page, is_so: Callable[[], bool], seconds: float = 60) -> No
 
 def num_finished(arena: PageServer, battle: str, token: str) -> int:
     """Attempts of the battle's last turn that have ended."""
-    attempts = arena.store.load_battle(battle, token=token).turns[-1].attempts
+    attempts = arena.store.load_battle(battle, token=token).battle.turns[-1].attempts
     return sum(attempt.is_finished for attempt in attempts)
 
 
@@ -171,12 +172,12 @@ def test_after_the_vote_more_may_be_said_and_taken_back(visit: Any, arena: PageS
     page.fill("#comment textarea", "B is wrong.")
     page.click("#save-details")
     page.wait_for_selector(".status-line:has-text('Saved.')")
-    (vote,) = arena.store.votes_of(battle)
+    (vote,) = votes_of(arena.store, battle)
     assert (vote.judgement.strength, vote.judgement.reasons) == ("much", ("incorrect",))
     assert vote.judgement.comment == "B is wrong."
     page.click("#undo")
     page.wait_for_selector("#vote-b:not([disabled])")
-    assert arena.store.votes_of(battle) == []
+    assert votes_of(arena.store, battle) == []
     page.click("#vote-b")
     page.wait_for_selector("#undo:visible")
     page.get_by_role("tab").nth(2).click()
@@ -200,14 +201,14 @@ def test_three_answers_are_ranked_and_gone_on_from(visit: Any, arena: PageServer
     page.click("#save-ranking")
     page.wait_for_selector(".status-line.good")
     battle, token = link_of(page)
-    (vote,) = arena.store.votes_of(battle)
+    (vote,) = votes_of(arena.store, battle)
     assert vote.judgement.ranking == (2, 3, 1)
     page.get_by_label("goes on from answer C").check()
     page.fill("#prompt textarea", "Go on.")
     page.click("#send")
     page.wait_for_selector("#answer-a .said")
     page.wait_for_selector(CAN_VOTE)
-    turns = arena.store.load_battle(battle, token=token).turns
+    turns = arena.store.load_battle(battle, token=token).battle.turns
     assert [turn.prompt for turn in turns] == ["Say something.", "Go on."]
     assert turns[1].shared_side == 2
 

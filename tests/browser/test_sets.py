@@ -9,6 +9,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of, wait_for_names, wait_for_prompt
+from store_fixtures import votes_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -47,8 +48,8 @@ def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -
     page.wait_for_selector(".asked-text:has-text('Name a tool.')")
     page.wait_for_selector(CAN_VOTE)
     second = battle_of(page, first)
-    assert len(arena.store.votes_of(first)) == 1
-    assert arena.store.votes_of(first)[0].blind
+    assert len(votes_of(arena.store, first)) == 1
+    assert votes_of(arena.store, first)[0].blind
 
     page.goto(f"{arena.url}?set=fruit and tools")
     page.wait_for_selector("#set-progress progress[value='1']")

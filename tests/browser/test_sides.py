@@ -12,6 +12,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, battle_of, link_of, wait_for_names
+from store_fixtures import votes_of
 
 from arena.exports.dataset import ExportOptions, export
 from arena.values.battle import AnswerStatus
@@ -55,7 +56,7 @@ def test_one_side_is_stopped_and_the_other_writes_on(page: Page, tmp_path: Path)
         page.wait_for_selector("#answer-b .is-done")
         page.wait_for_selector(CAN_VOTE)
         battle, token = link_of(page)
-        turn = arena.store.load_battle(battle, token=token).turns[-1]
+        turn = arena.store.load_battle(battle, token=token).battle.turns[-1]
         stopped, whole = turn.answer(0), turn.answer(1)
         assert stopped is not None
         assert whole is not None
@@ -87,9 +88,9 @@ def test_each_side_goes_on_with_its_own_answers(page: Page, tmp_path: Path) -> N
         page.click("#vote-b")
         page.wait_for_selector(".status-line.good")
         battle, token = link_of(page)
-        found = arena.store.load_battle(battle, token=token)
+        found = arena.store.load_battle(battle, token=token).battle
         assert [found.is_diverged(turn) for turn in (0, 1)] == [False, True]
-        assert [vote.turn for vote in arena.store.votes_of(battle)] == [0, 1]
+        assert [vote.turn for vote in votes_of(arena.store, battle)] == [0, 1]
         done = export(arena.store, tmp_path / "out", ExportOptions(format="trl"))
         assert done.left_out["diverged"] == 1
 
@@ -106,7 +107,7 @@ def test_better_answer_is_written_and_exported(page: Page, tmp_path: Path) -> No
         page.click("#save-details")
         page.wait_for_selector(".status-line:has-text('Saved.')")
         battle = battle_of(page)
-        (vote,) = arena.store.votes_of(battle)
+        (vote,) = votes_of(arena.store, battle)
         assert vote.judgement.edited_answer == "Paris."
         export(arena.store, tmp_path / "out", ExportOptions(format="trl"))
         rows = [

@@ -10,6 +10,7 @@ import pytest
 from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, link_of, wait_for_names, wait_for_prompt
+from store_fixtures import votes_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -101,7 +102,7 @@ def test_all_are_asked_again_by_key_and_tokens_are_shown_after_the_vote(
     page.keyboard.press("r")
 
     def attempts() -> list[tuple[int, bool]]:
-        found = arena.store.load_battle(battle, token=token).turns[-1].attempts
+        found = arena.store.load_battle(battle, token=token).battle.turns[-1].attempts
         return [(a.attempt, a.superseded) for a in found if a.is_finished]
 
     for _ in range(600):
@@ -134,4 +135,4 @@ def test_all_are_asked_again_by_key_and_tokens_are_shown_after_the_vote(
     page.wait_for_selector("#tokens .tokens-none")
     page.keyboard.press("u")
     page.wait_for_selector("#vote-b:not([disabled])")
-    assert arena.store.votes_of(battle) == []
+    assert votes_of(arena.store, battle) == []

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from arena.storage import database
+from arena.storage.battle_writes import Asked, BattleDraft, Opened
+from arena.storage.rows import battle_row, votes_from
 from arena.storage.store import Store
 from arena.values.battle import (
     AnswerOutcome,
@@ -20,11 +23,18 @@ from arena.values.battle import (
     Participant,
     SamplingSettings,
 )
-from arena.values.vote import Judgement, Winner
+from arena.values.vote import Judgement, Vote, Winner
 
 BASE = Participant("starter", "starter", AskAs.COMPLETION, kind="base", weights_sha256="b" * 64)
 LORA = Participant("lora", "lora", kind="lora", weights_sha256="c" * 64, base="starter")
 FULL = Participant("full", "full", kind="full", weights_sha256="d" * 64)
+HOW = Asked("", SamplingSettings(temperature=0.5))
+
+
+def votes_of(store: Store, battle: str) -> list[Vote]:
+    """All votes on a battle, by turn."""
+    with database.reading(store.path, store.config) as db:
+        return list(votes_from(db, battle_row(db, battle)))
 
 
 @dataclass(frozen=True)
@@ -48,18 +58,19 @@ class Hand:
         statuses: Sequence[AnswerStatus] | None = None,
         leaks: Sequence[bool] | None = None,
         tags: Sequence[str] = (),
+        propensity: float | None = 0.5,
     ) -> tuple[str, str]:
         """A battle of one turn with all its answers; returns id and token."""
-        battle, token = self.store.create_battle(
+        new = BattleDraft(
             participants,
-            voter=voter or self.voter(),
-            mode=mode,
+            voter or self.voter(),
+            mode,
             sampler="uniform",
-            propensity=0.5,
+            propensity=propensity,
             tags=tags,
         )
-        self.turn(battle, prompt, texts, statuses=statuses, leaks=leaks)
-        return battle, token
+        self._end(self.store.open_battle(new, prompt, [HOW] * len(texts)), texts, statuses, leaks)
+        return new.battle_id, new.token
 
     def turn(
         self,
@@ -69,39 +80,38 @@ class Hand:
         *,
         shared_side: int | None = None,
         statuses: Sequence[AnswerStatus] | None = None,
-        leaks: Sequence[bool] | None = None,
-    ) -> int:
+    ) -> None:
         """One more turn with all its answers."""
-        turn = self.store.add_turn(battle, prompt, shared_side=shared_side)
-        for side, text in enumerate(texts):
-            self.answer(
-                battle,
-                turn,
-                side,
-                text,
-                status=AnswerStatus.COMPLETE if statuses is None else statuses[side],
-                leak=leaks is not None and leaks[side],
-            )
-        return turn
+        opened = self.store.ask(battle, prompt, [HOW] * len(texts), shared_side=shared_side)
+        self._end(opened, texts, statuses)
 
-    def answer(
-        self,
-        battle: str,
-        turn: int,
-        side: int,
-        text: str,
-        *,
-        status: AnswerStatus = AnswerStatus.COMPLETE,
-        leak: bool = False,
-    ) -> int:
-        """One attempt of one side; left open when `status` is streaming."""
-        answer = self.store.start_answer(
-            battle, turn, side, prompt_sent="sent", sampling=SamplingSettings(temperature=0.5)
+    def again(self, battle: str, side: int, text: str) -> None:
+        """One more attempt of a side at the last turn."""
+        opened = self.store.ask_again(battle, {side: HOW})
+        self.store.finish_answer(
+            opened.answer_ids[side], AnswerOutcome(AnswerStatus.COMPLETE, text)
         )
-        if status is not AnswerStatus.STREAMING:
-            outcome = AnswerOutcome(status, text=text, seed=7, num_tokens=3, identity_leak=leak)
-            self.store.finish_answer(answer, outcome)
-        return answer
+
+    def _end(
+        self,
+        opened: Opened,
+        texts: Sequence[str],
+        statuses: Sequence[AnswerStatus] | None,
+        leaks: Sequence[bool] | None = None,
+    ) -> None:
+        """How each answer ended; one whose status is streaming stays open."""
+        for side, text in enumerate(texts):
+            status = AnswerStatus.COMPLETE if statuses is None else statuses[side]
+            if status is not AnswerStatus.STREAMING:
+                outcome = AnswerOutcome(
+                    status,
+                    text=text,
+                    prompt_sent="sent",
+                    seed=7,
+                    num_tokens=3,
+                    identity_leak=leaks is not None and leaks[side],
+                )
+                self.store.finish_answer(opened.answer_ids[side], outcome)
 
     def vote(
         self,

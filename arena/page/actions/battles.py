@@ -14,17 +14,18 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from arena.battles.service import BattleService
-from arena.battles.view import BattleAccess
+from arena.battles.view import BattleAccess, BattleView, stored_view
 from arena.errors import ArenaError
 from arena.i18n import Words, error_text, negotiate, words
 from arena.page.actions.answers import is_open
 from arena.page.html.frame import account_html
-from arena.page.html.panes import servers_text, skipped_text
+from arena.page.html.panes import servers_text
 from arena.page.html.token_probabilities import tokens_html
 from arena.page.layout import Page, mode_choices
 from arena.page.render import Changes, Renderer
+from arena.storage.rows import StoredBattle
 from arena.values.battle import SIDES, Mode
-from arena.values.refusals import RefusedError
+from arena.values.refusals import NotVotedError, RefusedError
 from arena.values.vote import Judgement, Strength, Winner
 from arena.web.visitors import Visitor, visitor_of
 
@@ -34,6 +35,8 @@ WINNERS = {
     "tie": Winner.TIE,
     "both_bad": Winner.BOTH_BAD,
 }
+
+Act = Callable[[BattleAccess], Awaitable[BattleView]]
 
 
 class BattleActions:
@@ -101,33 +104,30 @@ class BattleActions:
 
     async def on_vote(self, choice: str, link: str, marked: bool, request: gr.Request) -> Changes:
         """Store the vote, then show the names."""
-        say = say_for(request)
 
-        async def judge(access: BattleAccess) -> None:
+        async def judge(access: BattleAccess) -> BattleView:
             if choice == "skip":
-                await self.service.skip(access)
-                return
-            early = (await self.service.view(access)).is_running
-            await self.service.vote(access, Judgement(winner=WINNERS[choice]), partial=early)
+                return await self.service.skip(access)
+            early = self.service.is_writing(access.battle_id)
+            return await self.service.vote(access, Judgement(winner=WINNERS[choice]), partial=early)
 
-        changes = await self._act(judge, request, link, marked)
-        if choice == "skip" and self.page.reveal in changes:
-            changes |= self.renderer.status(skipped_text(say), say)
-        return changes
+        return await self._act(judge, request, link, marked)
 
     async def on_rank(
         self, link: str, marked: bool, request: gr.Request, *ranks: int | None
     ) -> Changes:
         """Store a ranking of more than two answers."""
 
-        async def judge(access: BattleAccess) -> None:
-            view = await self.service.view(access)
-            num_sides = view.battle.num_sides
+        def decide(stored: StoredBattle) -> Judgement:
+            num_sides = stored.battle.num_sides
             given = [rank for rank in ranks[:num_sides] if rank]
             if len(given) < num_sides:
                 raise ArenaError(say_for(request)("status.rank_all"))
-            judgement = Judgement(ranking=tuple(map(int, given)))
-            await self.service.vote(access, judgement, partial=view.is_running)
+            return Judgement(ranking=tuple(map(int, given)))
+
+        async def judge(access: BattleAccess) -> BattleView:
+            early = self.service.is_writing(access.battle_id)
+            return await self.service.vote(access, decide, partial=early)
 
         return await self._act(judge, request, link, marked)
 
@@ -161,11 +161,11 @@ class BattleActions:
         """Add strength, reasons, comment and a better answer to the vote given."""
         say = say_for(request)
 
-        async def change(access: BattleAccess) -> None:
-            vote = (await self.service.view(access)).vote
+        def decide(stored: StoredBattle) -> Judgement:
+            vote = stored_view(stored).vote
             if vote is None:
-                return
-            judgement = Judgement(
+                raise NotVotedError("there is no vote to add to; judge the answers first")
+            return Judgement(
                 winner=vote.judgement.winner,
                 ranking=vote.judgement.ranking,
                 strength=Strength(strength) if strength else None,
@@ -173,11 +173,14 @@ class BattleActions:
                 comment=comment[:4000],
                 edited_answer=edited[:20_000],
             )
-            await self.service.vote(access, judgement, change=True)
 
-        access = await self._access(request, link)
-        failed = await self._attempt(change, access, say)
-        return failed or self.renderer.status(say("status.details_saved"), say, "good")
+        async def change(access: BattleAccess) -> BattleView:
+            return await self.service.vote(access, decide, change=True)
+
+        told = await self._attempt(change, await self._access(request, link), say)
+        if isinstance(told, BattleView):
+            return self.renderer.status(say("status.details_saved"), say, "good")
+        return told
 
     async def on_new(self, link: str, request: gr.Request) -> Changes:
         """Clear the page; a battle that was not judged is kept, and the voter is told so.
@@ -205,31 +208,27 @@ class BattleActions:
 
     async def _act(
         self,
-        act: Callable[[BattleAccess], Awaitable[None]],
+        act: Act,
         request: gr.Request,
         link: str,
         marked: bool,
     ) -> Changes:
-        """Do something to the battle, then show it as it is now."""
+        """Do something to the battle, then show it as it was committed."""
         say = say_for(request)
-        access = await self._access(request, link)
-        failed = await self._attempt(act, access, say)
-        if failed:
-            return failed
-        return self.renderer.view(await self.service.view(access), say, marked=marked)
+        told = await self._attempt(act, await self._access(request, link), say)
+        if isinstance(told, BattleView):
+            return self.renderer.view(told, say, marked=marked)
+        return told
 
-    async def _attempt(
-        self, act: Callable[[BattleAccess], Awaitable[None]], access: BattleAccess, say: Words
-    ) -> Changes | None:
-        """None when it worked; else what to tell, a failed write by its own words."""
+    async def _attempt(self, act: Act, access: BattleAccess, say: Words) -> BattleView | Changes:
+        """The battle when it worked; else what to tell, a failed write by its own words."""
         try:
-            await act(access)
+            return await act(access)
         except RefusedError as error:
             return self.renderer.status(error_text(error, say), say, "bad")
         except ArenaError as error:
             text = say("status.not_saved", reason=error_text(error, say))
             return self.renderer.status(text, say, "bad")
-        return None
 
     async def _welcome(self, say: Words) -> Changes:
         text, tone = servers_text(await self.service.pool.backends(), say)

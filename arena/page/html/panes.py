@@ -192,7 +192,7 @@ def view_status(view: BattleView, say: Words) -> tuple[str, str]:
         early = f"{say('status.voted_early')} " if view.vote.partial else ""
         return f"{say(f'status.voted_{key}')} {early}{say('status.names_shown')}", "good"
     if view.is_skipped:
-        return skipped_text(say), ""
+        return f"{say('status.skipped')} {say('status.names_shown')}", ""
     if view.is_running:
         ended = [SIDES[i].upper() for i, side in enumerate(view.sides) if side.is_finished]
         texts = [say("status.side_finished", side=letter) for letter in ended]
@@ -200,8 +200,3 @@ def view_status(view: BattleView, say: Words) -> tuple[str, str]:
     if failed:
         return say("status.judge_failed", side=", ".join(failed)), "bad"
     return say("status.vote_now"), ""
-
-
-def skipped_text(say: Words) -> str:
-    """What the page says once somebody would not judge."""
-    return f"{say('status.skipped')} {say('status.names_shown')}"
