@@ -1,7 +1,9 @@
 """Tells visitors apart: by a signed session, a password in a header, or a browser's random cookie.
 
 Without a user file anybody may vote, and an admin comes in by a link with the key of the home.
-A session is a name and an end, signed with that key; nothing is kept on the server. Knows headers
+A session is a name and the time of signing in, signed with that key (itsdangerous); nothing is
+kept on the server. A cookie signed otherwise is no session: its owner signs in again, and is the
+same voter by their name. The random cookie by which others are known is not signed. Knows headers
 and the user file, no page.
 """
 
@@ -13,10 +15,12 @@ import hashlib
 import hmac
 import os
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+
+from itsdangerous import BadData, TimestampSigner
+from itsdangerous.encoding import base64_decode, base64_encode
 
 from arena.web.users import FILE, User, matches, read_users
 from arena.web.visitors import Visitor
@@ -96,28 +100,22 @@ class Authenticator:
         return self._signed(ADMIN) if right and self.users is None else None
 
     def _signed(self, name: str) -> str:
-        end = str(int(time.time()) + SESSION_SECONDS)
-        shown = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-        return f"{shown}.{end}.{self._signature(name, end)}"
+        return self._signer(name).sign(base64_encode(name)).decode()
 
     def _session(self, cookie: str) -> str | None:
         """The name of a session that is ours and has not ended."""
-        parts = cookie.split(".")
-        if len(parts) != 3 or not parts[1].isdigit():
-            return None
-        shown, end, signature = parts
         try:
-            name = base64.urlsafe_b64decode(shown + "=" * (-len(shown) % 4)).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            name = base64_decode(cookie.partition(".")[0]).decode()
+            self._signer(name).unsign(cookie.encode(), max_age=SESSION_SECONDS)
+        except (BadData, UnicodeError):
             return None
-        right = hmac.compare_digest(signature.encode(), self._signature(name, end).encode())
-        return name if right and int(end) > time.time() else None
+        return name
 
-    def _signature(self, name: str, end: str) -> str:
-        """Over the password's hash too: a new password ends all sessions."""
+    def _signer(self, name: str) -> TimestampSigner:
+        """Signs with the password's hash too: a new password ends all sessions."""
         user = (self.users or {}).get(name)
-        text = f"{name}\n{end}\n{user.password if user else ''}"
-        return hmac.new(self.key.encode(), text.encode(), hashlib.sha256).hexdigest()
+        salt = f"session\n{name}\n{user.password if user else ''}"
+        return TimestampSigner(self.key, salt, key_derivation="hmac", digest_method=hashlib.sha256)
 
     def _password(self, header: str) -> str | None:
         """The name of `Basic name:password`, or of `Bearer key` where nobody signs in."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +22,7 @@ from running import ARENA, clean_environment
 
 from arena.backends.queues import Queue, read_queue
 from arena.storage import admin_queries
-from arena.web.authentication import SESSION_COOKIE, Authenticator
+from arena.web.authentication import SESSION_COOKIE, SESSION_SECONDS, Authenticator
 from arena.web.users import FILE, UserError, make_user, matches, read_users, write_users
 
 PROMPT = {"prompt": "What is the capital of France?"}
@@ -87,11 +90,12 @@ def test_forged_and_old_sessions_are_strangers(page: PageServer) -> None:
     with signed_in(page, "ann") as ann:
         good = ann.cookies[SESSION_COOKIE]
     name, end, signature = good.split(".")
+    later = end[:-1] + ("A" if end[-1] != "A" else "B")
     root = base64.urlsafe_b64encode(b"root").decode().rstrip("=")
     admin_key = Authenticator(page.config.home)._signed("")
     for forged in (
         f"{root}.{end}.{signature}",
-        f"{name}.{int(end) + 1}.{signature}",
+        f"{name}.{later}.{signature}",
         f"{name}.{end}.{signature[:-1]}{'1' if signature[-1] == '0' else '0'}",
         f"{name}.1.{signature}",
         "..",
@@ -105,6 +109,26 @@ def test_forged_and_old_sessions_are_strangers(page: PageServer) -> None:
     spoofed = {"cookie": "arena_voter=user:ann"}
     with client_of(page.url, headers=spoofed) as client:
         assert client.get("/config").status_code == 401
+
+
+def test_a_session_ends_and_one_signed_otherwise_is_none(tmp_path: Path) -> None:
+    enrol(tmp_path)
+    authenticator = Authenticator(tmp_path)
+
+    def voter(session: str) -> str | None:
+        seen = authenticator.visitor({SESSION_COOKIE: session}, None, "")
+        return seen.secret if seen else None
+
+    for age, secret in ((SESSION_SECONDS - 60, "user:ann"), (SESSION_SECONDS + 60, None)):
+        signer = authenticator._signer("ann")
+        signer.get_timestamp = lambda age=age: int(time.time()) - age  # type: ignore[misc]
+        session = signer.sign("YW5u").decode()
+        assert voter(session) == secret
+    end = str(int(time.time()) + 1000)
+    password = (read_users(tmp_path / FILE) or {})["ann"].password
+    text = f"ann\n{end}\n{password}".encode()
+    signed = hmac.new(authenticator.key.encode(), text, hashlib.sha256).hexdigest()
+    assert voter(f"YW5u.{end}.{signed}") is None
 
 
 def test_program_signs_in_by_header(page: PageServer) -> None:
