@@ -6,26 +6,58 @@ in the file, only the name of the environment variable that holds it.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from arena.config.page_config import SettingsError, check_url
+from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from arena.config.page_config import check_url
 from arena.errors import ArenaError
 from arena.values.battle import AskAs, SamplingSettings
 
 FILE = "arena.toml"
-STRATEGIES = ("uniform", "under_voted_first", "information_seeking")
+Strategy = Literal["uniform", "under_voted_first", "information_seeking"]
 
 
 class ArenaConfigError(ArenaError):
     """A line of arena.toml that makes no sense; the message names file, key and remedy."""
 
 
-@dataclass(frozen=True)
+def _address(url: str) -> str:
+    check_url(url)
+    return url.rstrip("/")
+
+
+def _filled_variable(name: str | None) -> str | None:
+    if name and not os.environ.get(name):
+        raise ValueError(f"environment variable {name!r} is empty; put the server's key there")
+    return name
+
+
+def _two_names(pair: tuple[str, str]) -> tuple[str, str]:
+    if pair[0] == pair[1]:
+        raise ValueError(f"required pair {list(pair)!r} needs two different names")
+    return pair
+
+
+NOT_BLANK = r"\S"
+NUMBER = "give a number"
+WHOLE = "give a whole number"
+Number = Annotated[int, Strict()] | Annotated[float, Strict()]
+Whole = Annotated[int, Strict()]
+Weight = Annotated[Number, Field(ge=0, lt=math.inf)]
+NamePair = Annotated[tuple[str, str], AfterValidator(_two_names)]
+FILE_TABLE = ConfigDict(extra="forbid")
+
+
+# The description of a field is what to do when its value is refused.
+@dataclass(frozen=True, config=FILE_TABLE)
 class ParticipantConfig:
     """A participant of the file: a model of a server, asked in its own way.
 
@@ -33,19 +65,23 @@ class ParticipantConfig:
     variable with the server's key.
     """
 
-    name: str
-    url: str
-    model: str | None = None
-    mode: AskAs | None = None
-    system_prompt: str = ""
-    key_env: str | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    repetition_penalty: float | None = None
-    max_new_tokens: int | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] | None = None
+    name: str = Field(pattern=NOT_BLANK, description="give it a name")
+    url: Annotated[str, AfterValidator(_address)] = Field(description="give the server's address")
+    model: str | None = Field(default=None, description="give the model's name on the server")
+    mode: AskAs | None = Field(default=None, description="use chat or completion")
+    system_prompt: str = Field(default="", description="give a text")
+    key_env: Annotated[str | None, AfterValidator(_filled_variable)] = Field(
+        default=None, description="give the name of an environment variable"
+    )
+    temperature: Number | None = Field(default=None, description=NUMBER)
+    top_p: Number | None = Field(default=None, description=NUMBER)
+    top_k: Whole | None = Field(default=None, description=WHOLE)
+    repetition_penalty: Number | None = Field(default=None, description=NUMBER)
+    max_new_tokens: Whole | None = Field(default=None, ge=1, description=f"{WHOLE}, 1 or more")
+    seed: Whole | None = Field(default=None, description=WHOLE)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        default=None, description="give a list of texts"
+    )
 
     def sampling(self, default: SamplingSettings) -> SamplingSettings:
         """The page's sampling with what the file says instead."""
@@ -54,14 +90,18 @@ class ParticipantConfig:
         return SamplingSettings(**{**vars(default), **given})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FILE_TABLE)
 class PairingConfig:
     """How pairs of a blind battle are drawn. `required` pairs get `required_share` of the draws."""
 
-    strategy: str = "uniform"
-    weights: Mapping[str, float] = field(default_factory=dict)
-    required: tuple[tuple[str, str], ...] = ()
-    required_share: float = 0.25
+    strategy: Strategy = Field(
+        default="uniform", description=f"use one of {', '.join(get_args(Strategy))}"
+    )
+    weights: Mapping[str, Weight] = Field(default_factory=dict, description="give 0 or more")
+    required: tuple[NamePair, ...] = Field(
+        default=(), description="give pairs of two different names"
+    )
+    required_share: Number = Field(default=0.25, ge=0, lt=1, description="give 0 <= share < 1")
 
     @property
     def label(self) -> str:
@@ -74,109 +114,58 @@ class PairingConfig:
         return "+".join(part for part in parts if part) + "/1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FILE_TABLE)
 class ArenaConfig:
-    """The whole file."""
+    """The whole file. `hidden` are participants that a server offers and that stay out."""
 
-    participants: tuple[ParticipantConfig, ...] = ()
-    drawing: PairingConfig = field(default_factory=PairingConfig)
-    hidden: tuple[str, ...] = ()  # participants that a server offers and that stay out
+    participants: tuple[ParticipantConfig, ...] = Field(
+        default=(), alias="participant", description="write each as a table [[participant]]"
+    )
+    drawing: PairingConfig = PairingConfig()
+    hidden: tuple[str, ...] = Field(default=(), description="give a list of names")
+
+
+TABLES: Mapping[str, Any] = {"participant": ParticipantConfig, "drawing": PairingConfig}
 
 
 def read_arena_config(path: Path) -> ArenaConfig:
-    """The file's content; a missing file is an empty one. Raises PlaybookError."""
+    """The file's content; a missing file is an empty one. Raises ArenaConfigError."""
     if not path.exists():
         return ArenaConfig()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ArenaConfigError(f"{path}: cannot be read as TOML ({error}); correct it") from error
-    _known(path, "", content, {"participant", "drawing", "hidden"})
-    participants = tuple(_participant(path, table) for table in content.get("participant", []))
-    names = [participant.name for participant in participants]
+    try:
+        arena_config = TypeAdapter(ArenaConfig).validate_python(content)
+    except ValidationError as error:
+        mistake = error.errors(include_url=False)[0]
+        raise ArenaConfigError(f"{path}: {_mistake_text(mistake, content)}") from error
+    names = [participant.name for participant in arena_config.participants]
     for name in names:
         if names.count(name) > 1:
             raise ArenaConfigError(f"{path}: participant {name!r} is there twice; rename one")
-    drawing = _drawing(path, content.get("drawing", {}))
-    return ArenaConfig(participants, drawing, tuple(map(str, content.get("hidden", []))))
+    return arena_config
 
 
-def _participant(path: Path, table: Mapping[str, Any]) -> ParticipantConfig:
-    _known(path, "participant.", table, {field.name for field in fields(ParticipantConfig)})
-    for key in ("name", "url"):
-        if not isinstance(table.get(key), str) or not table[key].strip():
-            raise ArenaConfigError(f"{path}: a participant has no {key}; give one")
-    try:
-        check_url(table["url"])
-    except SettingsError as error:
-        raise ArenaConfigError(f"{path}: participant {table['name']!r}: {error}") from error
-    try:
-        mode = AskAs(table["mode"]) if "mode" in table else None
-    except ValueError as error:
-        raise ArenaConfigError(
-            f"{path}: mode {table['mode']!r} of {table['name']!r} is unknown; "
-            "use chat or completion"
-        ) from error
-    key_env = table.get("key_env")
-    if key_env and not os.environ.get(key_env):
-        raise ArenaConfigError(
-            f"{path}: environment variable {key_env!r} of {table['name']!r} is empty; "
-            "put the server's key there"
-        )
-    stop = table.get("stop")
-    if stop is not None and not (
-        isinstance(stop, list) and all(isinstance(text, str) and text for text in stop)
-    ):
-        raise ArenaConfigError(
-            f"{path}: stop of {table['name']!r} is {stop!r}; give a list of texts"
-        )
-    changed = {"mode": mode, "url": table["url"].rstrip("/"), "stop": stop and tuple(stop)}
-    participant = ParticipantConfig(**{**table, **changed})
-    _check_types(path, participant)
-    return participant
-
-
-def _check_types(path: Path, participant: ParticipantConfig) -> None:
-    whole_numbers = ("top_k", "max_new_tokens", "seed")
-    for key in ("temperature", "top_p", "repetition_penalty", *whole_numbers):
-        value = getattr(participant, key)
-        whole = key in whole_numbers
-        fits = isinstance(value, int) or (isinstance(value, float) and not whole)
-        if value is not None and (not fits or isinstance(value, bool)):
-            raise ArenaConfigError(
-                f"{path}: {key} of {participant.name!r} is {value!r}; give a number"
-            )
-    if participant.max_new_tokens is not None and participant.max_new_tokens < 1:
-        raise ArenaConfigError(
-            f"{path}: max_new_tokens of {participant.name!r} is below 1; give 1 or more"
-        )
-
-
-def _drawing(path: Path, table: Mapping[str, Any]) -> PairingConfig:
-    _known(path, "drawing.", table, {field.name for field in fields(PairingConfig)})
-    strategy = table.get("strategy", "uniform")
-    if strategy not in STRATEGIES:
-        raise ArenaConfigError(
-            f"{path}: strategy {strategy!r} is unknown; use one of {', '.join(STRATEGIES)}"
-        )
-    weights = table.get("weights", {})
-    for name, weight in weights.items():
-        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise ArenaConfigError(f"{path}: weight of {name!r} is {weight!r}; give 0 or more")
-    share = table.get("required_share", 0.25)
-    if not isinstance(share, int | float) or not 0 <= share < 1:
-        raise ArenaConfigError(f"{path}: required_share is {share!r}; give 0 <= share < 1")
-    required = []
-    for pair in table.get("required", []):
-        if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1]:
-            raise ArenaConfigError(f"{path}: required pair {pair!r} needs two different names")
-        required.append((str(pair[0]), str(pair[1])))
-    return PairingConfig(strategy, dict(weights), tuple(required), float(share))
-
-
-def _known(path: Path, where: str, table: Mapping[str, Any], known: set[str]) -> None:
-    for key in table:
-        if key not in known:
-            raise ArenaConfigError(
-                f"{path}: {where}{key} is unknown; known are {', '.join(sorted(known))}"
-            )
+def _mistake_text(mistake: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """What pydantic found wrong first, by the file's own words, with the remedy."""
+    place, of = list(mistake["loc"]), ""
+    table: Any = ArenaConfig
+    if place[0] in TABLES and len(place) > 1:
+        table = TABLES[place[0]]
+        if place[0] == "participant" and isinstance(place[1], int):
+            entry = content["participant"][place.pop(1)]
+            of = f" of {entry['name']!r}" if isinstance(entry, dict) and "name" in entry else ""
+    known = {one.alias or name: one for name, one in table.__pydantic_fields__.items()}
+    key = str(place[min(1, len(place) - 1)] if table is not ArenaConfig else place[0])
+    if mistake["type"] == "unexpected_keyword_argument":
+        return f"{'.'.join(map(str, place))} is unknown; known are {', '.join(sorted(known))}"
+    if mistake["type"] == "missing" and place[-1] == key:
+        return f"a participant has no {key}; give one"
+    if mistake["type"] == "value_error":
+        return f"{'.'.join(map(str, place[:2]))}{of}: {mistake['ctx']['error']}"
+    remedy = known[key].description if key in known else ""
+    depth = 3 if key in ("weights", "required") else 2 if table is not ArenaConfig else 1
+    named = ".".join(map(str, place[:depth]))
+    return f"{named}{of} is {mistake['input']!r}; {remedy or 'write it as a table'}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fault_server import FaultServer, Script
+from store_fixtures import Hand
 
 from arena.backends.client import install_http_client
 from arena.backends.pool import BackendPool
@@ -16,8 +17,7 @@ from arena.battles.service import BattleService
 from arena.config.arena_toml import ArenaConfig, ArenaConfigError, PairingConfig, read_arena_config
 from arena.config.page_config import PageConfig
 from arena.storage.store import Store
-from arena.values.battle import AnswerOutcome, AskAs, Mode, Participant, SamplingSettings
-from arena.values.battle import AnswerStatus as Status
+from arena.values.battle import AskAs, Participant, SamplingSettings
 from arena.values.vote import Judgement, Winner
 
 NAMES = ("a-model", "b-model", "c-model")
@@ -107,6 +107,13 @@ def test_participant_of_a_server_without_a_list_is_taken_by_its_model(
         assert [b.problem for b in asyncio.run(pool.backends())] == problems
 
 
+def test_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
+    """They are part of a participant's fingerprint: 1 is not 1.0 there."""
+    text = "[[participant]]\nname = 'x'\nurl = 'http://h'\ntemperature = 1\ntop_p = 1.0"
+    (one,) = read_arena_config(written(tmp_path, text)).participants
+    assert (repr(one.temperature), repr(one.top_p)) == ("1", "1.0")
+
+
 MISTAKES = {
     "not = [toml": "cannot be read as TOML",
     "colour = 1": "colour is unknown",
@@ -116,12 +123,26 @@ MISTAKES = {
     "[[participant]]\nname = 'x'\nurl = 'http://h'\nmode = 'sing'": "use chat or completion",
     "[[participant]]\nname = 'x'\nurl = 'http://h'\nkey_env = 'NO_SUCH_KEY'": "NO_SUCH_KEY",
     "[[participant]]\nname = 'x'\nurl = 'http://h'\nmax_new_tokens = 0": "1 or more",
-    "[[participant]]\nname = 'x'\nurl = 'http://h'\nseed = 'one'": "give a number",
-    "[[participant]]\nname = 'x'\nurl = 'http://h'\ntop_k = 1.5": "give a number",
+    "[[participant]]\nname = 'x'\nurl = 'http://h'\nseed = 'one'": "is 'one'; give a whole number",
+    "[[participant]]\nname = 'x'\nurl = 'http://h'\ntop_k = 1.5": "give a whole number",
     "[[participant]]\nname = 'x'\nurl = 'http://h'\nstop = 'END'": "a list of texts",
     "[[participant]]\nname='x'\nurl='http://h'\n[[participant]]\nname='x'\nurl='http://i'": "twice",
     "[drawing]\nstrategy = 'magic'": "under_voted_first",
-    "[drawing]\nweights = {a = -1}": "weight of 'a'",
+    "[drawing]\nweights = {a = -1}": "drawing.weights.a is -1; give 0 or more",
+    "[drawing]\nweights = {a = nan}": "give 0 or more",
+    "[drawing]\nweights = {a = inf}": "give 0 or more",
+    "[drawing]\nrequired = [['a']]": "two different names",
+    "[drawing]\nrequired = 'a'": "drawing.required is 'a'; give pairs",
+    "[drawing]\npace = 1": "drawing.pace is unknown",
+    "drawing = 1": "drawing is 1; write it as a table",
+    "hidden = 'one'": "hidden is 'one'; give a list of names",
+    "participant = 1": "write each as a table [[participant]]",
+    "participant = [1]": "write it as a table",
+    "[[participant]]\nname = ' '\nurl = 'http://h'": "give it a name",
+    "[[participant]]\nname = 5\nurl = 'http://h'": "name of 5 is 5; give it a name",
+    "[[participant]]\nname = 'x'\nurl = 'http://h'\nmodel = 5": "model of 'x' is 5; give the model",
+    "[[participant]]\nname = 'x'\nurl = 'http://h'\ntemperature = true": "is True; give a number",
+    "[[participant]]\nname = 'x'\nurl = 'http://h'\ntop_p = '1'": "is '1'; give a number",
     "[drawing]\nrequired = [['a', 'a']]": "two different names",
     "[drawing]\nrequired_share = 1": "required_share",
 }
@@ -140,13 +161,8 @@ def judge(store: Store, left: str, right: str, winner: Winner) -> None:
     """One blind battle with its vote, written as the page does."""
     voter = store.ensure_voter("one")
     pair = [Participant(name, name) for name in (left, right)]
-    battle, token = store.create_battle(pair, voter=voter, mode=Mode.BLIND, propensity=0.5)
-    store.add_turn(battle, "Say hi.")
-    for side in (0, 1):
-        sampling = SamplingSettings()
-        answer = store.start_answer(battle, 0, side, prompt_sent="Say hi.", sampling=sampling)
-        store.finish_answer(answer, AnswerOutcome(Status.COMPLETE, text=f"hi {side}"))
-    store.cast_vote(battle, Judgement(winner=winner), voter=voter, token=token)
+    battle, _ = Hand(store).battle(["hi 0", "hi 1"], participants=pair, voter=voter)
+    store.cast_vote(battle, Judgement(winner=winner), voter=voter)
 
 
 @pytest.fixture

@@ -3,6 +3,10 @@
 Browsers draw MathML themselves, so no script, font or style comes with it. The converter is
 not made for hostile input (it passes `<script>`, `href` and `style` on): only elements and
 attributes listed here leave this module. Knows Markdown's rules; knows no battle and no page.
+
+The rules that find formulas are ours: mdit-py-plugins 0.7 (dollarmath, and texmath for brackets)
+takes "6 or US" in "$5 and $6 or US$ 7" for a formula, and shows one in brackets that ends a list
+item or stands amid a line as text.
 """
 
 from __future__ import annotations
