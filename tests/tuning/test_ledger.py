@@ -74,6 +74,10 @@ def test_every_row_and_token_is_stored_and_printed(tiny_base: Path, tmp_path: Pa
         "dropped": lengths[21],
     }
     assert ledger["packed"] == {"rows": 20, "tokens": sum(lengths[:20])}
+    # Of the rows that became conversations; the two bad ones did not.
+    assert ledger["columns"] == {"used": {"messages": 25}, "harmless": {}, "dropped": {}}
+    assert ledger["context_turns"] == 0
+    assert ledger["files"] == {"read": [], "num_read": 0, "not_read": [], "num_not_read": 0}
     assert ledger["bad_rows"] == [
         f"{data}:23: messages: is empty",
         f"{data}:24: messages: no assistant turn (roles: user)",
@@ -85,6 +89,7 @@ def test_every_row_and_token_is_stored_and_printed(tiny_base: Path, tmp_path: Pa
         f"tokens: {sum(lengths):,} in the training rows, {trained:,} trained, "
         f"{seen - trained:,} masked, {lengths[20] - LENGTH:,} truncated, {lengths[21]:,} dropped; "
         f"{ledger['sequences']} sequences in all, {sum(lengths[:20]):,} tokens of 20 rows packed",
+        "columns: messages used",
         *(f"left out {line}" for line in ledger["bad_rows"]),
     ):
         assert words in printed
