@@ -64,6 +64,9 @@ class Metrics:
 
     def __init__(self, max_input: int, max_total: int) -> None:
         self._registry = CollectorRegistry()
+        # By name and the label's value: the library's own way to them costs more than the count.
+        self._counts: dict[tuple[str, ...], Counter] = {}
+        self._observed: dict[tuple[str, ...], Histogram] = {}
         self._counters = {name: self._new_counter(name) for name in COUNTERS}
         buckets = {
             **dict.fromkeys(TIMES, DURATIONS),
@@ -80,13 +83,21 @@ class Metrics:
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
         """Add to a counter."""
-        counter = self._counters[name]
-        (counter.labels(**labels) if labels else counter).inc(value)
+        key = (name, *labels.values())
+        child = self._counts.get(key)
+        if child is None:
+            counter = self._counters[name]
+            child = self._counts[key] = counter.labels(**labels) if labels else counter
+        child.inc(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Count a value in a histogram."""
-        histogram = self._histograms[name]
-        (histogram.labels(**labels) if labels else histogram).observe(value)
+        key = (name, *labels.values())
+        child = self._observed.get(key)
+        if child is None:
+            histogram = self._histograms[name]
+            child = self._observed[key] = histogram.labels(**labels) if labels else histogram
+        child.observe(value)
 
     def count_step(self, report: StepReport) -> None:
         """Count a step of an engine under TGI's names; a step with prompt tokens is a prefill."""
