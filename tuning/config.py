@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field
 
@@ -33,7 +33,6 @@ from tuning.value_types import (
 
 Precision = Literal["auto", "bf16", "fp32"]
 Method = Literal["full", "lora", "qlora", "prefix", "prompt", "ia3"]
-METHODS: tuple[str, ...] = get_args(Method)
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
@@ -159,7 +158,7 @@ class TuningConfig:
     name: Text
     """Name of the variant to make."""
     method: Method = "lora"
-    """One of `METHODS`: full, lora, qlora, prefix, prompt, ia3."""
+    """One of `Method`: full, lora, qlora, prefix, prompt, ia3."""
     home: Folder = Path("workspace")
     """Folder whose `models/` holds the variants, also those that `base` may name."""
     seed: Annotated[Whole, Field(ge=0, le=2**32 - 1)] = 0

@@ -37,6 +37,13 @@ def write_rows(path: Path, items: list[dict[str, Any]]) -> Path:
     return path
 
 
+def judged(check: dict[str, Any], answer: str) -> bool:
+    """Whether `answer` passes the check that is written as in a suite file."""
+    from tuning.evaluation.verifiers import parse_check
+
+    return parse_check(check).passes(answer)
+
+
 @contextmanager
 def files_at_most(size: int) -> Iterator[None]:
     """The kernel refuses files over `size` bytes here, as it refuses writes to a full disk."""

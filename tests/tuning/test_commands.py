@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tuning_fixtures import make_base, make_tokenizer, rows, write_rows
 
 from tuning import TuningConfig, TuningError, tune
+from tuning.commands.edge import MachineError, told
 from tuning.commands.models import FolderCommandError, run_merge, run_plot, run_remove, run_verify
 from tuning.commands.outputs import OutputError
 from tuning.commands.tune import run_eval
@@ -201,3 +203,26 @@ def test_a_history_that_holds_no_numbers_is_named(
     (folder / "history.jsonl").write_text('{"step": 1}\n' + json.dumps(record) + "\n")
     with pytest.raises(PlotError, match=r"history\.jsonl: record 2 has"):
         run_plot([str(folder)], home, tmp_path / "p.png")
+
+
+def test_what_the_machine_refuses_is_one_sentence_and_a_bug_is_none(home: Path) -> None:
+    """A real allocation that no machine can serve, a real file that is a folder, a real bug."""
+
+    @told
+    def allocate() -> None:
+        torch.empty(2**60)
+
+    @told
+    def read() -> None:
+        (home / "models").read_bytes()
+
+    @told
+    def mistaken() -> None:
+        torch.ones(2) @ torch.ones(3)
+
+    with pytest.raises(MachineError, match="memory: there is not enough"):
+        allocate()
+    with pytest.raises(MachineError, match=r"models: Is a directory; see that it is there"):
+        read()
+    with pytest.raises(RuntimeError, match="inconsistent"):
+        mistaken()

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tuning_fixtures import judged
 
 from tuning.evaluation.form_checks import FORM_KINDS
 from tuning.evaluation.suites import SuiteError, load_suite
-from tuning.evaluation.verifiers import KINDS, CheckError, parse_check, verify
+from tuning.evaluation.verifiers import KINDS, CheckError, parse_check
 
 # kind, fields, answers that pass, answers that fail
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
@@ -119,8 +120,8 @@ def test_answers_are_judged(
     kind: str, fields: dict[str, Any], right: list[str], wrong: list[str]
 ) -> None:
     check = {"kind": kind, **fields}
-    assert [answer for answer in right if not verify(check, answer)] == []
-    assert [answer for answer in wrong if verify(check, answer)] == []
+    assert [answer for answer in right if not judged(check, answer)] == []
+    assert [answer for answer in wrong if judged(check, answer)] == []
 
 
 def test_every_kind_is_judged_above_and_asked_in_the_suite() -> None:
@@ -203,11 +204,11 @@ def test_mistakes_are_named_before_an_answer_is_there(
 def test_answers_of_any_length_are_judged() -> None:
     """Python refuses to read whole numbers of more than 4,300 digits."""
     many = "9" * 5000
-    assert not verify({"kind": "number", "value": 9}, f"It is {many}.")
-    assert not verify({"kind": "numbered", "count": 1}, f"{many}. a")
-    assert not verify({"kind": "json"}, f"[{many}]")
-    assert verify({"kind": "number", "value": -5}, "It is -005.")
-    assert verify({"kind": "numbered", "count": 2}, "01. a\n02. b")
+    assert not judged({"kind": "number", "value": 9}, f"It is {many}.")
+    assert not judged({"kind": "numbered", "count": 1}, f"{many}. a")
+    assert not judged({"kind": "json"}, f"[{many}]")
+    assert judged({"kind": "number", "value": -5}, "It is -005.")
+    assert judged({"kind": "numbered", "count": 2}, "01. a\n02. b")
 
 
 JSON = st.recursive(

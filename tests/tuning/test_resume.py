@@ -31,7 +31,7 @@ STEPS = 24
 SCRIPT = """
 import json, os, signal, sys
 import tuning.training.checkpoints as checkpoint
-import tuning.training.save as saving
+import tuning.variant.manifest as manifest
 from tuning import tune
 from tuning.config_files import load_config
 stop_at = int(os.environ.get("STOP_AT", "0"))
@@ -45,7 +45,7 @@ def commit_and_die(self, written, step, seconds, **others):
     return made
 checkpoint.RunFolder.commit = commit_and_die
 if not stop_at:
-    saving.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    manifest.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 tune(load_config(None, json.loads(sys.argv[1])))
 """
 

@@ -6,9 +6,9 @@ from itertools import islice
 from random import Random
 
 import pytest
+from tuning_fixtures import judged
 
 from tuning.evaluation.suites import load_suite
-from tuning.evaluation.verifiers import verify
 from tuning.starter.world import corpus, lexicon
 from tuning.starter.world.dialogues import cards_text, dialogue_text, open_tasks
 from tuning.starter.world.family import Task
@@ -43,9 +43,9 @@ def test_suite_is_large_and_every_family_is_in_it() -> None:
 def test_every_reference_response_passes_and_neighbours_fail() -> None:
     for tasks in (heldout_tasks(), training_tasks()):
         for task in tasks:
-            assert verify(task.check, task.response), task
-            assert not verify(task.check, task.prompt + " And why?"), task
-            assert not verify(task.check, ""), task
+            assert judged(task.check, task.response), task
+            assert not judged(task.check, task.prompt + " And why?"), task
+            assert not judged(task.check, ""), task
 
 
 def test_response_of_another_task_of_the_family_fails() -> None:
@@ -56,7 +56,7 @@ def test_response_of_another_task_of_the_family_fails() -> None:
         pairs = [
             (a, b) for a in tasks for b in tasks if a.check != b.check and a.response != b.response
         ]
-        passed = sum(verify(a.check, b.response) for a, b in pairs)
+        passed = sum(judged(a.check, b.response) for a, b in pairs)
         # Lists of other lengths fail, of the same group may pass; classes repeat across entities.
         assert passed / len(pairs) < 0.5, family
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tuning_fixtures import judged
 
-from tuning.evaluation.verifiers import CheckError, verify
+from tuning.evaluation.verifiers import CheckError
 
 CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
     (
@@ -85,18 +86,18 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ("check", "answer"), [(check, answer) for check, right, _ in CASES for answer in right]
 )
 def test_right_answers_pass(check: dict[str, Any], answer: str) -> None:
-    assert verify(check, answer)
+    assert judged(check, answer)
 
 
 @pytest.mark.parametrize(
     ("check", "answer"), [(check, answer) for check, _, wrong in CASES for answer in wrong]
 )
 def test_wrong_answers_fail(check: dict[str, Any], answer: str) -> None:
-    assert not verify(check, answer)
+    assert not judged(check, answer)
 
 
 def test_unknown_kind_and_missing_field_are_named() -> None:
     with pytest.raises(CheckError, match=r"'rhyme'.*known kinds: .*fact"):
-        verify({"kind": "rhyme"}, "x")
+        judged({"kind": "rhyme"}, "x")
     with pytest.raises(CheckError, match="'exact': lacks the field 'answers'"):
-        verify({"kind": "exact"}, "x")
+        judged({"kind": "exact"}, "x")

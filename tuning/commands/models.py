@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tuning.commands.edge import told
 from tuning.commands.outputs import PICTURES, check_output
 from tuning.errors import TuningError
 from tuning.variant.folder import VariantError, list_variants, read_variant
@@ -24,6 +25,7 @@ class FolderCommandError(TuningError):
     """A command on variant folders that cannot be carried out as asked."""
 
 
+@told
 def run_list(home: Path, *, json_out: bool) -> None:
     """`arena models list`: the packaged models and the variants under home."""
     from tuning.starter import shipped_models
@@ -63,6 +65,7 @@ def _describe(folder: Path, where: str) -> dict[str, Any]:
     }
 
 
+@told
 def run_verify(names: Sequence[str], home: Path, base: str | None, *, json_out: bool) -> None:
     """`arena models verify`: hashes, keys, shapes, finite values, delta, base fingerprint.
 
@@ -114,6 +117,7 @@ def _verify(name: str, home: Path, base: str | None) -> dict[str, Any]:
     }
 
 
+@told
 def run_remove(name: str, home: Path, *, yes: bool) -> None:
     """`arena models remove`: delete a variant under home; packaged models stay.
 
@@ -148,6 +152,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
+@told
 def run_merge(name: str, home: Path, new_name: str | None, base: str | None) -> None:
     """`arena models merge`: write adapter and base as one checkpoint."""
     from tuning.models.merge import merge_variant
@@ -163,6 +168,7 @@ def run_merge(name: str, home: Path, new_name: str | None, base: str | None) -> 
     )
 
 
+@told
 def run_plot(names: Sequence[str], home: Path, out: Path) -> None:
     """`arena models plot`: loss curves of several variants in one picture."""
     from tuning.models.resolve import resolve_base

@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tuning.commands.edge import told
 from tuning.commands.outputs import PICTURES, check_output
 
 
+@told
 def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out: bool) -> None:
     """`arena tune`: make a variant and say where it is."""
     from tuning.config_files import load_config
@@ -43,6 +45,7 @@ def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out:
     )
 
 
+@told
 def run_preview(config_file: Path | None, settings: Mapping[str, Any], count: int) -> None:
     """`arena tune --preview N`: show what would be trained, and train nothing."""
     from tuning.config_files import load_config
@@ -56,6 +59,7 @@ def run_preview(config_file: Path | None, settings: Mapping[str, Any], count: in
     show_preview(prepare(config), count, Console())
 
 
+@told
 def run_reproduce(name: str, home: Path, *, json_out: bool) -> None:
     """`arena tune --reproduce NAME`: make the variant again and compare every bit."""
     from tuning.models.resolve import resolve_base
@@ -77,6 +81,7 @@ def run_reproduce(name: str, home: Path, *, json_out: bool) -> None:
         print(f"{name}: the same run gave the same weights, {result.weights_sha256}")
 
 
+@told
 def run_eval(
     names: Sequence[str],
     home: Path,

@@ -185,8 +185,3 @@ def parse_check(content: Any) -> Check:
         raise CheckError(f"check of kind {kind!r}: {problem}") from error
     except RecursionError as error:
         raise CheckError("check: is nested too deeply; take checks out of each other") from error
-
-
-def verify(content: Mapping[str, Any], answer: str) -> bool:
-    """Whether `answer` passes the check that `content` describes; CheckError as `parse_check`."""
-    return parse_check(content).passes(answer)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer
 from tuning.quiet import known_warnings_hidden
 from tuning.variant.checkpoint import read_model_config
 from tuning.variant.folder import HISTORY_FILE, Base, Variant, read_variant
-from tuning.variant.manifest import publish, seal_variant
+from tuning.variant.manifest import seal_variant, whole_folder
 
 MERGEABLE = ("lora", "dora", "ia3")
 # Largest difference of logits, relative to their largest size, that fp32 rounding can make.
@@ -122,19 +121,14 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 
 
 def _write(loaded: Loaded, model: Any, parity: Parity, base_folder: Path, target: Path) -> Variant:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    temporary.chmod(0o755)
     try:
-        _fill(temporary, loaded, model, parity, base_folder, target.name)
-        publish(temporary, target)
+        with whole_folder(target) as folder:
+            _fill(folder, loaded, model, parity, base_folder, target.name)
     except WRITE_ERRORS as error:
         raise MergeError(
             f"{target}: could not be written ({' '.join(str(error).split())}); make room and "
             "repeat the command"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return read_variant(target)
 
 

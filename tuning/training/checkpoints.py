@@ -20,7 +20,7 @@ from typing import Any
 
 from tuning.errors import TuningError
 from tuning.variant.folder import file_sha256
-from tuning.variant.manifest import dump_json, flush_directory, write_atomically
+from tuning.variant.manifest import dump_json, publish, write_atomically
 
 MANIFEST = "manifest.json"
 RUN_FILE = "run.json"
@@ -95,15 +95,8 @@ class RunFolder:
         files = {path.relative_to(written).as_posix(): file_sha256(path) for path in paths}
         manifest = {"step": step, "seconds": seconds, "files": files}
         write_atomically(written / MANIFEST, dump_json(manifest))
-        for path in (*paths, written / MANIFEST):
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        for folder in {path.parent for path in paths} | {written}:
-            flush_directory(folder)
         final = self.folder / _folder_name(step)
-        shutil.rmtree(final, ignore_errors=True)
-        written.rename(final)
-        flush_directory(self.folder)
+        publish(written, final, replace=True)
         for old in sorted(self.folder.glob("step-*"))[:-KEPT]:
             if spare is None or old.name != _folder_name(spare):
                 shutil.rmtree(old)

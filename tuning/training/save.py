@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +25,7 @@ from tuning.training.history import History
 from tuning.training.inputs import Prepared
 from tuning.variant.card import write_card
 from tuning.variant.folder import HISTORY_FILE
-from tuning.variant.manifest import publish, seal_variant
+from tuning.variant.manifest import seal_variant, sweep, whole_folder
 from tuning.variant.plots import draw_losses
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
@@ -102,29 +100,15 @@ class RunCheckpoints:
 
 def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
     """Write everything to a temporary folder beside the final one, seal it, rename it."""
-    models = config.folder.parent
-    _remove_leftovers(config)
+    sweep(config.folder)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=models))
-        temporary.chmod(0o755)
-        try:
-            _fill(temporary, config, prepared, outcome)
-            _put_in_place(temporary, config)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with whole_folder(config.folder, replace=config.overwrite) as folder:
+            _fill(folder, config, prepared, outcome)
     except WRITE_ERRORS as error:
         raise CheckpointError(
             f"{config.folder}: the variant could not be written ({' '.join(str(error).split())}); "
             "make room and repeat the command"
         ) from error
-
-
-def _remove_leftovers(config: TuningConfig) -> None:
-    """Remove what an attempt left that was killed while it wrote; nothing else is called so."""
-    pattern = re.compile(rf"\.{re.escape(config.name)}\.[a-z0-9_]{{8}}\.tmp")
-    for folder in config.folder.parent.iterdir():
-        if pattern.fullmatch(folder.name):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
@@ -162,16 +146,6 @@ def _list_drawn_rows(path: Path, prepared: Prepared) -> None:
     lines = [json.dumps(drawn.to_json(), ensure_ascii=False) for drawn in made if drawn]
     if lines:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
-
-
-def _put_in_place(temporary: Path, config: TuningConfig) -> None:
-    """Rename; what is replaced is moved aside first and removed last."""
-    aside = config.folder.with_name(f".{config.name}.replaced.tmp")
-    if config.overwrite and config.folder.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        config.folder.rename(aside)
-    publish(temporary, config.folder)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _save_weights(config: TuningConfig, prepared: Prepared, outcome: Outcome, folder: Path) -> None:

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from tuning.variant.folder import (
@@ -83,13 +87,49 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def publish(temporary: Path, folder: Path) -> None:
-    """Flush every file of `temporary` to the disk and rename it to `folder` (same disk)."""
-    for path in temporary.iterdir():
+@contextmanager
+def whole_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to write into, which becomes `target` when the block ends well, else nothing.
+
+    It lies beside `target` under a name of its own. VariantError as `publish`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        publish(temporary, target, replace=replace)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(target: Path) -> None:
+    """Remove what processes left that were killed inside `whole_folder`; nothing else is called so.
+
+    Only for whoever alone may write `target` now.
+    """
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}\.tmp")
+    for folder in target.parent.iterdir():
+        if pattern.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(temporary: Path, folder: Path, *, replace: bool = False) -> None:
+    """Flush every file of `temporary` to the disk and rename it to `folder` (same disk).
+
+    With `replace`, what is there is moved aside first and removed last; without, VariantError.
+    """
+    for path in temporary.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+        elif path.is_dir():
+            flush_directory(path)
     flush_directory(temporary)
+    aside = folder.with_name(f".{folder.name}.replaced.tmp")
+    if replace and os.path.lexists(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
     try:
         temporary.rename(folder)
     except OSError as error:
@@ -97,6 +137,9 @@ def publish(temporary: Path, folder: Path) -> None:
             f"{folder}: cannot be put in place ({error.strerror}); another run may have made it"
         ) from error
     flush_directory(folder.parent)
+    if aside.is_symlink():
+        aside.unlink()  # what it points to is not ours
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def flush_directory(folder: Path) -> None:

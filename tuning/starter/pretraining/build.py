@@ -6,7 +6,6 @@ Knows the terminal and the files; the training itself is `pretrain`.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from tuning.starter import STARTER
 from tuning.starter.pretraining.earlier import EarlierRun
 from tuning.starter.pretraining.pretrain import RECORD_STEPS, BaseSummary, pretrain
 from tuning.starter.pretraining.recipe import PretrainConfig
-from tuning.variant.manifest import seal_variant, write_atomically
+from tuning.variant.manifest import publish, seal_variant, write_atomically
 from tuning.variant.plots import draw_losses
 
 LINE_STEPS = 100  # where no bar can be drawn, one line after so many steps
@@ -67,8 +66,7 @@ def seal_base(summary: BaseSummary, folder: Path) -> Path:
     seal_variant(
         summary.folder, name=STARTER, kind="base", run=summary.run, metrics=summary.metrics
     )
-    shutil.rmtree(folder, ignore_errors=True)
-    summary.folder.rename(folder)
+    publish(summary.folder, folder, replace=True)
     return folder
 
 
