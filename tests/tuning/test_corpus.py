@@ -183,6 +183,22 @@ def test_a_bad_row_of_the_heldout_file_is_an_error(tmp_path: Path) -> None:
         load_corpus((str(train),), DataOptions(heldout_file=str(heldout)), 0, Ledger())
 
 
+def test_a_heldout_file_without_a_usable_row_is_an_error(tmp_path: Path) -> None:
+    train = write(tmp_path / "data.jsonl", PAIRS)
+    own = write(tmp_path / "own.jsonl", [{**PAIRS[0], "label": False}])
+    with pytest.raises(TuningError, match=r"own\.jsonl' leaves no row to .*\(1 label false\)"):
+        load_corpus((str(train),), DataOptions(heldout_file=str(own)), 0, Ledger())
+
+
+def test_what_stands_beside_the_rows_of_a_json_object_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps({"version": "1", "data": PAIRS, "name": "x"}))
+    assert [raw.columns for raw in read_source(str(path))] == PAIRS
+    path.write_text(json.dumps({"data": PAIRS, "system": "Be kind."}))
+    with pytest.raises(TuningError, match=r"'system' beside the list 'data' holds 'Be kind\.'"):
+        list(read_source(str(path)))
+
+
 def test_missing_source_is_named() -> None:
     with pytest.raises(TuningError, match=r"'nowhere\.jsonl': no such file or folder"):
         load_corpus(("nowhere.jsonl",), NONE, 0, Ledger())

@@ -81,6 +81,11 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
         strictly = replace(options, strict=True)
         beside = Ledger()
         heldout = list(_read_examples(options.heldout_file, strictly, seed, beside))
+        if not heldout:
+            raise DataError(
+                f"data_options.heldout_file: {options.heldout_file!r} leaves no row to evaluate on "
+                f"({_why(beside)}); mend the file"
+            )
         ledger.tally.seen |= beside.tally.seen
         ledger.tally.dropped.update(beside.tally.dropped)
     _refuse_unknown_names(options, ledger)

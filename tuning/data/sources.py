@@ -19,6 +19,7 @@ from tuning.data.ledger import Tally
 from tuning.json_lines import JsonError, parse_json, read_json_lines
 
 STARTER = "starter"
+ABOUT_ROWS = ("name", "description", "version", "license", "source", "url", "created", "date")
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,26 @@ def _read_json(path: Path, source: str) -> Iterator[RawRow]:
             f"data {source!r}: {error}; mend it, or use one object a line in a .jsonl file"
         ) from error
     if isinstance(content, dict):
-        lists = {key: value for key, value in content.items() if isinstance(value, list)}
-        content = lists[next(iter(lists))] if len(lists) == 1 else None
+        content = _only_list(content, source)
     if not isinstance(content, list):
         raise DataError(f"data {source!r}: must be a JSON list of objects")
     for line, value in enumerate(content, 1):
         yield _row(value, line, source)
+
+
+def _only_list(content: dict[str, Any], source: str) -> list[Any] | None:
+    """The list of an object that holds one list of rows, and beside it only words about them."""
+    lists = [key for key, value in content.items() if isinstance(value, list)]
+    if len(lists) != 1:
+        return None
+    for key, value in content.items():
+        if key not in (*lists, *ABOUT_ROWS):
+            raise DataError(
+                f"data {source!r}: {key[:60]!a} beside the list {lists[0][:60]!a} holds "
+                f"{ascii(value)[:60]}, which nothing uses; save the list alone"
+            )
+    rows: list[Any] = content[lists[0]]
+    return rows
 
 
 def _read_csv(path: Path, source: str) -> Iterator[RawRow]:
