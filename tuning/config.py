@@ -154,7 +154,7 @@ class TuningConfig:
     base: Name
     """`starter`, a variant under home, a checkpoint folder or a hub id."""
     data: Annotated[tuple[Name, ...], Several, Field(min_length=1)]
-    """`starter`, files (JSON, JSONL, CSV, Parquet), dataset folders or hub ids."""
+    """`starter`, files (JSON, JSONL, CSV, Parquet), dataset folders, hub ids or mixtures (YAML)."""
     name: Text
     """Name of the variant to make."""
     method: Method = "lora"

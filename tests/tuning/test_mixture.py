@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from tuning.data.folders import DataError
 from tuning.data.ledger import Ledger
 from tuning.data.mixture.drawing import kind_counts
 from tuning.data.mixture.plan import KINDS
+from tuning.errors import TuningError
 from tuning.evaluation.suites import SuiteError, load_suite
 from tuning.evaluation.verifiers import parse_check
 from tuning.training.inputs import prepare
@@ -541,6 +543,59 @@ def test_rows_that_a_template_does_not_fit_are_counted(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"films\.jsonl:11: .*column 'label' is not in the row"):
         load(path, options=DataOptions(heldout=0, strict=True))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=3,
+)
+NAMES = st.sampled_from(["text", "label", "id", "choices", "film"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.dictionaries(NAMES, VALUES), min_size=1, max_size=6), seed=st.integers(0, 9)
+)
+def test_any_rows_are_drawn_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], seed: int
+) -> None:
+    """Never anything but a corpus whose rows add up, a suite, or an error for a person."""
+    check = {"kind": "exact", "answers": ["{{ label }}", "{{ film }}"]}
+    templates = {**TEMPLATES, "kept": {**TEMPLATES["ask"], "heldout": True, "check": check}}
+    source = {
+        "data": "films.jsonl",
+        "templates": templates,
+        "options_column": "choices",
+        "group_by": "film",
+        "shares": {"few_shot_options": 0.5, "options": 0.5},
+        "exemplars": 1,
+        "test": 0.3,
+        "seed": seed,
+    }
+    content = {"seed": source.pop("seed"), "sources": {"films": source}}
+    good = [{**row, "film": row["id"], "choices": ["good", "bad"]} for row in films(seed + 5)]
+    path = mixture(tmp_path_factory.mktemp("m"), content, films=[*good, *rows])
+    with suppress(TuningError):
+        load(path, seed, DataOptions(heldout=0.3))
+    with suppress(TuningError):
+        load_suite(path)
+
+
+def test_a_text_that_is_no_unicode_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [*films(9), {"id": "x", "text": "\ud800", "label": "good"}]
+    source = {"data": "films.jsonl", "templates": TEMPLATES, "test": 0.3}
+    _, ledger = load(mixture(tmp_path, {"sources": {"films": source}}, films=rows))
+    (bad,) = ledger.bad_rows
+    assert (bad.line, bad.reason) == (10, "text cannot be encoded as UTF-8 (lone surrogate)")
+
+
+def test_a_check_that_a_row_cannot_fill_is_named(tmp_path: Path) -> None:
+    check = {"kind": "exact", "answers": ["{{ lable }}"]}
+    templates = {"ask": {**TEMPLATES["ask"], "check": check}}
+    path = one_source(tmp_path, 20, templates=templates, test=0.5)
+    with pytest.raises(DataError, match=r"the check of template 'ask' of .* column 'lable' is not"):
+        load_suite(path)
 
 
 def test_preview_ledger_and_variant_show_what_made_each_row(

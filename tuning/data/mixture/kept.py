@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuning.data.folders import DataError
 from tuning.data.mixture.drawing import write
 from tuning.data.mixture.plan import (
     LISTING,
@@ -20,7 +21,7 @@ from tuning.data.mixture.plan import (
     rank,
 )
 from tuning.data.mixture.rows import IN_TESTS, MixtureRow, MixtureRows
-from tuning.data.mixture.templates import TextTemplate
+from tuning.data.mixture.templates import TemplateRefusedError, TextTemplate
 from tuning.data.sources import STARTER
 
 
@@ -101,7 +102,13 @@ def _ask(
 
 def _check(row: MixtureRow, template: Template, answer: str) -> dict[str, Any]:
     if template.check is not None:
-        rendered: dict[str, Any] = _rendered(template.check, row)
+        try:
+            rendered: dict[str, Any] = _rendered(template.check, row)
+        except TemplateRefusedError as error:
+            raise DataError(
+                f"{row.origin}:{row.line}: the check of template {template.name!r} of source "
+                f"{row.source.name!r}: {error}; mend the check"
+            ) from error
         return rendered
     if row.source.data == STARTER and row.source.as_is:
         return dict(row.columns["check"])

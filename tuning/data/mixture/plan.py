@@ -93,6 +93,12 @@ class SourcePlan:
         used = frozenset().union(*(template.columns for template in self.templates))
         return used | ({self.options_column} if self.options_column else frozenset())
 
+    @property
+    def read_columns(self) -> frozenset[str | None]:
+        """Every column that is read for anything, such as checks, groups and `where`."""
+        checks = frozenset().union(*(_columns_of(template.check) for template in self.templates))
+        return self.columns | checks | {*self.where, self.group_by}
+
 
 @dataclass(frozen=True)
 class MixturePlan:
@@ -365,6 +371,16 @@ class _PlanReader:
         return float(value)
 
 
+def _columns_of(check: Any) -> frozenset[str]:
+    """The columns that the texts of a check read."""
+    if isinstance(check, TextTemplate):
+        return check.columns
+    parts = check.values() if isinstance(check, dict) else check
+    inner = parts if isinstance(check, dict | list) else ()
+    return frozenset().union(*map(_columns_of, inner))
+
+
 def rank(seed: int, *names: str) -> bytes:
     """A number as good as random that depends on nothing but its arguments."""
-    return hashlib.sha256("\x1f".join((str(seed), *names)).encode()).digest()
+    text = "\x1f".join((str(seed), *names))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -46,7 +46,7 @@ class MixtureRow:
         """What makes two rows the same: the columns that may reach the model."""
         names = self.columns if WHOLE_ROW in self.source.columns else self.source.columns
         used = {name: self.columns[name] for name in names if name in self.columns}
-        return json.dumps(used, sort_keys=True, ensure_ascii=False, default=str)
+        return json.dumps(used, sort_keys=True, default=str)
 
     @property
     def group(self) -> str:
@@ -65,6 +65,8 @@ class MixtureRow:
                 raise RowError(where, str(error)) from error
             if not texts[-1]:
                 raise RowError(where, "renders empty")
+            if not texts[-1].isascii():
+                _require_unicode(texts[-1], where)
         return texts[0], texts[1]
 
     @cached_property
@@ -81,6 +83,13 @@ class MixtureRow:
         if not isinstance(value, list | tuple) or not value:
             raise RowError(column, f"is {value!r}, no list of options")
         return tuple(map(str, value))
+
+
+def _require_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RowError(where, "text cannot be encoded as UTF-8 (lone surrogate)") from None
 
 
 @dataclass
@@ -115,7 +124,7 @@ def read_rows(plan: MixturePlan, seed: int, *, deduplicate: bool) -> MixtureRows
             )
         present = set().union(*(row.columns for row in rows))
         _require_columns(plan, source, present)
-        used = source.columns | set(source.where) | {source.group_by}
+        used = source.read_columns
         if not source.as_is and WHOLE_ROW not in source.columns:
             found.unused_columns[source.name] = sorted(present - used)
         train = _keep_tests(plan, source, rows, suite, found)
