@@ -65,6 +65,14 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class TemplateOptions:
+    """How conversations become text."""
+
+    file: Name | None = None
+    """Jinja file of a chat template that replaces the base's; it is saved into the variant."""
+
+
+@dataclass(frozen=True)
 class TrainingOptions:
     """How the weights are changed."""
 
@@ -169,6 +177,8 @@ class TuningConfig:
     """Forget an unfinished run of the same name instead of going on with it."""
     data_options: DataOptions = field(default_factory=DataOptions)
     """How rows are read, cleaned and split."""
+    template: TemplateOptions = field(default_factory=TemplateOptions)
+    """How conversations become text."""
     training: TrainingOptions = field(default_factory=TrainingOptions)
     """How the weights are changed."""
     lora: LoraOptions = field(default_factory=LoraOptions)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional
@@ -67,15 +66,6 @@ def require_room(folder: Path, need: int, free: int | None) -> None:
             f"{folder}: the weights take {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of "
             "memory are free; free some, or serve a smaller model or number format"
         )
-
-
-def eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
-    """Ids that end a completion: the generation config's, the model's and the tokenizer's."""
-    found: set[int] = set()
-    for source in (model.generation_config, model.config, tokenizer):
-        value = getattr(source, "eos_token_id", None)
-        found.update([value] if isinstance(value, int) else value or [])
-    return frozenset(found)
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -21,10 +21,10 @@ from serving.engine.compilation import compile_beside
 from serving.engine.engine import Engine
 from serving.engine.worker import Worker
 from serving.errors import ModelLoadError, ServingError, UnknownModelError
-from serving.models.loading import eos_ids, load_engine
+from serving.models.loading import load_engine
 from serving.models.throttle import throttled
 from serving.models.tokenizers import CONFIG_FILE, TokenizerCache
-from tuning.variant import Variant, VariantError, read_variant, weights_sha256
+from tuning.variant import Variant, VariantError, read_variant, stop_ids, weights_sha256
 
 logger = logging.getLogger(__name__)
 BASE_ALIASES = ("", "tgi", "dummy")
@@ -186,7 +186,7 @@ class Registry:
         self.worker.add(engine)
         self._engines[name] = engine
         compile_beside(name, engine, self.worker)
-        ends = eos_ids(engine.model, tokenizer)
+        ends = frozenset(stop_ids(tokenizer, folder))
         return ServedModel(name, kind, engine, None, tokenizer, folder, sha, None, ends)
 
     def _load_adapter(self, name: str, variant: Variant) -> ServedModel:
@@ -199,7 +199,7 @@ class Registry:
             if (variant.folder / CONFIG_FILE).is_file():
                 tokenizer = self._tokenizers.load(variant.folder)
         self._change_adapters(parent.engine, add=adapter)
-        ends = parent.eos_ids | eos_ids(parent.engine.model, tokenizer)
+        ends = frozenset(stop_ids(tokenizer, variant.folder, parent.folder))
         return ServedModel(
             name, variant.kind, parent.engine, key, tokenizer, variant.folder,
             variant.weights_sha256, parent.name, ends,

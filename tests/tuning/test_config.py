@@ -340,7 +340,7 @@ def test_every_setting_is_explained_where_it_is_written() -> None:
     """A string follows each field of each settings class, for editors and `help`."""
     tree = ast.parse(inspect.getsource(tuning.config))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list]
-    assert len(classes) == 6
+    assert len(classes) == 7
     for found in classes:
         assert ast.get_docstring(found), found.name
         for item, following in pairwise([*found.body, ast.Pass()]):
@@ -352,6 +352,11 @@ def test_every_setting_is_explained_where_it_is_written() -> None:
 @pytest.mark.parametrize("name", tuning.__all__)
 def test_the_python_interface_is_explained(name: str) -> None:
     assert inspect.getdoc(getattr(tuning, name))
-    assert set(inspect.signature(tuning.tune).parameters) == {"config", "console", "replayed"}
+    assert set(inspect.signature(tuning.tune).parameters) == {
+        "config",
+        "console",
+        "replayed",
+        "day",
+    }
     for parameter in ("config", "console", "replayed"):
         assert parameter in (tuning.tune.__doc__ or "")

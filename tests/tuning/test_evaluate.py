@@ -134,7 +134,12 @@ def test_a_base_is_asked_in_completion_mode(home: Path) -> None:
     item = SuiteItem.model_validate({"id": 1, "prompt": "Say red", "check": {"kind": "quoted"}})
     (answer,) = answer_items(loaded, [item], 12)
     (raw,) = greedy_answers(
-        loaded.model, loaded.tokenizer, ["Say red"], max_new_tokens=12, special_tokens=True
+        loaded.model,
+        loaded.tokenizer,
+        ["Say red"],
+        max_new_tokens=12,
+        stop_ids=loaded.stop_ids,
+        special_tokens=True,
     )
     assert answer == raw.strip().split("\n")[0].strip()
 

@@ -17,8 +17,8 @@ from tuning.config import DataOptions
 from tuning.data.corpus import Example
 from tuning.data.encode import IGNORED, encode_examples, encode_heldout
 from tuning.data.ledger import Ledger
+from tuning.data.rendering import TemplateError
 from tuning.data.template import (
-    TemplateError,
     ensure_template,
     render_prompts,
     render_training,
@@ -30,10 +30,10 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-# Shows only the last answer in full, as reasoning templates do.
+# Marks the answer that is the last one, so that earlier turns are written anew with each turn.
 FORGETFUL = (
-    "{% for m in messages %}{% if m.role == 'assistant' %}{{ 'A:' + (' (old)' if not loop.last "
-    "else m.content) + eos_token }}{% else %}{{ 'U:' + m.content }}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ 'A:' + (' (old) ' if not loop.last "
+    "else '') + m.content + eos_token }}{% else %}{{ 'U:' + m.content }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
 )
 CHAT = [
@@ -48,7 +48,7 @@ CHAT = [
 @pytest.fixture
 def tokenizer() -> Any:
     made = make_tokenizer()
-    assert ensure_template(made, "here") is True
+    assert ensure_template(made, "here") == "default"
     return made
 
 
@@ -130,7 +130,7 @@ def test_own_template_is_kept_and_its_end_becomes_eos() -> None:
     tokenizer = make_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = CHATML
-    assert ensure_template(tokenizer, "here") is False
+    assert ensure_template(tokenizer, "here") == "base"
     assert tokenizer.chat_template == CHATML
     assert tokenizer.eos_token == "<|im_end|>"
     (span,) = render_training(tokenizer, [CHAT])[0]
@@ -219,7 +219,7 @@ def test_rows_that_the_own_template_refuses_are_bad_rows(tokenizer: Any) -> None
     ledger = Ledger(rows_read=2, rows_trained=2)
     assert len(encode_examples(tokenizer, examples, 50, DataOptions(), ledger)) == 1
     assert [str(bad) for bad in ledger.bad_rows] == [
-        "data.jsonl:2: messages: the base's chat template refuses it (no system role)"
+        "data.jsonl:2: messages: the chat template refuses it (no system role)"
     ]
     ledger.check()
     with pytest.raises(TuningError, match=r"data\.jsonl:2: messages: .*; mend the row"):

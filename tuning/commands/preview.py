@@ -21,6 +21,7 @@ def show_preview(prepared: Prepared, count: int, console: Console) -> None:
     """Print the ledger and the first `count` token rows."""
     for line in prepared.ledger.lines():
         console.print(line, highlight=False)
+    console.print(end_line(prepared), highlight=False, markup=False)
     for row in prepared.rows[:count]:
         example = prepared.corpus.train[row.example]
         head = f"{example.place}: {len(row)} tokens, {row.num_trained} trained"
@@ -33,6 +34,17 @@ def show_preview(prepared: Prepared, count: int, console: Console) -> None:
     if prepared.rows:
         exact = prepared.tokenizer.decode(prepared.rows[0].ids)
         console.print(Text(repr(exact)), soft_wrap=True, highlight=False)
+
+
+def end_line(prepared: Prepared) -> str:
+    """Where an answer ends: the token that is learned, and those of the base."""
+    tokenizer = prepared.tokenizer
+    names = {
+        id_: f"{tokenizer.convert_ids_to_tokens(id_)!r} (id {id_})" for id_ in prepared.stop_ids
+    }
+    own = names.pop(tokenizer.eos_token_id)
+    more = f"; generation also stops at {', '.join(names.values())}" if names else ""
+    return f"an answer ends with {own}{more}"
 
 
 def marked_text(prepared: Prepared, row: TokenRow, *, colour: bool) -> Text:

@@ -5,11 +5,12 @@ Knows templates and tokenizers; knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from tuning.data.corpus import Example
 from tuning.data.fields import RowError, texts_of
 from tuning.data.folders import DataError
 from tuning.data.ledger import BadRow, Ledger
+from tuning.data.rendering import RenderError
 from tuning.data.template import Span, render_training
 
 IGNORED = -100
@@ -43,20 +45,31 @@ class TokenRow:
         return int((self.labels[1:] != IGNORED).sum())
 
 
+def rows_sha256(rows: Iterable[TokenRow]) -> str:
+    """Fingerprint of encoded rows: sha256 of length, ids and labels of each, as int32."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for values in ([len(row)], row.ids, row.labels):
+            digest.update(np.asarray(values, dtype="<i4").tobytes())
+    return digest.hexdigest()
+
+
 def encode_examples(
     tokenizer: Any,
     examples: Sequence[Example],
     max_length: int,
     options: DataOptions,
     ledger: Ledger,
+    day: date | None = None,
 ) -> list[TokenRow]:
     """Token rows of all conversations; bad ones, cut ones and lost ones are in `ledger`.
 
+    A template that writes the date writes that of `day`.
     DataError when truncation would lose more than `options.max_cut_share` of the tokens.
     """
     rows: list[TokenRow] = []
     longest, place = 0, ""
-    for position, spans in _rendered(tokenizer, examples, options, ledger):
+    for position, spans in _rendered(tokenizer, examples, options, ledger, day):
         kept = [row for span in spans for row in [_cut(span, position, max_length, ledger)] if row]
         if not kept:
             ledger.rows_dropped[BEYOND] += 1
@@ -85,6 +98,7 @@ def encode_heldout(
     max_length: int,
     options: DataOptions,
     ledger: Ledger,
+    day: date | None = None,
 ) -> list[TokenRow]:
     """Token rows of held-out conversations; their tokens are not counted: they only measure.
 
@@ -94,7 +108,7 @@ def encode_heldout(
     own = options.heldout_file is not None
     spare = Ledger()
     strictly = replace(options, strict=options.strict or own)
-    rendered = list(_rendered(tokenizer, examples, strictly, spare))
+    rendered = list(_rendered(tokenizer, examples, strictly, spare, day))
     rows: list[TokenRow] = []
     for position, spans in rendered:
         kept = [row for span in spans for row in [_cut(span, position, max_length, spare)] if row]
@@ -108,7 +122,11 @@ def encode_heldout(
 
 
 def _rendered(
-    tokenizer: Any, examples: Sequence[Example], options: DataOptions, ledger: Ledger
+    tokenizer: Any,
+    examples: Sequence[Example],
+    options: DataOptions,
+    ledger: Ledger,
+    day: date | None,
 ) -> Iterator[tuple[int, list[Span]]]:
     special = sorted(
         {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -121,7 +139,7 @@ def _rendered(
                 chosen.append(position)
             except RowError as error:
                 _leave_out(examples[position], error, options, ledger)
-        yield from _spans(tokenizer, examples, chosen, options, ledger)
+        yield from _spans(tokenizer, examples, chosen, options, ledger, day)
 
 
 def _spans(
@@ -130,22 +148,26 @@ def _spans(
     chosen: Sequence[int],
     options: DataOptions,
     ledger: Ledger,
+    day: date | None,
 ) -> Iterator[tuple[int, list[Span]]]:
-    """Spans of the rows at `chosen`; those that the base's own template refuses are left out."""
+    """Spans of the rows at `chosen`; those that the chat template refuses are left out."""
     if not chosen:
         return
+    few = [examples[at] for at in chosen]
     try:
         rendered = render_training(
             tokenizer,
-            [examples[at].messages for at in chosen],
-            untrained=[examples[at].untrained for at in chosen],
+            [example.messages for example in few],
+            untrained=[example.untrained for example in few],
+            tools=[example.tools for example in few],
+            day=day,
         )
-    except jinja2.TemplateError as error:
+    except RenderError as error:
         if len(chosen) > 1:
             for at in chosen:
-                yield from _spans(tokenizer, examples, [at], options, ledger)
+                yield from _spans(tokenizer, examples, [at], options, ledger, day)
         else:
-            refusal = RowError("messages", f"the base's chat template refuses it ({error})")
+            refusal = RowError("messages", f"the chat template {error.reason}")
             _leave_out(examples[chosen[0]], refusal, options, ledger)
         return
     yield from zip(chosen, rendered, strict=True)

@@ -170,6 +170,7 @@ def answer_items(
         loaded.tokenizer,
         prompts,
         max_new_tokens=max_new_tokens,
+        stop_ids=loaded.stop_ids,
         special_tokens=not loaded.speaks_chat,
         on_batch=on_batch,
     )

@@ -22,15 +22,17 @@ def greedy_answers(
     prompts: Sequence[str],
     *,
     max_new_tokens: int,
+    stop_ids: Sequence[int] | None = None,
     special_tokens: bool = False,
     stop_strings: Sequence[str] = (),
     batch_size: int = BATCH,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[str | None]:
-    """The model's greedy continuation of each prompt, up to its EOS, special tokens left out.
+    """The model's greedy continuation of each prompt, up to one of `stop_ids` (else the EOS).
 
-    None where a prompt fills the model's context and leaves no room for an answer; one that leaves
-    room for less than `max_new_tokens` is answered alone, as far as the context goes.
+    Special tokens are left out. None where a prompt fills the model's context and leaves no room
+    for an answer; one that leaves room for less than `max_new_tokens` is answered alone, as far as
+    the context goes.
 
     `special_tokens` adds the tokenizer's own (as a plain prompt needs; a rendered chat has them).
     Prompts of like length share a left-padded batch; with prompt tuning only prompts of equal
@@ -55,12 +57,14 @@ def greedy_answers(
     groups += [[at] for at in range(len(ids)) if 0 < room[at] < max_new_tokens]
     if on_batch is not None and (full := sum(left <= 0 for left in room)):
         on_batch(full)
+    wanted = [tokenizer.eos_token_id] if stop_ids is None else stop_ids
+    stops = [token for token in wanted if token is not None]
     was_training = model.training
     model.eval()
     try:
         for group in groups:
             texts = _generate(
-                model, tokenizer, [ids[at] for at in group], room[group[0]], stop_strings
+                model, tokenizer, [ids[at] for at in group], room[group[0]], stops, stop_strings
             )
             for at, text in zip(group, texts, strict=True):
                 answers[at] = text
@@ -112,6 +116,7 @@ def _generate(
     tokenizer: Any,
     ids: Sequence[Sequence[int]],
     max_new_tokens: int,
+    stop_ids: list[int],
     stop_strings: Sequence[str],
 ) -> list[str]:
     from transformers import GenerationConfig
@@ -126,7 +131,7 @@ def _generate(
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=stop_ids or None,
         pad_token_id=pad,
         stop_strings=list(stop_strings) or None,
     )

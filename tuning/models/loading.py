@@ -20,6 +20,7 @@ from tuning.variant.folder import (
     read_variant,
     weights_sha256,
 )
+from tuning.variant.stops import stop_ids
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Loaded:
     model: Any
     tokenizer: Any
     base_folder: Path | None
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end its answers, which are those that serving stops at."""
+        folders = [self.variant.folder, *([self.base_folder] if self.base_folder else [])]
+        return stop_ids(self.tokenizer, *folders)
 
     @property
     def speaks_chat(self) -> bool:

@@ -86,7 +86,8 @@ def merge_loaded(loaded: Loaded, dtype: torch.dtype) -> tuple[Any, Parity]:
     )
     ids = tokenize(loaded.tokenizer, prompts)
     before = _logits(loaded.model, ids)
-    answers = greedy_answers(loaded.model, loaded.tokenizer, prompts, max_new_tokens=24)
+    settings: dict[str, Any] = {"max_new_tokens": 24, "stop_ids": loaded.stop_ids}
+    answers = greedy_answers(loaded.model, loaded.tokenizer, prompts, **settings)
     model = loaded.model.merge_and_unload(safe_merge=True).eval()
     fp32 = _difference(before, _logits(model, ids))
     if not fp32 <= TOLERANCE:
@@ -95,7 +96,7 @@ def merge_loaded(loaded: Loaded, dtype: torch.dtype) -> tuple[Any, Parity]:
             f"{TOLERANCE:g} is allowed); keep the adapter on its base"
         )
     model.to(dtype)
-    merged = greedy_answers(model, loaded.tokenizer, prompts, max_new_tokens=24)
+    merged = greedy_answers(model, loaded.tokenizer, prompts, **settings)
     return model, Parity(
         fp32=fp32,
         saved=_difference(before, _logits(model, ids)),
@@ -136,7 +137,7 @@ def _fill(
     folder: Path, loaded: Loaded, model: Any, parity: Parity, base_folder: Path, name: str
 ) -> None:
     parent = loaded.variant
-    model.generation_config.eos_token_id = loaded.tokenizer.eos_token_id
+    model.generation_config.eos_token_id = list(loaded.stop_ids)
     model.generation_config.pad_token_id = loaded.tokenizer.pad_token_id
     model.save_pretrained(folder)
     save_tokenizer(loaded.tokenizer, folder)

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tuning.variant.manifest import dump_json, publish, write_atomically
 MANIFEST = "manifest.json"
 RUN_FILE = "run.json"
 LOCK_FILE = "lock"
+DAY = "day"
 KEPT = 2
 # Settings that may change between the two halves of a run without changing its weights.
 FREE_SETTINGS = frozenset(
@@ -181,6 +183,14 @@ def _lock(handle: int, folder: Path, name: str) -> None:
             f"name {name!r}: a run of this name is going on (process {holder}, {folder}); wait for "
             "it, stop it, or choose another --name"
         ) from error
+
+
+def first_day(folder: Path) -> date | None:
+    """The day on which the unfinished run in `folder` began; None where none is recorded."""
+    try:
+        return date.fromisoformat(json.loads((folder / RUN_FILE).read_text("utf-8"))[DAY])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # `RunFolder.newest` says what is wrong with the file
 
 
 def identity_of(

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tuning.config import ConfigError, TuningConfig
 from tuning.data.corpus import Corpus, load_corpus
-from tuning.data.encode import TokenRow, encode_examples, encode_heldout
+from tuning.data.encode import TokenRow, encode_examples, encode_heldout, rows_sha256
 from tuning.data.ledger import Ledger
-from tuning.data.template import ensure_template
+from tuning.data.probe import check_template
+from tuning.data.rendering import is_dated
+from tuning.data.template import ensure_template, read_template, turn_ends
 from tuning.models.resolve import BaseError, resolve_base, revision_of
 from tuning.models.tokenizers import load_tokenizer
 from tuning.variant.checkpoint import check_checkpoint
 from tuning.variant.folder import ADAPTER_KINDS, Base, Variant, read_variant
+from tuning.variant.stops import stop_ids
 
 DEFAULT_MAX_LENGTH = 2048
+MIN_LENGTH = 8  # the least that training.max_length may be
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,24 @@ class Prepared:
     parent: Variant
     base: Base
     tokenizer: Any
-    default_template: bool
+    template: str
+    """Whose chat template it is: `default`, `base` or `file`."""
+    stop_ids: tuple[int, ...]
+    """Tokens that end an answer; the first that is learned is the tokenizer's EOS."""
     corpus: Corpus
     rows: list[TokenRow]
     heldout: list[TokenRow]
+    day: date | None
+    """Whose date the template has written; None where it writes none."""
     order: tuple[int, ...]
     """Positions into `rows` that make an epoch."""
     max_length: int
     ledger: Ledger
+
+    @property
+    def tokens_sha256(self) -> str:
+        """Fingerprint of what is trained on and evaluated: ids and labels, row by row."""
+        return rows_sha256((*self.rows, *self.heldout))
 
 
 def check_home(config: TuningConfig) -> None:
@@ -64,8 +80,12 @@ def check_name(config: TuningConfig) -> None:
         )
 
 
-def prepare(config: TuningConfig) -> Prepared:
-    """Find the base, read and encode the data; every user's mistake in them is raised here."""
+def prepare(config: TuningConfig, day: date | None = None) -> Prepared:
+    """Find the base, read and encode the data; every user's mistake in them is raised here.
+
+    A template that writes the date writes that of `day`, by default today's.
+    """
+    day = day or date.today()
     folder = resolve_base(config.base, config.home)
     parent = read_variant(folder)
     if parent.kind in ADAPTER_KINDS:
@@ -74,20 +94,18 @@ def prepare(config: TuningConfig) -> Prepared:
             f"with `arena models merge {parent.name}`"
         )
     model_config = check_checkpoint(folder)
-    ledger = Ledger()
-    corpus = load_corpus(config.data, config.data_options, config.seed, ledger)
+    ledger, options = Ledger(), config.data_options
+    corpus = load_corpus(config.data, options, config.seed, ledger)
     tokenizer = load_tokenizer(folder)
-    default_template = ensure_template(
-        tokenizer, str(folder), getattr(model_config, "vocab_size", None)
-    )
+    stops = stop_ids(tokenizer, folder)
+    vocabulary = getattr(model_config.get_text_config(), "vocab_size", None)
+    template = _give_template(config, tokenizer, str(folder), vocabulary)
+    examples = (*corpus.train, *corpus.heldout)
+    check_template(tokenizer, examples, name_template(config), day)
     max_length = pick_max_length(config, model_config)
-    rows = encode_examples(tokenizer, corpus.train, max_length, config.data_options, ledger)
-    for example in dict.fromkeys(row.example for row in rows):
-        drawn = corpus.train[example].drawn
-        if drawn is not None:
-            made = ledger.mixture.setdefault(drawn.row.source.name, Counter())
-            made[f"{drawn.template.name} {drawn.kind}"] += 1
-    heldout = encode_heldout(tokenizer, corpus.heldout, max_length, config.data_options, ledger)
+    rows = encode_examples(tokenizer, corpus.train, max_length, options, ledger, day)
+    _count_mixture(corpus, rows, ledger)
+    heldout = encode_heldout(tokenizer, corpus.heldout, max_length, options, ledger, day)
     if config.checks.patience is not None and not heldout:
         raise ConfigError(
             f"checks.patience: {config.checks.patience} evaluations, but no row is held out to "
@@ -102,7 +120,9 @@ def prepare(config: TuningConfig) -> Prepared:
         parent=parent,
         base=Base(id_of_base(config, folder), revision_of(folder), parent.weights_sha256),
         tokenizer=tokenizer,
-        default_template=default_template,
+        template=template,
+        stop_ids=turn_ends(tokenizer, stops),
+        day=day if is_dated(tokenizer.chat_template) else None,
         corpus=corpus,
         rows=rows,
         heldout=heldout,
@@ -112,18 +132,50 @@ def prepare(config: TuningConfig) -> Prepared:
     )
 
 
+def _count_mixture(corpus: Corpus, rows: Sequence[TokenRow], ledger: Ledger) -> None:
+    """Count in `ledger` which template of a mixture made how many of the rows."""
+    for example in dict.fromkeys(row.example for row in rows):
+        drawn = corpus.train[example].drawn
+        if drawn is not None:
+            made = ledger.mixture.setdefault(drawn.row.source.name, Counter())
+            made[f"{drawn.template.name} {drawn.kind}"] += 1
+
+
+def _give_template(config: TuningConfig, tokenizer: Any, where: str, vocabulary: int | None) -> str:
+    """Make the tokenizer ready for chat, with the settings' template if there is one."""
+    file = config.template.file
+    own = None if file is None else read_template(file)
+    return ensure_template(tokenizer, where, vocabulary, own)
+
+
+def name_template(config: TuningConfig) -> str:
+    """What errors call the template of the run."""
+    file = config.template.file
+    return f"base {config.base!r}" if file is None else f"template.file {file!r}"
+
+
 def pick_max_length(config: TuningConfig, model_config: Any) -> int:
-    """Longest row in tokens: the setting, else the model's own limit, at most 2048."""
-    limit = getattr(model_config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
-    if config.method in ("prefix", "prompt"):
-        limit -= config.prefix.virtual_tokens
-    asked = config.training.max_length
-    if asked is not None and asked > limit:
+    """Longest row in tokens: the setting, else the model's own limit, at most 2048.
+
+    ConfigError where virtual tokens leave no room for a row, or the setting more than there is.
+    """
+    text_config = model_config.get_text_config()
+    limit = getattr(text_config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    virtual = config.prefix.virtual_tokens if config.method in ("prefix", "prompt") else 0
+    room = limit - virtual
+    if virtual and room < MIN_LENGTH:
         raise ConfigError(
-            f"training.max_length: {asked} is more than the {limit} positions of the base; "
+            f"prefix.virtual_tokens: {virtual} leave {max(0, room)} of the {limit} positions of "
+            f"the base for a row; give at most {max(1, limit // 2)}"
+        )
+    asked = config.training.max_length
+    if asked is not None and asked > room:
+        taken = f" ({virtual} of {limit} are taken by virtual tokens)" if virtual else ""
+        raise ConfigError(
+            f"training.max_length: {asked} is more than the {room} positions of the base{taken}; "
             "give at most that"
         )
-    return int(asked or min(limit, DEFAULT_MAX_LENGTH))
+    return int(asked or min(room, DEFAULT_MAX_LENGTH))
 
 
 def id_of_base(config: TuningConfig, folder: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -18,8 +19,11 @@ from tuning.config_files import load_config
 from tuning.errors import TuningError
 from tuning.models.loading import find_base
 from tuning.training.checkpoints import flatten
+from tuning.training.inputs import Prepared, prepare
 from tuning.variant.folder import Variant, read_variant
 from tuning.variant.plots import read_history
+
+TEMPLATE_FILE = "chat_template.jinja"
 
 
 class ReproduceError(TuningError):
@@ -44,18 +48,24 @@ def reproduce(folder: Path, home: Path, console: Console | None = None) -> Repro
 
     ReproduceError when the variant has no run, or when its data is not what it was.
     """
-    from tuning.training.inputs import prepare
     from tuning.training.train import tune
 
     variant = read_variant(folder)
     if "config" not in variant.run or "merged" in variant.run:
         raise ReproduceError(f"{variant.name}: was not made by a tuning run; nothing to repeat")
     config = _config_of(variant, home)
-    data = prepare(config).corpus.sha256
-    if data != variant.run["data_sha256"]:
+    day = variant.run.get("template_day")
+    day = day and date.fromisoformat(day)
+    prepared = prepare(config, day)
+    if prepared.corpus.sha256 != variant.run["data_sha256"]:
         raise ReproduceError(
             f"{variant.name}: its data ({', '.join(config.data)}) is not what it was when the "
             "variant was made; restore the files"
+        )
+    if prepared.tokens_sha256 != variant.run.get("tokens_sha256", prepared.tokens_sha256):
+        raise ReproduceError(
+            f"{variant.name}: its data is encoded otherwise than when the variant was made "
+            f"({_why_otherwise(variant, prepared)}); restore the base's tokenizer files"
         )
     progress = {
         item["step"]: item["progress"] for item in read_history(folder) if "progress" in item
@@ -64,10 +74,19 @@ def reproduce(folder: Path, home: Path, console: Console | None = None) -> Repro
     torch.set_num_threads(variant.run.get("threads", threads))
     try:
         with tempfile.TemporaryDirectory(prefix="arena-reproduce-") as scratch:
-            made = tune(replace(config, home=Path(scratch)), console=console, replayed=progress)
+            scratched = replace(config, home=Path(scratch))
+            made = tune(scratched, console=console, replayed=progress, day=day)
             return Reproduction(variant, made.weights_sha256)
     finally:
         torch.set_num_threads(threads)
+
+
+def _why_otherwise(variant: Variant, prepared: Prepared) -> str:
+    path = variant.folder / TEMPLATE_FILE
+    saved = path.read_text(encoding="utf-8") if path.is_file() else None
+    if saved != prepared.tokenizer.chat_template:
+        return "the chat template is another one"
+    return "the template is the same; the tokenizer, or the version that encodes, is another one"
 
 
 def differences(variant: Variant) -> list[str]:
@@ -91,6 +110,8 @@ def _config_of(variant: Variant, home: Path) -> TuningConfig:
     settings.setdefault("training.lean", False)
     settings["base"] = str(find_base(variant, home))
     settings["home"] = str(home)
+    if settings.get("template.file") is not None:
+        settings["template.file"] = str(variant.folder / TEMPLATE_FILE)
     settings["training.precision"] = variant.run["precision"]
     settings.update({"overwrite": False, "restart": False, "checks.save_every": 0.0})
     settings["checks.save_steps"] = None

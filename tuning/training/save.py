@@ -149,12 +149,17 @@ def _list_drawn_rows(path: Path, prepared: Prepared) -> None:
 
 
 def _save_weights(config: TuningConfig, prepared: Prepared, outcome: Outcome, folder: Path) -> None:
+    from transformers import GenerationConfig
+
     model = outcome.model
-    if config.method == "full":
-        model.generation_config.eos_token_id = prepared.tokenizer.eos_token_id
-        model.generation_config.pad_token_id = prepared.tokenizer.pad_token_id
+    full = config.method == "full"
+    generation = model.generation_config if full else GenerationConfig()
+    generation.eos_token_id = list(prepared.stop_ids)
+    generation.pad_token_id = prepared.tokenizer.pad_token_id
+    if full:
         model.save_pretrained(folder, state_dict=outcome.weights)
         return
+    generation.save_pretrained(folder)
     model.peft_config["default"].base_model_name_or_path = prepared.base.id
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=outcome.weights)
 
@@ -181,7 +186,9 @@ def describe_run(
         "data_sha256": prepared.corpus.sha256,
         "sources": prepared.corpus.sources,
         "ledger": prepared.ledger.to_json(),
-        "template": "default" if prepared.default_template else "base",
+        "template": prepared.template,
+        "template_day": prepared.day and prepared.day.isoformat(),
+        "tokens_sha256": prepared.tokens_sha256,
         "max_length": prepared.max_length,
         "learning_rate": rate,
         "precision": precision,

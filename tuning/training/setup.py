@@ -58,7 +58,9 @@ def lean_of(
     """
     if not config.training.lean or torch.cuda.is_available() or is_sharded():
         return None
-    batch = Collator(prepared.tokenizer.pad_token_id)([[row] for row in prepared.rows[:2]])
+    packed, few = config.training.packing, prepared.rows[:2]
+    collate = Collator(prepared.tokenizer.pad_token_id, packed)
+    batch = collate([few] if packed else [[row] for row in few])
     virtual = config.prefix.virtual_tokens if config.method == "prompt" else 0
 
     def loss(lean: Lean | None) -> torch.Tensor:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from rich.console import Console
 from tuning.config import TuningConfig
 from tuning.data.batching import Collator, PlannedRows
 from tuning.data.corpus import examples_sha256
-from tuning.data.template import render_prompts
+from tuning.data.rendering import render
 from tuning.errors import TuningError
 from tuning.hardware import pick_precision, pick_width_step
 from tuning.methods.adapters import build_model, count_parameters
@@ -29,11 +30,19 @@ from tuning.models.generate import greedy_answers
 from tuning.models.tokenizers import WRITE_ERRORS
 from tuning.quiet import known_warnings_hidden, quiet_libraries
 from tuning.training.callbacks import Display, RunControl
-from tuning.training.checkpoints import Checkpoint, RunFolder, identity_of, locked_run
+from tuning.training.checkpoints import (
+    DAY,
+    Checkpoint,
+    RunFolder,
+    first_day,
+    identity_of,
+    locked_run,
+)
 from tuning.training.clock import Clock, schedule_factor
 from tuning.training.distributed import is_main_process, is_sharded, num_processes, wait_for_all
 from tuning.training.history import History
 from tuning.training.inputs import Prepared, check_home, check_name, prepare
+from tuning.training.packing import check_packing
 from tuning.training.save import (
     Outcome,
     RunCheckpoints,
@@ -67,13 +76,16 @@ def tune(
     *,
     console: Console | None = None,
     replayed: Mapping[int, float] | None = None,
+    day: date | None = None,
 ) -> Variant:
     """Make the variant that `config` describes and return it; its folder is whole or absent.
 
     The main process's progress goes to `console` (none by default). An unfinished run of the same
     name and settings is continued. Raises a TuningError for a mistake in the settings, the data or
     the base, for a loss that is no number, and when stopped by Ctrl-C. `replayed` gives the
-    progress of each step of an earlier run, to repeat a run that was bounded by the clock.
+    progress of each step of an earlier run, to repeat a run that was bounded by the clock. `day` is
+    the day on which this is called, by default today; a chat template that writes the date writes
+    that of the run's first day.
     """
     started = time.monotonic()
     quiet_libraries()
@@ -82,7 +94,8 @@ def tune(
     check_home(config)
     with locked_run(run_path(config), config.name) if is_main_process() else nullcontext():
         check_name(config)
-        prepared = prepare(config)
+        first = None if config.restart else first_day(run_path(config))
+        prepared = prepare(config, first or day)
         folder = run_folder(config, prepared)
         if config.restart and is_main_process():
             folder.discard()
@@ -111,6 +124,9 @@ def run_folder(config: TuningConfig, prepared: Prepared) -> RunFolder:
         num_processes(),
     )
     identity["heldout"] = examples_sha256(prepared.corpus.heldout)
+    identity["tokens"] = prepared.tokens_sha256
+    if prepared.day is not None:
+        identity[DAY] = prepared.day.isoformat()
     return RunFolder(run_path(config), identity)
 
 
@@ -135,11 +151,14 @@ class _Run:
         base, self.saved_dtype = load_base(config, prepared, self.precision)
         self.model = build_model(config, base, prepared.rows)
         self.trained, self.total = count_parameters(self.model)
+        self.plan = plan_of(config, prepared)
+        # One that is spread over the processes is not whole yet, and cannot be asked.
+        if options.packing and not is_sharded():
+            check_packing(self.model, prepared.rows, self.plan)
         self.lean = lean_of(config, prepared, self.model, partial(out.print, highlight=False))
         self.rate = options.learning_rate or default_learning_rate(
             config.method, self.model.get_input_embeddings().embedding_dim
         )
-        self.plan = plan_of(config, prepared)
         self.plan.count(prepared.ledger, [len(row) for row in prepared.rows])
         seconds = options.max_minutes * 60 if options.max_minutes else None
         self.clock = Clock(self.plan.num_steps, seconds, started, replayed)
@@ -239,6 +258,11 @@ class _Run:
         )
         if checkpoint is not None:
             self.out.print(f"going on after step {checkpoint.step}", highlight=False)
+            if self.prepared.day is not None:
+                self.out.print(
+                    f"the chat template writes the date of the first day, {self.prepared.day}",
+                    highlight=False,
+                )
 
     def _trainer(self, scratch: Path) -> tuple[SftTrainer, RunCheckpoints]:
         config, options = self.config, self.config.training
@@ -287,11 +311,19 @@ class _Run:
             return
         tokenizer = self.prepared.tokenizer
         conversations = [example.messages[:-1] for example in examples]
+        prompts = render(
+            tokenizer,
+            conversations,
+            prompt=True,
+            day=self.prepared.day,
+            tools=[example.tools for example in examples],
+        )
         answers = greedy_answers(
             self.model,
             tokenizer,
-            render_prompts(tokenizer, conversations),
+            prompts,
             max_new_tokens=SAMPLE_TOKENS,
+            stop_ids=self.prepared.stop_ids,
         )
         samples = [
             {"prompt": messages[-1]["content"], "answer": answer.strip()}

@@ -24,6 +24,7 @@ from tuning.variant.folder import (
     read_variant,
     weights_sha256,
 )
+from tuning.variant.stops import stop_ids
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -41,5 +42,6 @@ __all__ = [
     "load_json",
     "parse_variant",
     "read_variant",
+    "stop_ids",
     "weights_sha256",
 ]
