@@ -104,7 +104,7 @@ class TrainingOptions:
     """bf16 autocast or fp32; auto takes bf16 where that is faster: on GPUs, and CPUs with AMX."""
     lean: Switch = True
     """Train in layers that compute the same in fewer passes over memory (CPU, unsharded)."""
-    neftune: NotNegative | None = None
+    neftune: Annotated[Number, Field(ge=0, le=1000)] | None = None
     """Noise on the embeddings (NEFTune's alpha, usually 5); none by default."""
 
 

@@ -78,7 +78,7 @@ def asked(loaded: Loaded, items: Sequence[SuiteItem]) -> list[str]:
         special_tokens=True,
         stop_strings=["\n"],
     )
-    return [answer.strip().partition("\n")[0].strip() for answer in answers]
+    return [(answer or "").strip().partition("\n")[0].strip() for answer in answers]
 
 
 def tables(reports: dict[str, Any]) -> str:

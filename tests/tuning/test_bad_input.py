@@ -11,6 +11,7 @@ from tuning_fixtures import rows, write_rows
 
 from tuning import TuningConfig, TuningError, tune
 from tuning.config import DataOptions, LoraOptions, TrainingOptions
+from tuning.config_files import load_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 USER, ANSWER = rows(1)[0]["messages"]
@@ -72,4 +73,23 @@ def test_an_unknown_target_module_lists_those_there_are(
         "lora.target_modules: unknown module 'query'; the model has down_proj, gate_proj, k_proj, "
         "o_proj, q_proj, up_proj, v_proj, or use all-linear"
     )
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": 1e-300}, r"data_options\.weights: \(1e-300,\) leave no row in an epoch"),
+        ({"heldout": 1}, "no row is left to train on"),
+        ({"learning_rate": 1e300}, "loss is nan at step 2"),
+        ({"alpha": 1e308}, "loss is nan at step 1"),
+    ],
+)
+def test_settings_that_are_good_alone_and_leave_nothing_to_train(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    needed = {"base": str(tiny_base), "data": [str(tiny_data)], "name": "v", "home": str(tmp_path)}
+    with pytest.raises(TuningError, match=message) as caught:
+        tune(load_config(None, {**needed, "max_steps": 2, "samples": 0, **settings}))
+    assert "\n" not in str(caught.value)
     assert list((tmp_path / "models").iterdir()) == []

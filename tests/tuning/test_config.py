@@ -69,6 +69,7 @@ def test_every_key_survives_a_round_trip() -> None:
         ({"max_steps": float("inf")}, "training.max_steps: inf is not finite"),
         ({"max_steps": 2**40}, "training.max_steps: 1099511627776 is too large"),
         ({"epochs": "inf"}, "training.epochs: inf is not finite"),
+        ({"neftune": "1e9"}, "training.neftune: 1e9 is too large; give at most 1000"),
         ({"neftune": "-5"}, "training.neftune: -5 is too small; give at least 0"),
         ({"weights": "nan"}, "data_options.weights: nan is not finite"),
         ({"weights": "-1"}, "data_options.weights: -1 is too small; give more than 0"),

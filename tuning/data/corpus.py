@@ -102,6 +102,10 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
         )
     ledger.rows_trained = len(train)
     order = _weigh([len(rows) for rows in examples], options.weights, seed)
+    if not order:
+        raise DataError(
+            f"data_options.weights: {options.weights} leave no row in an epoch; give larger ones"
+        )
     return Corpus(tuple(train), order, tuple(heldout), examples_sha256(train), hashes)
 
 
