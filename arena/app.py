@@ -23,12 +23,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from arena.backends.client import install_http_client
 from arena.backends.pool import BackendPool
 from arena.battles.service import BattleService
+from arena.battles.set_judging import SetJudging
 from arena.config.arena_toml import FILE, read_arena_config
 from arena.config.page_config import PageConfig
 from arena.errors import ArenaError
 from arena.i18n import words
+from arena.page.actions.admin import AdminActions
 from arena.page.actions.answers import AnswerActions
 from arena.page.actions.battles import BattleActions
+from arena.page.actions.prompt_sets import PromptSetActions
 from arena.page.actions.results import ResultActions
 from arena.page.client_api import add_client_api
 from arena.page.gradio_patch import send_only_changes
@@ -59,7 +62,8 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
         log.warning("%d answers were cut off when the program last ended", orphans)
     arena_config = read_arena_config(config.home / FILE)
     pool = BackendPool(config.backends, config.sampling, arena_config)
-    service = BattleService(store, pool, config, arena_config.drawing)
+    service = BattleService(store, pool, config.limits, config.deadlines, arena_config.drawing)
+    set_judging = SetJudging(service, config.home)
     authenticator = Authenticator(config.home)
     authenticator.check()
     app = FastAPI(
@@ -72,7 +76,7 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
         middleware=_middleware(config, authenticator, service),
     )
     app.state.service = service
-    app.include_router(api_router(service))
+    app.include_router(api_router(service, set_judging, config.home))
     app.include_router(signin_router(authenticator))
     app.add_exception_handler(ArenaError, answer_error)
 
@@ -89,9 +93,13 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
             }
         )
 
-    demo, page = build_blocks(service, config)
+    demo, page = build_blocks(service, set_judging, config)
     app.include_router(
-        live_router(service, AnswerActions(service, page), ElementNumbers(page.live_outputs))
+        live_router(
+            service,
+            AnswerActions(service, set_judging, page),
+            ElementNumbers(page.live_outputs),
+        )
     )
     return _mount(app, demo, config)
 
@@ -126,13 +134,22 @@ def _middleware(
     ]
 
 
-def build_blocks(service: BattleService, config: PageConfig) -> tuple[gr.Blocks, Page]:
+def build_blocks(
+    service: BattleService, set_judging: SetJudging, config: PageConfig
+) -> tuple[gr.Blocks, Page]:
     """The Gradio page, wired, and its elements; the queue reads `max_threads` when it is made."""
     say = words()
     with gr.Blocks(title=say("page.title"), analytics_enabled=False, fill_width=True) as demo:
         page = Page(say)
-        wire(demo, page, BattleActions(service, page), ResultActions(service))
-        add_client_api(service)
+        wire(
+            demo,
+            page,
+            BattleActions(service, page),
+            PromptSetActions(service, set_judging, page),
+            ResultActions(service, config.home),
+            AdminActions(service, config.home, page.admin),
+        )
+        add_client_api(service, set_judging, config.home)
     send_only_changes(demo)
     # Gradio would sum up its timings with pandas after every event, for a page that is shut here.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))

@@ -13,7 +13,7 @@ from arena.backends.client import Target, prompt_sent
 from arena.backends.streams import Side, State
 from arena.battles.leaks import names_itself
 from arena.storage.store import Store
-from arena.values.battle import Answer, AnswerOutcome, AnswerStatus, Battle
+from arena.values.battle import Answer, AnswerOutcome, AnswerStatus
 
 LATER_SECONDS = 1.0
 STATUS: dict[State, AnswerStatus] = {
@@ -29,14 +29,15 @@ class AnswerRecorder:
     def __init__(
         self,
         store: Store,
-        battle: Battle,
         answer_id: int,
         target: Target,
         messages: list[dict[str, str]],
+        *,
+        is_blind: bool,
     ) -> None:
         self.target = target
         self.messages = messages
-        self._store, self._battle, self._answer_id = store, battle, answer_id
+        self._store, self._answer_id, self._is_blind = store, answer_id, is_blind
         self._has_ended = asyncio.Event()
         self._prompt = asyncio.create_task(self._prompt_sent())
 
@@ -66,7 +67,7 @@ class AnswerRecorder:
             total_s=side.ended_at,
             finish_reason=end.finish_reason if end else None,
             error=f"{side.error_kind}: {side.error} | {side.detail}" if side.error else None,
-            identity_leak=self._battle.is_blind and names_itself(side.text, names),
+            identity_leak=self._is_blind and names_itself(side.text, names),
         )
         await asyncio.to_thread(self._store.finish_answer, self._answer_id, outcome, tokens)
 

@@ -20,7 +20,7 @@ from arena.battles.running import ARRIVAL_SECONDS, RunningBattle
 from arena.battles.view import BattleAccess, BattleView
 from arena.battles.voting import BattleVoting
 from arena.config.arena_toml import PairingConfig
-from arena.config.page_config import PageConfig
+from arena.config.page_config import Deadlines, PageLimits
 from arena.errors import ArenaError
 from arena.storage import admin_queries
 from arena.storage.battle_writes import Asked, BattleDraft, Opened
@@ -82,18 +82,20 @@ class BattleService(BattleVoting):
         self,
         store: Store,
         pool: BackendPool,
-        config: PageConfig,
+        limits: PageLimits | None = None,
+        deadlines: Deadlines | None = None,
         drawing: PairingConfig | None = None,
     ) -> None:
         super().__init__(store)
         self.pool = pool
-        self.config = config
+        self.limits = limits or PageLimits()
+        self.deadlines = deadlines or Deadlines()
         self.pair_cache = PairCache(store)
         self.sampler = PairSampler(self.pair_cache, drawing or PairingConfig())
         self.pool.off = admin_queries.switched_off(store)
         self._voters: dict[str, str] = {}
         self._asked_at = 0.0
-        self._limiter = RateLimiter(config.limits.battles_per_minute, 60.0)
+        self._limiter = RateLimiter(self.limits.battles_per_minute, 60.0)
 
     @property
     def num_running(self) -> int:
@@ -107,7 +109,7 @@ class BattleService(BattleVoting):
 
     def updates_per_second(self) -> float:
         """How often each page is told: less when many battles run, so that all stay prompt."""
-        return max(1.0, min(self.config.limits.updates_per_second, 250 / max(1, self.num_running)))
+        return max(1.0, min(self.limits.updates_per_second, 250 / max(1, self.num_running)))
 
     def _calm(self) -> float:
         """Seconds between two looks at a stream: none while few battles run, then as the pages.
@@ -129,7 +131,7 @@ class BattleService(BattleVoting):
 
     def check_prompt(self, prompt: str) -> str:
         """The prompt as it will be asked; PromptError for what cannot be."""
-        limit = self.config.limits.prompt_chars
+        limit = self.limits.prompt_chars
         if not prompt.strip():
             empty = PromptError("The prompt is empty. Write a question or an instruction first.")
             raise empty.coded("prompt_empty")
@@ -210,7 +212,7 @@ class BattleService(BattleVoting):
             raise often.coded("too_often")
         if access is not None and self.running_battles.get(access.battle_id):
             raise StillWritingError("The models are still writing. Wait, or stop them first.")
-        if self.num_running >= self.config.limits.running_battles:
+        if self.num_running >= self.limits.running_battles:
             full = BusyError("All places are taken just now. Try again in a few seconds.")
             raise full.coded("no_place")
 
@@ -255,7 +257,11 @@ class BattleService(BattleVoting):
         turn = len(battle.turns) - 1
         recorders = [
             AnswerRecorder(
-                self.store, battle, opened.answer_ids[i], target, battle.context(turn, i)
+                self.store,
+                opened.answer_ids[i],
+                target,
+                battle.context(turn, i),
+                is_blind=battle.is_blind,
             )
             for i, target in targets.items()
         ]
@@ -265,8 +271,8 @@ class BattleService(BattleVoting):
 
         streams = AnswerStreams(
             [stream_answer(recorder.target, recorder.messages) for recorder in recorders],
-            self.config.deadlines,
-            self.config.limits.answer_chars,
+            self.deadlines,
+            self.limits.answer_chars,
             on_end=record,
             on_finish=lambda: self.running_battles.remove(running),
             calm=self._calm,

@@ -57,7 +57,7 @@ async def _run(
     install_http_client()
     config = PageConfig(tuple(backends), home)
     pool = BackendPool(config.backends, config.sampling, read_arena_config(home / FILE))
-    service = BattleService(Store(config.database), pool, config)
+    service = BattleService(Store(config.database), pool, config.limits, config.deadlines)
     names = tuple(dict.fromkeys(participants)) or tuple(await pool.targets())
     if not 2 <= len(names) <= len(SIDES):
         raise SetError(

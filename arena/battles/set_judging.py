@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
 from arena.battles.prompt_sets import PromptSet, list_sets, load_set
 from arena.battles.service import BattleService, SetPosition
@@ -29,12 +30,13 @@ class NextPrompt:
 class SetJudging:
     """Hands out the prompts of sets to voters; each goes on where they left."""
 
-    def __init__(self, service: BattleService) -> None:
+    def __init__(self, service: BattleService, home: Path) -> None:
         self.service = service
+        self._home = home
 
     async def names(self) -> list[str]:
         """The sets there are."""
-        return await asyncio.to_thread(list_sets, self.service.config.home)
+        return await asyncio.to_thread(list_sets, self._home)
 
     async def progress(self, voter: str, name: str) -> SetProgress:
         """How far a voter is. Raises SetError."""
@@ -63,7 +65,7 @@ class SetJudging:
 
     async def _look(self, voter: str, name: str) -> tuple[PromptSet, SetProgress]:
         def read() -> tuple[PromptSet, SetProgress]:
-            chosen = load_set(self.service.config.home, name)
+            chosen = load_set(self._home, name)
             return chosen, set_progress.progress(self.service.store, voter, name, chosen.prompts)
 
         return await asyncio.to_thread(read)

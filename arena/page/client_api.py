@@ -10,6 +10,7 @@ import asyncio
 import html
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -38,9 +39,10 @@ async def as_gradio_errors() -> AsyncIterator[None]:
 class ClientApi:
     """The endpoints; each docstring is what a client's `view_api` shows."""
 
-    def __init__(self, service: BattleService) -> None:
+    def __init__(self, service: BattleService, set_judging: SetJudging, home: Path) -> None:
         self.service = service
-        self.set_judging = SetJudging(service)
+        self.set_judging = set_judging
+        self._home = home
 
     async def start_battle(
         self, request: gr.Request, prompt: str, models: list[str] | None = None
@@ -157,8 +159,7 @@ class ClientApi:
         async with as_gradio_errors():
             visitor_by(request).check_export()
             options = ExportOptions(format=kind, redact=redact)
-            home = self.service.config.home
-            made = await asyncio.to_thread(make_dataset, self.service.store, home, options)
+            made = await asyncio.to_thread(make_dataset, self.service.store, self._home, options)
             return {"name": made.name, "rows": made.done.splits}
 
     async def _access(self, request: gr.Request, battle: str, token: str) -> BattleAccess:
@@ -186,9 +187,9 @@ def _side(letter: str | None) -> int | None:
     return SIDES.index(letter)
 
 
-def add_client_api(service: BattleService) -> None:
+def add_client_api(service: BattleService, set_judging: SetJudging, home: Path) -> None:
     """Register the endpoints inside the current `gr.Blocks`."""
-    api = ClientApi(service)
+    api = ClientApi(service, set_judging, home)
     for act in (
         api.start_battle,
         api.watch_battle,

@@ -35,7 +35,12 @@ APPLY_JS = "() => window.arena.news()"
 
 
 def wire(
-    demo: gr.Blocks, page: Page, battle_actions: BattleActions, results: ResultActions
+    demo: gr.Blocks,
+    page: Page,
+    battle_actions: BattleActions,
+    set_actions: PromptSetActions,
+    results: ResultActions,
+    admin_actions: AdminActions,
 ) -> None:
     """All events of the page."""
     view = [page.link, page.differences]
@@ -54,11 +59,11 @@ def wire(
     told = [page.strength, page.reasons, page.comment, page.edited]
     page.save_details.click(battle_actions.on_details, [*told, page.link], everything, **ONCE)
     page.new.click(battle_actions.on_new, page.link, everything, **QUIET)
-    _sets(page, PromptSetActions(battle_actions), loaded, judged)
+    _sets(page, set_actions, loaded, judged)
     shown = [page.differences, page.link]
     page.differences.change(battle_actions.on_view, shown, page.panes, **QUIET)
     _tabs(page, results)
-    _admin(page, AdminActions(battle_actions.service, page.admin))
+    _admin(page, admin_actions)
 
 
 def _asking(page: Page) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Body, Header, Request
@@ -17,6 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from arena.battles.service import BattleService, BusyError, StillWritingError, TooManyError
+from arena.battles.set_judging import SetJudging
 from arena.battles.view import BattleAccess, BattleView
 from arena.errors import ArenaError
 from arena.i18n import error_text, negotiate, words
@@ -73,14 +75,14 @@ class NewVote(_Body):
     change: bool = False
 
 
-def api_router(service: BattleService) -> APIRouter:
+def api_router(service: BattleService, set_judging: SetJudging, home: Path) -> APIRouter:
     """The routes under `/api`."""
     router = APIRouter(prefix="/api")
     _add_talk(router, service)
     _add_further(router, service)
     _add_votes(router, service)
-    add_sets(router, service)
-    add_datasets(router, service)
+    add_sets(router, service, set_judging)
+    add_datasets(router, service.store, home)
     add_admin(router, service)
     return router
 

@@ -6,6 +6,7 @@ Knows HTTP and the battle service; each right is checked here as the page checks
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -18,6 +19,7 @@ from arena.battles.set_judging import SetJudging
 from arena.exports.archive import ArchiveError, make_dataset, packed
 from arena.exports.dataset import ExportOptions
 from arena.storage import admin_queries
+from arena.storage.store import Store
 from arena.web.visitors import caller_secret, visitor_of
 
 
@@ -44,9 +46,8 @@ class Clearing(BaseModel):
     reason: str
 
 
-def add_sets(router: APIRouter, service: BattleService) -> None:
+def add_sets(router: APIRouter, service: BattleService, set_judging: SetJudging) -> None:
     """Judge a prompt set, one prompt after another."""
-    set_judging = SetJudging(service)
 
     @router.get("/sets")
     async def names() -> dict[str, list[str]]:
@@ -65,14 +66,14 @@ def add_sets(router: APIRouter, service: BattleService) -> None:
         }
 
 
-def add_datasets(router: APIRouter, service: BattleService) -> None:
+def add_datasets(router: APIRouter, store: Store, home: Path) -> None:
     """Write the votes as a dataset, and fetch it."""
 
     @router.post("/exports", status_code=201)
     async def make(body: NewDataset, request: Request) -> dict[str, Any]:
         visitor_of(request.scope).check_export()
         options = ExportOptions(format=body.format, redact=body.redact)
-        made = await asyncio.to_thread(make_dataset, service.store, service.config.home, options)
+        made = await asyncio.to_thread(make_dataset, store, home, options)
         done = made.done
         return {"name": made.name, "rows": done.splits, "left_out": done.left_out}
 
@@ -80,7 +81,7 @@ def add_datasets(router: APIRouter, service: BattleService) -> None:
     async def fetch(name: str, request: Request) -> Response:
         visitor_of(request.scope).check_admin()
         try:
-            content = await asyncio.to_thread(packed, service.config.home, name)
+            content = await asyncio.to_thread(packed, home, name)
         except ArchiveError as error:
             return JSONResponse({"error": str(error)}, 404)
         headers = {"content-disposition": f'attachment; filename="{name}.zip"'}
@@ -127,7 +128,7 @@ async def _state(service: BattleService) -> dict[str, Any]:
             for backend in backends
         ],
         "battles_running": service.num_running,
-        "battles_at_most": service.config.limits.running_battles,
+        "battles_at_most": service.limits.running_battles,
         "voters_today": found.num_voters,
         "votes": found.votes,
         "flagged": [

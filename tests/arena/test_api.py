@@ -15,6 +15,7 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from store_fixtures import votes_of
 
+from arena.battles.set_judging import SetJudging
 from arena.web.api import api_router
 from arena.web.authentication import Authenticator
 
@@ -56,7 +57,9 @@ def test_every_act_of_programs_is_in_the_docs(page: PageServer) -> None:
     shown = set(re.findall(r"`(GET|POST|DELETE) (/api/[^`? ]+)", text))
     routes = {
         (method, re.sub(r"\{(?:battle_)?(\w+)\}", r"<\1>", route.path))
-        for route in api_router(page.service).routes
+        for route in api_router(
+            page.service, SetJudging(page.service, page.config.home), page.config.home
+        ).routes
         for method in route.methods  # type: ignore[attr-defined]
     }
     assert len(routes) > 15

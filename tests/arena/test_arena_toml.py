@@ -241,7 +241,7 @@ def test_probability_of_the_pair_is_stored_with_each_battle(tmp_path: Path) -> N
         install_http_client()
         config = PageConfig((url,), tmp_path)
         pool = BackendPool((url,), config.sampling)
-        service = BattleService(Store(config.database), pool, config, drawing)
+        service = BattleService(Store(config.database), pool, drawing=drawing)
         chances = await service.sampler.chances(NAMES)
         assert sum(chances.values()) == pytest.approx(1)
         voter = await service.voter("one")

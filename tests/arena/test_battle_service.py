@@ -53,7 +53,10 @@ def perform(
         )
         install_http_client()
         service = BattleService(
-            Store(home / "arena.db"), BackendPool((url,), config.sampling), config
+            Store(home / "arena.db"),
+            BackendPool((url,), config.sampling),
+            config.limits,
+            config.deadlines,
         )
         try:
             await play(service)
@@ -165,7 +168,7 @@ def test_side_that_fails_is_shown_and_cannot_be_voted_on(tmp_path: Path) -> None
         assert view.sides[0].text == "The capital of France is Paris."
         assert not view.is_votable
         assert "Answer B failed" in view_status(view, words())[0]
-        assert "This side failed: The server failed" in pane_html(view, 1, words())
+        assert "This answer failed: The server failed" in pane_html(view, 1, words())
         with pytest.raises(SideFailedError):
             await service.vote(access, A_WINS)
         assert service.store.counts()["votes"] == 0
@@ -267,7 +270,7 @@ def test_the_last_to_leave_ends_the_streams_within_half_a_second(tmp_path: Path)
             config = PageConfig((server.url,), tmp_path)
             install_http_client()
             service = BattleService(
-                Store(config.database), BackendPool((server.url,), config.sampling), config
+                Store(config.database), BackendPool((server.url,), config.sampling)
             )
             waits = [await leave(service)]
             while min(waits) > 0.5 and len(waits) < 8:  # the machine may be busy for a while

@@ -45,9 +45,7 @@ def perform(home: Path, scripts: dict[str, Script], play: Play) -> None:
     async def main(server: FaultServer) -> None:
         install_http_client()
         config = PageConfig((server.url,), home)
-        service = BattleService(
-            Store(config.database), BackendPool((server.url,), config.sampling), config
-        )
+        service = BattleService(Store(config.database), BackendPool((server.url,), config.sampling))
         try:
             await play(service, server)
         finally:
@@ -64,8 +62,8 @@ async def finish(service: BattleService, access: BattleAccess) -> BattleView:
 async def answer(service: BattleService, server: FaultServer, *names: str) -> Any:
     from arena.battles.set_answers import answer_set
 
-    chosen = load_set(service.config.home, "three")
-    home = service.config.home
+    home = service.store.path.parent
+    chosen = load_set(home, "three")
     return await asyncio.to_thread(answer_set, home, chosen, [server.url], names, 2)
 
 
@@ -119,7 +117,7 @@ def test_set_is_added_once_and_a_name_never_leaves_the_folder(tmp_path: Path, ho
 
 def test_live_set_is_judged_blind_and_gone_on_with_after_a_restart(home: Path) -> None:
     async def first(service: BattleService, server: FaultServer) -> None:
-        set_judging, voter = SetJudging(service), await service.voter("one")
+        set_judging, voter = SetJudging(service, home), await service.voter("one")
         task = await set_judging.next(voter, "three")
         assert (task.index, task.progress.num_done, task.progress.total) == (0, 0, 3)
         assert task.access is not None
@@ -140,7 +138,7 @@ def test_live_set_is_judged_blind_and_gone_on_with_after_a_restart(home: Path) -
         assert other.num_done == 0
 
     async def later(service: BattleService, server: FaultServer) -> None:
-        set_judging, voter = SetJudging(service), await service.voter("one")
+        set_judging, voter = SetJudging(service, home), await service.voter("one")
         progress = await set_judging.progress(voter, "three")
         assert (set(progress.judged), set(progress.skipped)) == ({0}, {1})
         task = await set_judging.next(voter, "three")
@@ -171,7 +169,7 @@ def test_answers_in_advance_are_judged_without_a_server(home: Path) -> None:
         assert len(server.requests) == 9
 
     async def judge(service: BattleService, server: FaultServer) -> None:
-        set_judging = SetJudging(service)
+        set_judging = SetJudging(service, home)
         one, two = await service.voter("one"), await service.voter("two")
         mine, theirs = await set_judging.next(one, "three"), await set_judging.next(two, "three")
         assert mine.access is not None
@@ -204,7 +202,7 @@ def test_answers_in_advance_are_judged_without_a_server(home: Path) -> None:
 
 def test_failed_prompt_comes_again_at_the_end(home: Path) -> None:
     async def play(service: BattleService, server: FaultServer) -> None:
-        set_judging, voter = SetJudging(service), await service.voter("one")
+        set_judging, voter = SetJudging(service, home), await service.voter("one")
         order = []
         for _ in range(3):
             task = await set_judging.next(voter, "three")

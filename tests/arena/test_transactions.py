@@ -26,6 +26,7 @@ from store_fixtures import Hand, votes_of
 
 from arena.app import build_blocks, create_app
 from arena.battles.service import BattleService
+from arena.battles.set_judging import SetJudging
 from arena.battles.view import BattleAccess
 from arena.config.page_config import PageConfig
 from arena.page.actions.battles import BattleActions
@@ -92,7 +93,9 @@ def on_a_page(home: Path, play: Callable[[Scene], Awaitable[None]]) -> None:
         config = PageConfig((url,), home)
         app = create_app(config, Store(config.database, DatabaseConfig(0.2, 0.05)))
         service = app.state.service
-        actions = BattleActions(service, build_blocks(service, config)[1])
+        actions = BattleActions(
+            service, build_blocks(service, SetJudging(service, home), config)[1]
+        )
         voter = await service.voter("session:one")
         access = await service.open_blind(voter, "What is the capital of France?")
         async for _ in service.follow(access):

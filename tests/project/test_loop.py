@@ -55,7 +55,7 @@ def battle_and_vote(url: str, home: Path) -> Battle:
     async def play() -> Battle:
         install_http_client()
         config = PageConfig((url,), home)
-        service = BattleService(Store.at_home(home), BackendPool((url,), config.sampling), config)
+        service = BattleService(Store.at_home(home), BackendPool((url,), config.sampling))
         voter = await service.voter("the cookie of a browser")
         access = await service.open_blind(voter, PROMPT)
         async for view in service.follow(access):

@@ -6,6 +6,7 @@ Every act asks first whether the visitor is an admin; that the tab is hidden is 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -27,8 +28,9 @@ from arena.storage import admin_queries
 class AdminActions:
     """The acts of the admin's tab over one battle service."""
 
-    def __init__(self, service: BattleService, tab: AdminTab) -> None:
+    def __init__(self, service: BattleService, home: Path, tab: AdminTab) -> None:
         self.service = service
+        self._home = home
         self.tab = tab
 
     async def on_open(self, request: gr.Request) -> Changes:
@@ -101,9 +103,7 @@ class AdminActions:
         try:
             visitor_by(request).check_admin()
             options = ExportOptions(format=kind, redact=redact)
-            made = await asyncio.to_thread(
-                make_dataset, self.service.store, self.service.config.home, options
-            )
+            made = await asyncio.to_thread(make_dataset, self.service.store, self._home, options)
         except ArenaError as error:
             return self._tell(error_text(error, say), say, "bad")
         text = say("export.done", rows=made.num_rows, folder=f"exports/{made.name}")
@@ -115,5 +115,5 @@ class AdminActions:
     async def _live(self, num_voters: int, say: Words) -> str:
         backends = await self.service.pool.backends()
         queues = await ask_queues(backend.url for backend in backends if backend.is_up)
-        running = (self.service.num_running, self.service.config.limits.running_battles)
+        running = (self.service.num_running, self.service.limits.running_battles)
         return live_html(backends, queues, running, num_voters, say)

@@ -41,11 +41,11 @@ class Question:
 class AnswerActions:
     """The acts of one page that write answers. Every right is checked in the battle service."""
 
-    def __init__(self, service: BattleService, page: Page) -> None:
+    def __init__(self, service: BattleService, set_judging: SetJudging, page: Page) -> None:
         self.service = service
+        self.set_judging = set_judging
         self.page = page
         self.renderer = Renderer(page)
-        self.set_judging = SetJudging(service)
 
     async def send(self, shown: BattleAccess, question: Question, say: Words) -> Changes:
         """Open a battle with this prompt, or go on with the one shown."""

@@ -85,7 +85,7 @@ class BattleActions:
     def _preset(self, query: Any, say: Words) -> Changes:
         """What a link asks for: `prompt`, `models` (by name, commas between) or `set`."""
         page = self.page
-        prompt = str(query.get("prompt") or "")[: self.service.config.limits.prompt_chars]
+        prompt = str(query.get("prompt") or "")[: self.service.limits.prompt_chars]
         value = {"value": prompt} if prompt else {}  # what is being typed already stays
         changes: Changes = {
             page.prompt: gr.update(

@@ -12,11 +12,13 @@ from typing import Any
 
 import gradio as gr
 
+from arena.battles.service import BattleService
 from arena.battles.set_judging import SetJudging
 from arena.errors import ArenaError
 from arena.i18n import error_text
-from arena.page.actions.battles import BattleActions, say_for, secret_of
+from arena.page.actions.battles import say_for, secret_of
 from arena.page.html.set_progress import none_html, progress_html
+from arena.page.layout import Page
 from arena.page.render import Changes
 
 LOOKS = 10
@@ -26,10 +28,10 @@ BETWEEN_LOOKS_S = 0.6
 class PromptSetActions:
     """The acts on prompt sets of one page."""
 
-    def __init__(self, battle_actions: BattleActions) -> None:
-        self.battle_actions = battle_actions
-        self.page = battle_actions.page
-        self.set_judging = SetJudging(battle_actions.service)
+    def __init__(self, service: BattleService, set_judging: SetJudging, page: Page) -> None:
+        self.service = service
+        self.set_judging = set_judging
+        self.page = page
 
     @property
     def outputs(self) -> list[Any]:
@@ -69,7 +71,7 @@ class PromptSetActions:
     async def _names(self) -> list[str]:
         """Who can be asked; a server that is only just starting is waited for."""
         for _ in range(LOOKS):
-            names = list(await self.battle_actions.service.pool.targets())
+            names = list(await self.service.pool.targets())
             if len(names) >= 2:
                 break
             await asyncio.sleep(BETWEEN_LOOKS_S)
@@ -83,7 +85,7 @@ class PromptSetActions:
         if not chosen:
             return {self.page.set_progress: none_html(say)}
         try:
-            voter = await self.battle_actions.service.voter(secret_of(request))
+            voter = await self.service.voter(secret_of(request))
             shown = progress_html(await self.set_judging.progress(voter, chosen), say)
         except ArenaError as error:
             shown = f'<p class="problem">{html.escape(error_text(error, say))}</p>'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import gradio as gr
 
@@ -36,8 +37,9 @@ class TooManyVotesError(ArenaError):
 class ResultActions:
     """The acts of the tabs beside the battle."""
 
-    def __init__(self, service: BattleService) -> None:
+    def __init__(self, service: BattleService, home: Path) -> None:
         self.service = service
+        self._home = home
 
     async def on_open(
         self, reason: str | None, tag: str, since: str, until: str, style: bool, request: gr.Request
@@ -87,7 +89,7 @@ class ResultActions:
         try:
             visitor_by(request).check_export()
             made = await asyncio.to_thread(
-                make_dataset, self.service.store, self.service.config.home, ExportOptions()
+                make_dataset, self.service.store, self._home, ExportOptions()
             )
         except ArenaError as error:
             return status_html(error_text(error, say), say, tone="bad")
