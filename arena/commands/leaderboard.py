@@ -169,7 +169,7 @@ def leaderboard_text(
     width = max([len(line.model) for line in board.ratings] + [5])
     lines = [f"rank  {'model':<{width}}  rating  95 % interval  battles  won  lost  tied  both bad"]
     for line in board.ratings:
-        mark = "" if line.determined else "  (not fixed by the votes)"
+        mark = "" if line.determined else "  (not determined by the votes)"
         mark += f"  (plain {before[line.model]:.0f})" if line.model in before else ""
         lines.append(
             f"{line.rank:>4}  {line.model:<{width}}  {line.rating:>6.0f}"

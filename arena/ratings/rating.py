@@ -53,7 +53,7 @@ MIN_VOTERS = 10
 """From this many voters on, votes of one voter count as dependent."""
 
 MIN_DECIDED = 5
-"""With fewer decided votes a model's interval is not left to the sandwich: ties alone would
+"""With fewer decisive votes a model's interval is not left to the sandwich: ties alone would
 give an interval of no width."""
 
 MAX_PAIRED_MODELS = 40
@@ -339,13 +339,13 @@ def _notes(
 ) -> list[Note]:
     """What these votes do not support, one sentence each."""
     if not len(table):
-        return [Note("No vote to rate: give blind votes on the page.", "none")]
+        return [Note("There are no blind votes to rate yet. Vote on the page first.", "none")]
     notes = []
     if links.num_components > 1:
         notes.append(
             Note(
                 f"The models form {links.num_components} groups that were never compared with each"
-                " other: gaps between groups mean nothing.",
+                " other. Gaps between groups mean nothing.",
                 "groups",
                 count=links.num_components,
             )
@@ -354,8 +354,9 @@ def _notes(
     if loose:
         notes.append(
             Note(
-                f"The votes alone do not fix the rating of {_listed(loose)} (never lost or never"
-                f" won against the rest): the penalty of {config.fit.ridge:g} decides there.",
+                f"The votes alone do not determine the rating of {_listed(loose)} (never lost,"
+                " or never won, against the rest)."
+                f" The penalty of {config.fit.ridge:g} decides there.",
                 "loose",
                 models=_listed(loose),
             )
@@ -364,7 +365,7 @@ def _notes(
     if thin:
         notes.append(
             Note(
-                f"Fewer than {MIN_DECIDED} decided votes: {_listed(thin)}.",
+                f"Fewer than {MIN_DECIDED} decisive votes: {_listed(thin)}.",
                 "few",
                 count=MIN_DECIDED,
                 models=_listed(thin),
@@ -373,25 +374,24 @@ def _notes(
     if config.fit.position and result.position is None:
         notes.append(
             Note(
-                "Left and right have not both won yet: the effect of the side cannot be told.",
+                "Left and right have not both won yet, so the effect of position cannot be told.",
                 "one_side",
             )
         )
     if not clustered and table.cluster is not None:
         notes.append(
             Note(
-                f"Fewer than {MIN_VOTERS} voters: intervals take votes as independent of each"
-                " other.",
+                f"Fewer than {MIN_VOTERS} voters: the intervals treat votes as independent.",
                 "few_voters",
                 count=MIN_VOTERS,
             )
         )
     if config.fit.ties is Ties.DAVIDSON and result.nu is None:
         notes.append(
-            Note("Davidson's tie parameter needs ties and decided votes: it was left out.")
+            Note("Davidson's tie parameter needs ties and decisive votes. It was left out.")
         )
     if not result.converged:
-        notes.append(Note("The fit did not converge: do not use these numbers.", "not_converged"))
+        notes.append(Note("The fit did not converge. Do not use these numbers.", "not_converged"))
     return notes
 
 

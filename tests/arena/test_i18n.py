@@ -108,7 +108,7 @@ def test_errors_of_the_page_are_told_in_the_voters_language() -> None:
     wrong = WrongTokenError("battle 'x' is not yours; open it by its own link")
     assert error_text(wrong, words("de")).startswith("Dieser Vergleich gehört Ihnen nicht")
     long = ArenaError("9 characters").coded("prompt_long", count=9, limit=5)
-    assert error_text(long, words("fr")).startswith("L’invite a 9 caractères ; 5 au plus")
+    assert error_text(long, words("fr")).startswith("Le prompt a 9 caractères ; 5 au plus")
     assert error_text(ArenaError("only here"), words("zh")) == "only here"
 
 

@@ -81,17 +81,17 @@ def test_the_table_that_people_read(home: Path) -> None:
 
 
 def test_what_one_vote_cannot_tell_is_no_number(hand: Hand) -> None:
-    """Five decided votes make the pair a finding, even if one side won them all."""
+    """Five decisive votes make the pair a finding, even if one side won them all."""
     home = hand.store.path.parent
     hand.vote(Winner.MODEL_B)
     pair = ">{} &gt; {}</th><td"
     text = run("leaderboard", "--home", str(home))
     assert "lora > starter: too few votes to tell" in text
     assert "P(" not in text
-    assert text.count("(not fixed by the votes)") == 2
+    assert text.count("(not determined by the votes)") == 2
     page = board_html(rate(read_rating_input(hand.store).table), words())
     assert pair.format("lora", "starter") + ' colspan="3">too few votes to tell</td>' in page
-    assert page.count("(not fixed by the votes)") == 2
+    assert page.count("(not determined by the votes)") == 2
     for _ in range(4):
         hand.vote(Winner.MODEL_B)
     assert "P(lora > starter) = 0.9" in run("leaderboard", "--home", str(home))

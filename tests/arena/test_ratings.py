@@ -505,14 +505,14 @@ def test_an_undefeated_model_stays_finite_wide_and_marked() -> None:
     assert (best.model, best.determined) == ("A", False)
     assert 1000 < best.rating < 2000
     assert best.upper - best.lower > 400
-    assert any("do not fix the rating of A" in note for note in board.notes)
+    assert any("do not determine the rating of A" in note for note in board.notes)
 
 
 def test_ties_alone_give_no_narrow_interval() -> None:
     board = rate(table_of([("A", "B", 0, 20, 0)]))
     assert [line.rating for line in board.ratings] == [1000, 1000]
     assert all(line.upper - line.lower > 50 for line in board.ratings)
-    assert any("Fewer than 5 decided votes" in note for note in board.notes)
+    assert any("Fewer than 5 decisive votes" in note for note in board.notes)
 
 
 def test_one_vote_one_model_and_none() -> None:

@@ -58,7 +58,7 @@ def test_admin_sees_switches_clears_and_exports(
         live = page.inner_text("#admin-live")
         for fact in (servers.url, "TGI", "hidden-one (chat)", down, "down: no answer"):
             assert fact in live
-        assert "0 of 200 battles run now. Voters in the last 24 hours: 1." in live
+        assert "0 of 200 battles are running. Voters in the last 24 hours: 1." in live
         votes = page.inner_text("#admin-votes table")
         assert "hidden-" in votes
         assert re.search(r"20\d\d-\d\d-\d\d", votes), "by day"

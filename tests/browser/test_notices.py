@@ -64,8 +64,8 @@ def test_each_deadline_is_told_and_the_other_side_is_whole(page: Page, tmp_path:
     ):
         ask(page, arena, "?models=silent,stuck,endless,good")
         for side, text in (
-            ("a", "There was no text for too long."),
-            ("b", "There was no further text for too long."),
+            ("a", "The answer took too long to begin."),
+            ("b", "The answer stopped coming."),
         ):
             page.wait_for_selector(f"#answer-{side} .is-failed .problem:has-text('{text}')")
         page.wait_for_selector("#answer-c :is(.is-failed, .is-stopped)")

@@ -228,7 +228,7 @@ def test_failed_side_cannot_be_judged(page: Page, server: ServerThread, tmp_path
         send(page, PROMPT)
         page.wait_for_selector("#answer-a .is-failed")
         page.wait_for_selector(".status-line.bad:has-text('cannot be judged')")
-        assert "This side failed" in page.inner_text("#answer-b")
+        assert "This answer failed" in page.inner_text("#answer-b")
         for button in ("a", "b", "tie", "both-bad"):
             page.wait_for_selector(f"#vote-{button}[disabled]")
         assert "broken" not in page.content()

@@ -203,7 +203,7 @@ def test_three_answers_are_ranked_and_gone_on_from(visit: Any, arena: PageServer
     battle, token = link_of(page)
     (vote,) = votes_of(arena.store, battle)
     assert vote.judgement.ranking == (2, 3, 1)
-    page.get_by_label("goes on from answer C").check()
+    page.get_by_label("continues from answer C").check()
     page.fill("#prompt textarea", "Go on.")
     page.click("#send")
     page.wait_for_selector("#answer-a .said")

@@ -74,7 +74,7 @@ def test_each_side_goes_on_with_its_own_answers(page: Page, tmp_path: Path) -> N
         page.wait_for_selector(CAN_VOTE)
         page.click("#vote-a")
         page.wait_for_selector("#reveal .reveal-card")
-        page.get_by_label("goes on, each with its own answers").check()
+        page.get_by_label("continues, each model from its own answers").check()
         page.fill("#prompt textarea", "Why?")
         page.click("#send")
         until(page, lambda: len(server.requests) == 4)

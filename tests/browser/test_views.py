@@ -82,7 +82,7 @@ def test_scroll_together_mark_differences_and_enlarge(page: Page) -> None:
     page.click("[data-sync]")
     left.evaluate("node => { node.scrollTop = 400; }")
     page.wait_for_function("document.querySelector('#answer-b .pane-body').scrollTop > 350")
-    page.get_by_label("Mark differences").check()
+    page.get_by_label("Highlight differences").check()
     page.wait_for_selector("#answer-a mark")
     page.wait_for_selector("#answer-b mark")
     assert page.locator("#answer-a mark").all_inner_texts() == ["blue."]
