@@ -172,9 +172,9 @@ async def _until_ready(config: PageConfig, child: Child) -> None:
 
 async def _tell_servers(app: FastAPI) -> None:
     """Say on stderr which servers answer, and how; the page itself names no model."""
-    from arena.backends.pool import report
+    from arena.backends.pool import server_lines
 
-    for line in report(await app.state.service.pool.backends(fresh=True)):
+    for line in server_lines(await app.state.service.pool.backends(fresh=True)):
         print(f"arena: {line}", file=sys.stderr, flush=True)
 
 

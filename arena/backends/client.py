@@ -19,7 +19,7 @@ import httpx2
 from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 
 from arena.backends.completions import stream_completion
-from arena.backends.failures import WIRE_ERRORS, translate
+from arena.backends.failures import WIRE_ERRORS, answer_error_of
 from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
 from arena.backends.transport import CompiledTransport
 from arena.values.battle import AskAs, ChatMessage, Participant, SamplingSettings
@@ -150,7 +150,7 @@ async def stream_answer(
     except AnswerError:
         raise
     except WIRE_ERRORS as error:
-        raise translate(error) from error
+        raise answer_error_of(error) from error
 
 
 async def _complete(

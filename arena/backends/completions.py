@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 import httpx2
 
-from arena.backends.failures import refusal
+from arena.backends.failures import http_refusal
 from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
 from arena.values.battle import SamplingSettings
 
@@ -39,7 +39,7 @@ async def stream_completion(
     reason, num_tokens = None, None
     async with client.stream("POST", f"{url}/v1/completions", json=body, headers=headers) as reply:
         if reply.status_code != 200:
-            raise refusal(reply.status_code, reply.text[:2000])
+            raise http_refusal(reply.status_code, reply.text[:2000])
         async for line in reply.aiter_lines():
             if not line.startswith("data:"):
                 continue

@@ -26,15 +26,15 @@ WIRE_ERRORS = (
 )
 
 
-def translate(error: Exception) -> AnswerError:
+def answer_error_of(error: Exception) -> AnswerError:
     """A failure of the wire in words for a voter: no address, no model name."""
     detail = f"{type(error).__name__}: {error}"[:2000]
     if isinstance(error, HfHubHTTPError):
-        return refusal(error.response.status_code, detail)
+        return http_refusal(error.response.status_code, detail)
     if isinstance(error, OverloadedError):
-        return refusal(429, detail)
+        return http_refusal(429, detail)
     if isinstance(error, ValidationError):
-        return refusal(422, detail)
+        return http_refusal(422, detail)
     if isinstance(error, TextGenerationError):
         return AnswerError("server-error", "The server failed while it wrote.", detail)
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -44,7 +44,7 @@ def translate(error: Exception) -> AnswerError:
     return AnswerError("malformed", "The server sent something that is no answer.", detail)
 
 
-def refusal(status: int, detail: str) -> AnswerError:
+def http_refusal(status: int, detail: str) -> AnswerError:
     """What an HTTP status means for the voter."""
     if status == 429:
         return AnswerError("overloaded", "The server is busy; try again in a moment.", detail)

@@ -127,7 +127,7 @@ def lineage(targets: Mapping[str, Target]) -> list[tuple[str, str]]:
     ]
 
 
-def report(backends: Sequence[Backend]) -> list[str]:
+def server_lines(backends: Sequence[Backend]) -> list[str]:
     """A line for each server: by which API it answers and how its participants are asked."""
     apis = {"tgi": "the TGI API", "openai": "the OpenAI API"}
     lines = []

@@ -89,19 +89,11 @@ class Side:
             return self.end.num_tokens
         return self.num_pieces
 
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Speed after the first piece; None where there is too little to measure."""
-        if self.first_piece_at is None or self.ended_at is None or self.num_tokens < 2:
-            return None
-        seconds = self.ended_at - self.first_piece_at
-        return (self.num_tokens - 1) / seconds if seconds > 0 else None
-
 
 class AnswerStreams:
     """The running answers of one battle, by side.
 
-    `watch` yields all sides as they are now. `calm()` seconds pass between two looks at what a
+    `watch` yields all sides as they are now. `pause()` seconds pass between two looks at what a
     server has sent, also after the first word: many battles together are cheaper in larger bites,
     and a beginning one does not wait for the many words of the others. `tokens` holds each side's
     pieces with their log-probabilities, where the server tells them.
@@ -114,7 +106,7 @@ class AnswerStreams:
         max_chars: int,
         on_end: Callable[[int, Side], Awaitable[None]] | None = None,
         on_finish: Callable[[], object] | None = None,
-        calm: Callable[[], float] = lambda: 0.0,
+        pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.sides: list[Side] = [Side() for _ in streams]
         self.tokens: list[list[tuple[str, float]]] = [[] for _ in streams]
@@ -123,7 +115,7 @@ class AnswerStreams:
         self._max_chars = max_chars
         self._on_end = on_end
         self._on_finish = on_finish
-        self._calm = calm
+        self._pause = pause
         self._tasks: list[asyncio.Task[None]] = []
         self._all_ended = asyncio.Event()
         self._num_changes = 0
@@ -262,7 +254,7 @@ class AnswerStreams:
                 return item
             self._add(index, item)
             has_waited = time.monotonic() - asked > WAITED_SECONDS
-            if (has_waited or not started) and (pause := self._calm()):
+            if (has_waited or not started) and (pause := self._pause()):
                 await asyncio.sleep(pause)
 
     def _add(self, index: int, piece: AnswerPiece) -> None:

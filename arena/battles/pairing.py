@@ -18,7 +18,7 @@ from arena.ratings.leaderboard import POINTS, Leaderboard, sigmoid
 from arena.ratings.pair_probabilities import (
     Draw,
     ModelPair,
-    draw,
+    draw_pair,
     information_seeking,
     mixed,
     under_voted_first,
@@ -47,7 +47,7 @@ class PairSampler:
 
         With `among` it is one of these pairs, all alike; those that cannot meet are passed over.
         """
-        return draw(with_required(await self.chances(names), among, 1.0), self._rng)
+        return draw_pair(with_required(await self.chances(names), among, 1.0), self._rng)
 
     async def chances(self, names: Sequence[str]) -> dict[ModelPair, float]:
         """The probability of every pair."""

@@ -32,7 +32,7 @@ from arena.values.vote import Vote
 
 MANY = 20
 """Battles at once from which on streams are read as seldom as pages are told."""
-RUSH_SECONDS = 0.5
+BURST_SECONDS = 0.5
 EXAMPLE_SAMPLER = "base-and-variant/1"
 
 
@@ -111,15 +111,15 @@ class BattleService(BattleVoting):
         """How often each page is told: less when many battles run, so that all stay prompt."""
         return max(1.0, min(self.limits.updates_per_second, 250 / max(1, self.num_running)))
 
-    def _calm(self) -> float:
+    def _pause(self) -> float:
         """Seconds between two looks at a stream: none while few battles run, then as the pages.
 
         While many begin, their first words go before the further words of the others.
         """
         if self.num_running < MANY:
             return 0.0
-        is_rush = time.monotonic() - self._asked_at < RUSH_SECONDS
-        return 2 * RUSH_SECONDS if is_rush else 1 / self.updates_per_second()
+        is_burst = time.monotonic() - self._asked_at < BURST_SECONDS
+        return 2 * BURST_SECONDS if is_burst else 1 / self.updates_per_second()
 
     async def voter(self, secret: str) -> str:
         """The pseudonym of a browser, by its secret cookie."""
@@ -161,10 +161,10 @@ class BattleService(BattleVoting):
         """
         prompt = self.check_prompt(prompt)
         targets = await self.pool.targets()
-        kin = lineage(targets) if is_example else ()
-        drawn = await self.sampler.draw(list(targets), kin)
+        family = lineage(targets) if is_example else ()
+        drawn = await self.sampler.draw(list(targets), family)
         pair = [targets[drawn.left], targets[drawn.right]]
-        label = EXAMPLE_SAMPLER if kin else self.sampler.drawing.label
+        label = EXAMPLE_SAMPLER if family else self.sampler.drawing.label
         how = _Opening(Mode.BLIND, source, label, drawn.propensity, position)
         return await self._open(voter, prompt, pair, how)
 
@@ -275,7 +275,7 @@ class BattleService(BattleVoting):
             self.limits.answer_chars,
             on_end=record,
             on_finish=lambda: self.running_battles.remove(running),
-            calm=self._calm,
+            pause=self._pause,
         )
         running = RunningBattle(streams, battle, access, tuple(targets), tuple(votes))
         self.running_battles.add(running)

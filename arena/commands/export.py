@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from arena.errors import ArenaError
-from arena.exports.dataset import RAW, Exported, ExportOptions, export, format_named
+from arena.exports.dataset import RAW, Exported, ExportOptions, export, export_format
 from arena.exports.hub import check_push, push
 from arena.imports.importer import import_file
 from arena.storage.selection import INCLUDABLE, LeftOut, Selection
@@ -44,7 +44,7 @@ class ExportRequest:
 def run_export(request: ExportRequest, *, json_out: bool) -> None:
     """Export and print what was written and what was left out."""
     if request.format != RAW:
-        format_named(request.format)  # a wrong word is told before a missing store
+        export_format(request.format)  # a wrong word is told before a missing store
     token = None if request.push is None else check_push(request.push)  # before any work
     store = existing_store(request.home)
     out = request.out or request.home / "exports" / request.format

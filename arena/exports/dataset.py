@@ -18,7 +18,7 @@ from typing import Any
 
 from arena.config.version import program_version
 from arena.errors import ArenaError
-from arena.exports.dataset_card import write_card
+from arena.exports.dataset_card import write_dataset_card
 from arena.exports.folders import replacing
 from arena.exports.formats import FORMATS, ExportFormat
 from arena.exports.redaction import redact_pair
@@ -96,7 +96,7 @@ def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool =
     """
     if options.format == RAW:
         return _export_raw(store, out, options, overwrite=overwrite)
-    form = format_named(options.format)
+    form = export_format(options.format)
     counts = ExportCounts()
     with replacing(out, marker=MANIFEST, overwrite=overwrite) as folder:
         writers: dict[str, Writer] = {}
@@ -117,7 +117,7 @@ def export(store: Store, out: Path, options: ExportOptions, *, overwrite: bool =
         splits = {split: writer.num_rows for split, writer in kept.items()}
         data_files = {split: w.data_files for split, w in kept.items() if w.data_files}
         manifest = describe(store, options, counts, splits)
-        write_card(folder, form.about, manifest, data_files, license_name=options.license)
+        write_dataset_card(folder, form.about, manifest, data_files, license_name=options.license)
         write_manifest(folder, manifest)
     return Exported(
         out, splits, counts.num_pairs, dict(counts.left_out), dict(counts.rows_left_out)
@@ -172,12 +172,12 @@ def _export_raw(store: Store, out: Path, options: ExportOptions, *, overwrite: b
             raise ExportError("the store has no battle; nothing written")
         splits = {"battles": counts.num_rows}
         manifest = describe(store, options, counts, splits)
-        write_card(folder, ABOUT_RAW, manifest, {}, license_name=options.license)
+        write_dataset_card(folder, ABOUT_RAW, manifest, {}, license_name=options.license)
         write_manifest(folder, manifest)
     return Exported(out, splits, counts.num_pairs, {}, {})
 
 
-def format_named(name: str) -> ExportFormat:
+def export_format(name: str) -> ExportFormat:
     """A format by name; ExportError lists the known ones."""
     if name not in FORMATS:
         known = ", ".join([*FORMATS, RAW])

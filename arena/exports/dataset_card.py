@@ -28,7 +28,7 @@ WHY = {
 }
 
 
-def write_card(
+def write_dataset_card(
     folder: Path,
     about: str,
     manifest: dict[str, Any],

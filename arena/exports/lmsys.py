@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from arena.exports.trl import MESSAGES, iso_time
 from arena.exports.writers import DatasetRow
-from arena.ratings.style import Style, measure
+from arena.ratings.style import Style, measure_style
 from arena.storage.selection import JudgedPair, LeftOut, SideView
 from arena.values.battle import ChatMessage
 from arena.values.vote import Winner
@@ -218,7 +218,7 @@ def conv_metadata(pair: JudgedPair) -> DatasetRow:
     """Counts of style over all answers; tokens only where the server counted the one answer."""
     told: DatasetRow = {"turns": pair.turn + 1}
     for side, view in zip("ab", (pair.left, pair.right), strict=True):
-        style = _total([measure(text) for text in _answers(view)])
+        style = _total([measure_style(text) for text in _answers(view)])
         told[f"sum_assistant_{side}_tokens"] = view.num_tokens if pair.turn == 0 else None
         told[f"header_count_{side}"] = {f"h{i + 1}": n for i, n in enumerate(style.headers)}
         told[f"list_count_{side}"] = {"ordered": style.ordered, "unordered": style.unordered}

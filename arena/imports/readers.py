@@ -84,7 +84,7 @@ def rows_of(source: Path, kind: str, name: str) -> Iterator[ConvertedRows]:
 
 def _converted(source: Path, kind: str, name: str) -> Iterator[ConvertedRows]:
     voter_name = partial(pseudonym, name)
-    rows = read_rows(source)
+    rows = rows_of_file(source)
     while some := list(islice(rows, BLOCK)):
         try:
             yield ConvertedRows(_quickly(some, READERS[kind], voter_name))
@@ -174,7 +174,7 @@ def _plain(block: Block) -> tuple[Any, ...]:
     return block.rows, block.people, block.voters, block.ids, block.num_repeated
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def rows_of_file(path: Path) -> Iterator[tuple[int, Any]]:
     """Rows with their numbers from 1, from JSON lines, a JSON list or Parquet.
 
     A line that is no JSON is a RecordError in place of its row.

@@ -245,9 +245,9 @@ class Page:
         # Which battle this browser shows, as the address bar has it too (live.js): one element, for
         # Gradio's page takes up element by element, and a battle without its secret is no link.
         self.link = gr.Textbox(visible="hidden", elem_id="battle-link", label="link")
-        # The run of answers that is being written, and what applies its news (live.js).
+        # The run of answers that is being written, and what applies what has changed (live.js).
         self.run = gr.Textbox(visible="hidden", elem_id="battle-run", label="run")
-        self.apply = gr.Button(visible="hidden", elem_id="apply-news")
+        self.apply = gr.Button(visible="hidden", elem_id="apply-changes")
 
     def _board(self, say: Words) -> None:
         with gr.Row(elem_id="board-filters"):

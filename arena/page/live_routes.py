@@ -134,12 +134,12 @@ def _stream(
 async def _events(
     service: BattleService, access: BattleAccess, updates: PageUpdates, first: bytes
 ) -> AsyncIterator[bytes]:
-    """News as they come, then the whole page once; leaving ends the answers after a moment."""
+    """Changes as they come, then the whole page once; leaving ends the answers after a moment."""
     yield first
     async for view in service.follow(access, grace=GRACE_SECONDS, idle=IDLE_SECONDS):
         if view.is_running:
-            news = updates.news(view)
-            yield as_event(news) if news else b": still here\n\n"
+            changed = updates.changes(view)
+            yield as_event(changed) if changed else b": still here\n\n"
         elif view.live is None:
             yield as_event(updates.end(view))
 

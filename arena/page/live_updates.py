@@ -35,28 +35,28 @@ class PageUpdates:
         self._renderer, self._numbers, self._say = renderer, numbers, say
         self._states: dict[int, str] = {}
         self._texts: dict[int, IncrementalHtml] = {}
-        self._mood: tuple[Any, ...] = ()
+        self._told_states: tuple[Any, ...] = ()
         self._shown: Changes = {}
 
-    def news(self, view: BattleView) -> dict[str, Any]:
-        """What has changed since the last news of a battle that is being written; {} if nothing.
+    def changes(self, view: BattleView) -> dict[str, Any]:
+        """What has changed since the last message on a battle that is being written; {} if nothing.
 
         `sides`: by number, a `frame` (the pane without a text that still grows) where its state
         changed, and the text's next step (see `IncrementalHtml`). `changes`: of the page's
         elements.
         """
         told: dict[str, Any] = {}
-        sides = {i: news for i in range(len(view.sides)) if (news := self._side(view, i))}
+        sides = {i: changed for i in range(len(view.sides)) if (changed := self._side(view, i))}
         if sides:
             told["sides"] = sides
-        mood = tuple((side.state, bool(side.text.strip())) for side in view.sides)
+        states = tuple((side.state, bool(side.text.strip())) for side in view.sides)
         has_begun = any(side.state != "waiting" for side in view.sides)
-        if has_begun and mood != self._mood:
+        if has_begun and states != self._told_states:
             now = self._renderer.live(view, self._say)
             fresh = {k: v for k, v in now.items() if self._shown.get(k) != v}
             if not self._shown and not any(side.is_finished for side in view.sides):
                 del fresh[self._renderer.page.status]  # it was told with more when it was asked
-            self._mood, self._shown = mood, now
+            self._told_states, self._shown = states, now
             if fresh:
                 told["changes"] = self._numbers(fresh)
         if told:
@@ -67,14 +67,14 @@ class PageUpdates:
         side = view.sides[index]
         is_growing = side.state == "streaming" and bool(side.text.strip())
         state = f"{side.state} {is_growing}"
-        news: dict[str, Any] = {}
+        changed: dict[str, Any] = {}
         if side.state == "waiting":
-            return news  # as the page was told when it asked
+            return changed  # as the page was told when it asked
         if state != self._states.get(index):
             self._states[index] = state
             self._texts[index] = IncrementalHtml()
-            news["frame"] = pane_html(view, index, self._say, hollow=is_growing)
-        return news | (self._texts[index].more(side.text.strip("\n")) if is_growing else {})
+            changed["frame"] = pane_html(view, index, self._say, without_text=is_growing)
+        return changed | (self._texts[index].more(side.text.strip("\n")) if is_growing else {})
 
     def end(self, view: BattleView) -> dict[str, Any]:
         """The whole page as it is after the last word."""

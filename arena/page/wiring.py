@@ -31,7 +31,7 @@ EXAMPLE_JS = """(mode, models) =>
 AGAIN_JS = "(link) => window.arena.act('again', {link})"
 STOP_JS = "(link) => window.arena.act('stop', {link})"
 NEXT_JS = "(set, link) => window.arena.act('next', {set, link})"
-APPLY_JS = "() => window.arena.news()"
+APPLY_JS = "() => window.arena.changes()"
 
 
 def wire(

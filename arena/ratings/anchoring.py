@@ -22,13 +22,14 @@ Mask = npt.NDArray[np.bool_]
 class Anchors:
     """`fixed[m]`: the votes fix the model's gaps to all others that are fixed in its group.
 
-    `in_circle[m]`: it is of the largest set of its group whose models beat each other in a circle.
+    `connected[m]`: it is of the largest strongly connected set of its group: each model of it beat
+    the next one, around in a circle.
     `shift` takes strengths to those relative to the anchors of each group: its fixed models, or all
     where there are none. `alone[m]`: nothing was compared with it.
     """
 
     fixed: Mask
-    in_circle: Mask
+    connected: Mask
     alone: Mask
     shift: Floats
 
@@ -39,23 +40,26 @@ class Anchors:
 
 
 def anchors(links: Connectivity, thin: Sequence[bool]) -> Anchors:
-    """Fixed are the models of a circle but those of few votes (`thin`), if two at least remain."""
+    """Fixed are the models of the largest connected set without those of few votes (`thin`).
+
+    If fewer than two remain, none is fixed.
+    """
     count = len(links.component)
-    fixed, in_circle, alone = (np.zeros(count, dtype=bool) for _ in range(3))
+    fixed, connected, alone = (np.zeros(count, dtype=bool) for _ in range(3))
     shift = np.eye(count)
     for group in range(links.num_components):
         members = np.flatnonzero(links.component == group)
-        circle = _largest_circle(links.strong, members)
-        firm = circle[~np.asarray(thin, dtype=bool)[circle]]
-        held = firm if len(firm) > 1 else members
+        largest = _largest_connected(links.strong, members)
+        firm = largest[~np.asarray(thin, dtype=bool)[largest]]
+        kept = firm if len(firm) > 1 else members
         fixed[firm] = len(firm) > 1
-        in_circle[circle] = len(circle) > 1
+        connected[largest] = len(largest) > 1
         alone[members] = len(members) == 1
-        shift[np.ix_(members, held)] -= 1 / len(held)
-    return Anchors(fixed, in_circle, alone, shift)
+        shift[np.ix_(members, kept)] -= 1 / len(kept)
+    return Anchors(fixed, connected, alone, shift)
 
 
-def _largest_circle(strong: Ints, members: Ints) -> Ints:
+def _largest_connected(strong: Ints, members: Ints) -> Ints:
     classes, sizes = np.unique(strong[members], return_counts=True)
     found: Ints = members[strong[members] == classes[sizes.argmax()]]
     return found

@@ -47,11 +47,11 @@ def weighted(names: Sequence[str], weights: Mapping[str, float]) -> dict[ModelPa
     for name, value in weight.items():
         if not value >= 0 or value == float("inf"):
             raise PairingError(f"weight {value} of {name!r} is no number from 0 up; correct it")
-    playing = [name for name in names if weight[name] > 0]
-    total = fsum(weight[name] for name in playing)
+    available = [name for name in names if weight[name] > 0]
+    total = fsum(weight[name] for name in available)
     chances = {
         (i, j): weight[i] * weight[j] / total * (1 / (total - weight[i]) + 1 / (total - weight[j]))
-        for i, j in _pairs(playing)
+        for i, j in _pairs(available)
     }
     return _normalised(chances)
 
@@ -96,14 +96,14 @@ def information_seeking(
 def with_required(
     chances: Mapping[ModelPair, float], required: Sequence[ModelPair], share: float
 ) -> dict[ModelPair, float]:
-    """Give `share` of the draws to the pairs that must be seen; those not playing are skipped."""
+    """Give `share` of the draws to the pairs that must be seen; those not available are skipped."""
     wanted = [pair for pair in (_sorted(*pair) for pair in required) if pair in chances]
     if not wanted or share <= 0:
         return dict(chances)
     return mixed(dict(chances), dict.fromkeys(wanted, 1 / len(wanted)), share)
 
 
-def draw(chances: Mapping[ModelPair, float], rng: random.Random) -> Draw:
+def draw_pair(chances: Mapping[ModelPair, float], rng: random.Random) -> Draw:
     """One pair by its probability; a fair coin decides who stands left."""
     pairs = list(chances)
     pair = rng.choices(pairs, weights=[chances[p] for p in pairs])[0]

@@ -99,16 +99,16 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
         v *= few_voters_factor(num_voters)
     counts = pair_counts(table)
     thin = _few_decided(table.models, counts)
-    held = anchors(links, [model in thin for model in table.models])
-    wide = (~held.fixed).tolist()
-    theta = held.shift @ result.theta
-    half = Z95 * np.sqrt(np.maximum(_honest_variance(result, v, held), 0))
+    reference = anchors(links, [model in thin for model in table.models])
+    wide = (~reference.fixed).tolist()
+    theta = reference.shift @ result.theta
+    half = Z95 * np.sqrt(np.maximum(_honest_variance(result, v, reference), 0))
     bounds = theta - half, theta + half
     lost = 0.0
     if config.bootstrap and len(kept):
-        bounds, lost = _resampled_bounds(kept, cells, config, result, bounds, held, clustered)
+        bounds, lost = _resampled_bounds(kept, cells, config, result, bounds, reference, clustered)
     wins, numbers = win_matrix(counts)
-    variances = gap_variances(result, v, links, held)
+    variances = gap_variances(result, v, links, reference)
     return Leaderboard(
         ratings=_ratings(table.models, counts, theta, bounds, links, wide),
         position=_position(result, v),
@@ -125,7 +125,7 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
         nll=result.nll,
         converged=result.converged,
         notes=(
-            *_notes(kept, config, result, links, held, thin, clustered=clustered),
+            *_notes(kept, config, result, links, reference, thin, clustered=clustered),
             *_lost_note(lost),
         ),
     )
@@ -169,14 +169,14 @@ def _few_decided(models: tuple[str, ...], counts: Ints) -> list[str]:
     return [model for i, model in enumerate(models) if decided[i] < MIN_DECIDED]
 
 
-def _honest_variance(result: Fit, v: Floats, held: Anchors) -> Floats:
+def _honest_variance(result: Fit, v: Floats, reference: Anchors) -> Floats:
     """Variance of each rating's strength; where the votes do not fix it, at least the penalty's."""
     count = result.layout.num_models
-    variance = held.variance(v[:count, :count])
-    if held.fixed.all():
+    variance = reference.variance(v[:count, :count])
+    if reference.fixed.all():
         return variance
-    penalty = held.variance(covariance_root(result)[:count, :count])
-    return np.where(held.fixed, variance, np.maximum(variance, penalty))
+    penalty = reference.variance(covariance_root(result)[:count, :count])
+    return np.where(reference.fixed, variance, np.maximum(variance, penalty))
 
 
 def _resampled_bounds(
@@ -185,7 +185,7 @@ def _resampled_bounds(
     config: RatingConfig,
     result: Fit,
     sandwich: tuple[Floats, Floats],
-    held: Anchors,
+    reference: Anchors,
     clustered: bool,
 ) -> tuple[tuple[Floats, Floats], float]:
     """Percentiles of refits, and the share of resamples that no longer fix all gaps. A model that
@@ -194,9 +194,9 @@ def _resampled_bounds(
     rounds = bootstrap(
         cells, table, config.fit, result, num_rounds=config.bootstrap, clustered=clustered
     )
-    lower, upper = percentiles(rounds @ held.shift.T)
-    lower = np.where(held.fixed, lower, np.minimum(lower, sandwich[0]))
-    upper = np.where(held.fixed, upper, np.maximum(upper, sandwich[1]))
+    lower, upper = percentiles(rounds @ reference.shift.T)
+    lower = np.where(reference.fixed, lower, np.minimum(lower, sandwich[0]))
+    upper = np.where(reference.fixed, upper, np.maximum(upper, sandwich[1]))
     lost = share_disconnected(
         cells, table, num_rounds=config.bootstrap, seed=0, clustered=clustered
     )
@@ -308,7 +308,7 @@ def _pairs(
     return tuple(sorted(pairs, key=lambda pair: -pair.gap))
 
 
-def gap_variances(result: Fit, v: Floats, links: Connectivity, held: Anchors) -> Floats:
+def gap_variances(result: Fit, v: Floats, links: Connectivity, reference: Anchors) -> Floats:
     """Variance of θ_i - θ_j, shape (models, models): Var i + Var j - 2 Cov(i, j).
 
     `v` is the covariance that the votes give. Where they do not fix a gap, since one of the two is
@@ -316,7 +316,7 @@ def gap_variances(result: Fit, v: Floats, links: Connectivity, held: Anchors) ->
     """
     given, prior = (_differences(matrix) for matrix in (v, covariance_root(result)))
     apart = links.component[:, None] != links.component[None, :]
-    loose = apart | ~held.fixed[:, None] | ~held.fixed[None, :]
+    loose = apart | ~reference.fixed[:, None] | ~reference.fixed[None, :]
     size = len(links.component)
     given, prior = given[:size, :size], prior[:size, :size]
     return np.asarray(np.where(loose, np.maximum(given, prior), given))
@@ -332,7 +332,7 @@ def _notes(
     config: RatingConfig,
     result: Fit,
     links: Connectivity,
-    held: Anchors,
+    reference: Anchors,
     few: list[str],
     *,
     clustered: bool,
@@ -350,7 +350,7 @@ def _notes(
                 count=links.num_components,
             )
         )
-    loose = [model for i, model in enumerate(table.models) if not held.in_circle[i]]
+    loose = [model for i, model in enumerate(table.models) if not reference.connected[i]]
     if loose:
         notes.append(
             Note(

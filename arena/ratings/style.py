@@ -38,7 +38,7 @@ class Style:
         return (self.num_words, sum(self.headers), lists, self.bold_stars + self.bold_lines)
 
 
-def measure(text: str) -> Style:
+def measure_style(text: str) -> Style:
     """The style of one answer in Markdown."""
     prose = _CODE.sub("", text) if "```" in text else text
     levels = [0] * 6
@@ -54,7 +54,7 @@ def measure(text: str) -> Style:
     )
 
 
-def differences(left: Floats, right: Floats) -> Floats:
+def style_differences(left: Floats, right: Floats) -> Floats:
     """N x F: (left - right) / (left + right) of counts, 0 where both are 0, in units of its
     standard deviation. Not centred, so that swapping sides flips the sign. A feature that
     never differs becomes a column of zeros.

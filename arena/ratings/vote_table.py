@@ -65,20 +65,6 @@ class VoteTable:
             features=None if self.features is None else self.features[mask],
         )
 
-    def swapped(self) -> VoteTable:
-        """The same votes with the sides exchanged."""
-        return replace(
-            self,
-            left=self.right,
-            right=self.left,
-            outcome=np.array([RIGHT, LEFT, TIE, BOTH_BAD])[self.outcome],
-            features=None if self.features is None else -self.features,
-        )
-
-    def without_features(self) -> VoteTable:
-        """The same votes, style unknown."""
-        return replace(self, features=None, feature_names=())
-
 
 @dataclass(frozen=True)
 class Cells:

@@ -30,7 +30,11 @@ from arena.values.texts import check_text, clean_text
 
 
 def add_turn(db: Database, row: Row, prompt: str, shared_side: int | None, now: int) -> int:
-    """Append a turn to a battle; see `Store.add_turn`."""
+    """Append a turn to a battle and return its position; `shared_side`: whose past all continue.
+
+    Without `shared_side` each side continues its own answers. Raises TextError, BattleError;
+    UnfinishedError while an answer is being written.
+    """
     check_text("prompt", prompt)
     if not prompt.strip():
         raise BattleError("the prompt is empty; write something to ask")
@@ -54,10 +58,13 @@ def add_turn(db: Database, row: Row, prompt: str, shared_side: int | None, now: 
     return position
 
 
-def start(
+def start_answer(
     db: Database, battle: Battle, turn: int, side: int, columns: Mapping[str, Any], now: int
 ) -> int:
-    """Open an attempt of a side and supersede the earlier ones; see `Store.start_answer`."""
+    """Open an attempt of a side, supersede the earlier ones, and return its row id.
+
+    Raises AlreadyVotedError once the turn has a vote.
+    """
     check_side(side, battle.num_sides)
     if not 0 <= turn < len(battle.turns):
         raise UnknownBattleError(f"battle {battle.id} has no turn {turn + 1}")

@@ -22,7 +22,12 @@ from arena.values.texts import canonical_json
 
 @dataclass(frozen=True)
 class BattleDraft:
-    """A battle that is to be made; see `Store.create_battle` for what each field means."""
+    """A battle that is to be made; `participants` in the order shown, 2 to 8.
+
+    `propensity` is the probability with which `sampler` draws this pair, whatever the sides
+    (0 < p <= 1). A battle without a voter belongs to nobody and is open to every voter, as a
+    prompt set answered in advance.
+    """
 
     participants: Sequence[Participant]
     voter: str | None
@@ -91,14 +96,14 @@ def ask(
     asked: Sequence[Asked],
     now: int,
 ) -> Opened:
-    """Append a turn and note that every side is asked; see `Store.add_turn`."""
+    """Append a turn and note that every side is asked; see `answer_writes.add_turn`."""
     row = battle_row(db, battle_id)
     turn = answer_writes.add_turn(db, row, prompt, shared_side, now)
     return _started(db, row, turn, dict(enumerate(asked)), now)
 
 
 def ask_again(db: Database, battle_id: str, asked: Mapping[int, Asked], now: int) -> Opened:
-    """Note that these sides are asked the last turn again; see `Store.start_answer`."""
+    """Note that these sides are asked the last turn again; see `answer_writes`."""
     row = battle_row(db, battle_id)
     turn = len(battle_from(db, row).turns) - 1
     return _started(db, row, turn, asked, now)
@@ -109,7 +114,7 @@ def _started(
 ) -> Opened:
     battle = battle_from(db, row)
     ids = {
-        side: answer_writes.start(
+        side: answer_writes.start_answer(
             db,
             battle,
             turn,

@@ -104,7 +104,7 @@ def _connected(path: Path, config: DatabaseConfig) -> Iterator[Database]:
         conn.close()
 
 
-def prepare(path: Path, config: DatabaseConfig, step: Callable[[Database], None]) -> None:
+def open_or_create(path: Path, config: DatabaseConfig, step: Callable[[Database], None]) -> None:
     """Create the file if needed, switch it to WAL and run `step` on the open database."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

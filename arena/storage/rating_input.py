@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlite_utils import Database
 
-from arena.ratings.style import FEATURES, differences, measure
+from arena.ratings.style import FEATURES, measure_style, style_differences
 from arena.ratings.vote_table import Floats, RatingInput, TableError, VoteTable
 from arena.storage.pair_cache import Column, PairCache, PairColumns
 from arena.storage.store import Store
@@ -110,13 +110,13 @@ def _kept(
 def _features(db: Database, keep: npt.NDArray[np.bool_]) -> Floats:
     """Style of the kept pairs: reads every text."""
     counts = [
-        measure(left).counts + measure(right).counts
+        measure_style(left).counts + measure_style(right).counts
         for kept, (left, right) in zip(keep.tolist(), db.execute(TEXTS_SQL), strict=True)
         if kept
     ]
     num_features = len(FEATURES)
     styles = np.array(counts, dtype=np.float64).reshape(len(counts), 2 * num_features)
-    return differences(styles[:, :num_features], styles[:, num_features:])
+    return style_differences(styles[:, :num_features], styles[:, num_features:])
 
 
 def _rating_input(

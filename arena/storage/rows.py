@@ -150,7 +150,7 @@ def answer_row(db: Database, answer_id: int) -> Row:
     return dict(rows[0])
 
 
-def read_turns(db: Database, battle: int) -> tuple[Turn, ...]:
+def turns_from(db: Database, battle: int) -> tuple[Turn, ...]:
     """All turns of a battle (by row id) with every attempt of every side."""
     attempts: dict[int, list[Answer]] = {}
     for row in db.query(
@@ -184,7 +184,7 @@ def battle_from(db: Database, row: Row) -> Battle:
         id=row["public_id"],
         mode=Mode(row["mode"]),
         participants=tuple(participant_from(side) for side in sides),
-        turns=read_turns(db, row["id"]),
+        turns=turns_from(db, row["id"]),
         sampler=row["sampler"],
         propensity=row["propensity"],
         tags=tuple(json.loads(row["tags"])),

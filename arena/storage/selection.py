@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from arena.storage.database import reading
-from arena.storage.rows import participant_from, read_turns
+from arena.storage.rows import participant_from, turns_from
 from arena.storage.store import Store
 from arena.values.battle import ChatMessage, Participant, Turn, turn_context
 
@@ -263,7 +263,7 @@ def _contexts(db: Database, row: Mapping[str, Any]) -> tuple[list[ChatMessage], 
     if row["turn"] == 0:  # nearly all rows: no look-up
         context = [{"role": "user", "content": row["prompt"]}]
         return context, context
-    turns: tuple[Turn, ...] = read_turns(db, row["battle_id"])
+    turns: tuple[Turn, ...] = turns_from(db, row["battle_id"])
     left = turn_context(turns, row["turn"], row["left_side"])
     return left, turn_context(turns, row["turn"], row["right_side"])
 

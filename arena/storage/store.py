@@ -56,7 +56,7 @@ class Store:
         self.config = config or DatabaseConfig()
         self.rules = rules or QuarantineRules()
         self._group = GroupCommit(path, self.config)
-        database.prepare(path, self.config, lambda db: migrate(db, path))
+        database.open_or_create(path, self.config, lambda db: migrate(db, path))
 
     @classmethod
     def at_home(cls, home: Path) -> Store:
@@ -108,13 +108,13 @@ class Store:
     def ask(
         self, battle_id: str, prompt: str, asked: Sequence[Asked], *, shared_side: int | None = None
     ) -> Opened:
-        """`add_turn` and `start_answer` of every side, as one transaction."""
+        """Append a turn and ask every side, as one transaction; see `answer_writes.add_turn`."""
         return self.write(
             lambda db: battle_writes.ask(db, battle_id, prompt, shared_side, asked, now_ms())
         )
 
     def ask_again(self, battle_id: str, asked: Mapping[int, Asked]) -> Opened:
-        """`start_answer` of these sides at the last turn, as one transaction."""
+        """Ask these sides again at the last turn, as one transaction; see `answer_writes`."""
         return self.write(lambda db: battle_writes.ask_again(db, battle_id, asked, now_ms()))
 
     def finish_answer(

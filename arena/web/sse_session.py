@@ -116,7 +116,7 @@ class _Stream:
         self._unsent: deque[Message] = deque()
         self._sent: deque[tuple[float, Message]] = deque(maxlen=100)
         self._start: Message | None = None
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._left = asyncio.Event()
         self._reader = 0
         self.is_read = True
@@ -145,7 +145,7 @@ class _Stream:
             self._task = asyncio.create_task(self._run())
         else:
             self._is_wanted = True
-        self._news.set()
+        self._arrived.set()
 
     def owed(self) -> list[Message]:
         """What may not have been read, less the end."""
@@ -175,7 +175,7 @@ class _Stream:
             self._close, self._close_at = message, time.monotonic() + self._linger
         elif not self._has_ended:
             self._unsent.append(message)
-        self._news.set()
+        self._arrived.set()
 
     async def read(self, receive: Receive, send: Send) -> None:
         """Send what there is and what comes, until the end, the connection's end, or another."""
@@ -213,12 +213,12 @@ class _Stream:
 
     async def _wait(self, closed: asyncio.Task[None]) -> None:
         """Until there is a message, or nobody to read it, or none will come."""
-        self._news.clear()
-        news = asyncio.create_task(self._news.wait())
-        waited = {news, closed} if self._task.done() else {news, closed, self._task}
+        self._arrived.clear()
+        arrived = asyncio.create_task(self._arrived.wait())
+        waited = {arrived, closed} if self._task.done() else {arrived, closed, self._task}
         left = None if self._close is None else max(0.0, self._close_at - time.monotonic())
         await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        news.cancel()
+        arrived.cancel()
 
 
 def _session(scope: Scope) -> str | None:

@@ -63,7 +63,7 @@ def _user(path: Path, name: str, fields: object) -> User:
         raise UserError(f"{path}: role {role!r} of {name!r} is unknown; use voter or admin")
     if not isinstance(password, str) or password.count("$") != 2:
         raise UserError(f"{path}: password of {name!r} is no hash; use 'arena users add'")
-    return User(check_name(name), role, password)
+    return User(check_user_name(name), role, password)
 
 
 def write_users(path: Path, users: Mapping[str, User]) -> None:
@@ -90,11 +90,11 @@ def make_user(name: str, role: str, password: str) -> User:
     salt = secrets.token_bytes(16)
     parts = (base64.b64encode(part).decode() for part in (salt, _hash(password, salt)))
     return User(
-        check_name(name), "admin" if role == "admin" else "voter", "$".join(("scrypt", *parts))
+        check_user_name(name), "admin" if role == "admin" else "voter", "$".join(("scrypt", *parts))
     )
 
 
-def check_name(name: str) -> str:
+def check_user_name(name: str) -> str:
     """The name, or UserError."""
     if not NAME.fullmatch(name):
         raise UserError(f"user name {name!r} has other characters than letters, digits, . @ - _")

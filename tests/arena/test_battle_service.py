@@ -13,7 +13,6 @@ from fault_server import FaultServer, Script
 
 from arena.backends.client import install_http_client
 from arena.backends.pool import BackendPool, ParticipantError
-from arena.backends.streams import Side
 from arena.battles.service import BattleService, BusyError, PromptError
 from arena.battles.view import BattleAccess, BattleView
 from arena.config.page_config import Deadlines, PageConfig, PageLimits
@@ -474,14 +473,6 @@ def test_answer_that_names_its_model_is_marked(tmp_path: Path) -> None:
 
     tell = Script(words=("I", " am", " Tell-Tale", "."))
     perform({"tell-tale": tell, "quiet": Script()}, tmp_path, play)
-
-
-def test_speed_is_measured_after_the_first_token() -> None:
-    side = Side("done", "x", num_pieces=11, first_piece_at=1.0, ended_at=3.0)
-    assert side.tokens_per_second == pytest.approx(5.0)
-    assert (
-        Side("done", "x", num_pieces=1, first_piece_at=1.0, ended_at=3.0).tokens_per_second is None
-    )
 
 
 def test_next_turn_continues_own_or_shared_answers(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from arena.storage.group_commit import GroupCommit
 def path(quick_folder: Path, request: pytest.FixtureRequest) -> Path:
     """A database with one table of numbers."""
     path = quick_folder / f"{request.node.name[:40]}.db"
-    database.prepare(
+    database.open_or_create(
         path, DatabaseConfig(), lambda db: db.execute("CREATE TABLE t (n INTEGER UNIQUE)")
     )
     return path

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from arena.ratings.pair_probabilities import (
     PairingError,
-    draw,
+    draw_pair,
     information_seeking,
     under_voted_first,
     uniform,
@@ -86,7 +86,7 @@ def test_draws_follow_the_stored_propensity_and_sides_are_fair() -> None:
     chances = weighted(["a", "b", "c"], {"a": 3})
     seen = Counter()
     for _ in range(6000):
-        drawn = draw(chances, rng)
+        drawn = draw_pair(chances, rng)
         assert drawn.propensity == chances[tuple(sorted((drawn.left, drawn.right)))]
         seen[drawn.left, drawn.right] += 1
     expected = {side: p * 3000 for (i, j), p in chances.items() for side in ((i, j), (j, i))}

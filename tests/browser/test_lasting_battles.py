@@ -83,7 +83,7 @@ def test_new_battle_lets_the_unfinished_one_be_written_to_its_end(
         page.wait_for_selector(".pane.is-streaming")
         left = battle_of(page)
         page.click("#new-battle")
-        page.wait_for_selector(".status-line:has-text('kept under My battles')")
+        page.wait_for_selector(".status-line:has-text('saved under My battles')")
         page.wait_for_selector("#empty h2")
         page.wait_for_function("!location.search.includes('battle=')")
         page.wait_for_timeout(5_000)
@@ -97,7 +97,7 @@ def test_new_battle_lets_the_unfinished_one_be_written_to_its_end(
         send_again = page.locator("#prompt textarea")
         send_again.fill("Another one.")
         page.click("#send")
-        page.wait_for_selector(".status-line:has-text('kept under My battles')")
+        page.wait_for_selector(".status-line:has-text('saved under My battles')")
         assert battle_of(page, left) != left
 
 

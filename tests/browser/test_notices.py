@@ -88,7 +88,7 @@ def test_who_asks_too_often_is_told_to_wait(page: Page, tmp_path: Path) -> None:
         first = battle_of(page)
         page.fill("#prompt textarea", "And now?")
         page.click("#send")
-        page.wait_for_selector(".status-line.bad:has-text('You asked very often')")
+        page.wait_for_selector(".status-line.bad:has-text('You sent very many prompts')")
         assert battle_of(page) == first
         assert page.input_value("#prompt textarea") == "And now?", "what was written is not lost"
 

@@ -193,7 +193,7 @@ def test_prompts_that_cannot_be_asked_leave_the_page_alive(page: Page, arena: Pa
     )
     page.wait_for_timeout(300)
     page.click("#send")
-    page.wait_for_selector(".status-line.bad:has-text('cannot be sent, at place')")
+    page.wait_for_selector(".status-line.bad:has-text('cannot be sent, at position')")
     send(page, PROMPT)
     page.wait_for_selector(CAN_VOTE)
 
@@ -260,7 +260,7 @@ def test_vote_before_the_end_stops_the_answers_and_is_marked(page: Page, tmp_pat
         for side in "ab":
             page.wait_for_selector(f"#answer-{side} .answer:has-text('w w')")
         page.click("#vote-b:not([disabled])")
-        page.wait_for_selector(".status-line.good:has-text('before the end')")
+        page.wait_for_selector(".status-line.good:has-text('before the answers were finished')")
         page.wait_for_selector("#reveal .reveal-card")
         server.wait_for_streams(0)
         (vote,) = votes_of(arena.store, battle_of(page))

@@ -68,7 +68,7 @@ class AdminActions:
         """Ask no more when another tab is opened."""
         return {self.tab.timer: gr.update(active=False)}
 
-    async def on_switch(self, playing: list[str], request: gr.Request) -> Changes:
+    async def on_switch(self, ticked: list[str], request: gr.Request) -> Changes:
         """Leave out of new battles whoever is not ticked."""
         say = say_for(request)
         try:
@@ -77,7 +77,7 @@ class AdminActions:
             known = set(names) | await asyncio.to_thread(
                 admin_queries.switched_off, self.service.store
             )
-            await self.service.switch_off(known - set(playing))
+            await self.service.switch_off(known - set(ticked))
         except ArenaError as error:
             return self._tell(error_text(error, say), say, "bad")
         return self._tell(say("status.details_saved"), say, "good")

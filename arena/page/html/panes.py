@@ -32,12 +32,12 @@ def pane_html(
     say: Words,
     *,
     mark: bool = False,
-    hollow: bool = False,
+    without_text: bool = False,
     fresh: bool = False,
 ) -> str:
     """One answer with what was said before it.
 
-    `mark` shows which words the other lacks; `hollow` leaves the text out, for a page that is
+    `mark` shows which words the other lacks; `without_text` leaves the text out, for a page that is
     told it piece by piece; `fresh`: the answers have ended this moment (see `_controls`).
     """
     side = view.sides[index]
@@ -50,7 +50,7 @@ def pane_html(
         name += _kind_chip(participant, say)
     chosen = " is-chosen" if _is_chosen(view.vote, index) else ""
     busy = "false" if side.is_finished else "true"
-    body = '<div class="answer" dir="auto"></div>' if hollow else _body(side, say)
+    body = '<div class="answer" dir="auto"></div>' if without_text else _body(side, say)
     if mark and len(view.sides) == 2 and side.is_finished and side.state != "failed":
         body = marked_html(side.text, view.sides[1 - index].text)
     return (

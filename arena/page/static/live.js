@@ -103,13 +103,13 @@
 
   // Changes that no event of Gradio asked for: a hidden button's event takes them up.
   const apply = () => {
-    const button = byId("apply-news");
+    const button = byId("apply-changes");
     const found = button && (button.matches("button") ? button : button.querySelector("button"));
     if (found) found.click();
     else waiting = []; // the page does not stand yet; when it does, it asks for all of this
   };
 
-  const news = async () => {
+  const changes = async () => {
     const list = waiting;
     waiting = [];
     setTimeout(() => {
@@ -255,7 +255,7 @@
     });
   };
 
-  window.arena = {act, news, show};
+  window.arena = {act, changes, show};
 
   // A reload takes the stream up at once, before the page stands. The server has known since the
   // page was asked for that somebody comes, and lets the answers go on until then.
