@@ -96,16 +96,10 @@ def test_what_belongs_to_the_question_is_asked(
         ({"messages": [USER, ANSWER], "chosen": [ANSWER]}, r":1: chosen: column holds"),
         ({"conversations": [USER, ANSWER], "input": "cat"}, r":1: input: column holds 'cat'"),
         ({"prompt": [USER], "completion": [ANSWER], "context": "c"}, r":1: context: stands beside"),
-        ({**PAIR, "tools": [TOOL]}, r":1: tools: no chat template is given them"),
         (
-            {"messages": [USER, {**ANSWER, "tool_calls": [CALL]}]},
-            r":1: messages\[1\]\.tool_calls: no chat template",
+            {"messages": [{**USER, "name": "Ann"}, ANSWER]},
+            r":1: messages\[0\]\.name: is 'Ann' on a user turn",
         ),
-        (
-            {"messages": [USER, {**ANSWER, "reasoning_content": "Hm."}]},
-            r":1: messages\[1\]\.reasoning_content: no chat template",
-        ),
-        ({"messages": [{**USER, "name": "Ann"}, ANSWER]}, r":1: messages\[0\]\.name: no chat"),
         (
             {"messages": [USER, {**ANSWER, "audio": {"id": "x"}}]},
             r":1: messages\[1\]\.audio: holds \{'id': 'x'\}, which nothing uses; leave it out with "
@@ -283,3 +277,81 @@ def test_the_page_lists_formats_and_harmless_columns() -> None:
     said = page.partition("Any of them may have")[2].partition("\n\n")[0]
     beside = set(re.findall(r"`(\w+)`", said))
     assert beside == {*SYSTEM, *EXTRAS, *CHOICES, "history"}
+
+
+ASKED = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+AS_TEXT = {**CALL, "function": {"name": "add", "arguments": '{"a": 1}'}}
+RESULT = {"role": "tool", "content": "1", "name": "add", "tool_call_id": "c1"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [USER, ASKED, RESULT, ANSWER], "tools": [TOOL]},
+        {
+            "messages": [USER, {**ASKED, "content": None}, RESULT, ANSWER],
+            "tools": json.dumps([TOOL]),
+        },
+        {
+            "messages": [
+                USER,
+                {
+                    **ASKED,
+                    "tool_calls": [{**CALL, "function": {"name": "add", "arguments": '{"a": 1}'}}],
+                },
+                RESULT,
+                ANSWER,
+            ],
+            "tools": [json.dumps(TOOL)],
+        },
+        {
+            "conversations": [
+                {"from": "human", "value": "Hi?"},
+                {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+                {"from": "observation", "value": "1", "name": "add", "tool_call_id": "c1"},
+                {"from": "gpt", "value": "Yes."},
+            ],
+            "tools": json.dumps([TOOL]),
+        },
+    ],
+)
+def test_tools_and_calls_are_read_from_every_way_to_write_them(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    (example,) = load(tmp_path, row)[0].train
+    assert example.tools == (TOOL,)
+    assert list(example.messages) == [USER, ASKED, RESULT, ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        ({"messages": [USER, ANSWER], "tools": "{"}, "tools", "is no JSON"),
+        ({"messages": [USER, ANSWER], "tools": ["x"]}, "tools[0]", "is no JSON"),
+        ({"messages": [USER, ANSWER], "tools": [3]}, "tools[0]", "is int, not an object"),
+        (
+            {"messages": [USER, {**ANSWER, "tool_calls": [{"id": 1}]}]},
+            "messages[1].tool_calls[0]",
+            "has no function with a name",
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "Hi?"},
+                    {"from": "function_call", "value": "add(1)"},
+                ],
+                "tools": [TOOL],
+            },
+            "conversations[1]",
+            "is no JSON",
+        ),
+    ],
+)
+def test_tools_and_calls_that_are_none_are_bad_rows(
+    tmp_path: Path, row: dict[str, Any], field: str, reason: str
+) -> None:
+    (name,) = set(row) - {"tools"}
+    _, ledger = load(tmp_path, {name: [MORE, ANSWER]}, row)
+    (bad,) = ledger.bad_rows
+    assert bad.field == field
+    assert reason in bad.reason

@@ -86,7 +86,7 @@ class ColumnReader:
             raise RowError(self._own_name(error.field), error.reason) from error
         except UnusedError as error:
             raise FormatError(f"{where}: {self._unused(error)}") from error
-        _refuse_what_no_template_gets(conversation, where)
+        _refuse_names(conversation, where)
         self._tally.context_turns += len(conversation.untrained)
         return conversation
 
@@ -191,15 +191,14 @@ class ColumnReader:
         return f"{shown[:100]}: {error.reason}; {maps}{REMEDY}={setting[:100]}"
 
 
-def _refuse_what_no_template_gets(conversation: Conversation, where: str) -> None:
-    """Tools and keys of turns that are understood, and that rendering does not write yet."""
-    if conversation.tools:
-        raise FormatError(f"{where}: tools: no chat template is given them; {REMEDY}=tools")
+def _refuse_names(conversation: Conversation, where: str) -> None:
+    """A speaker's name: few templates write it. That of a tool repeats the call's."""
     for index, message in enumerate(conversation.messages):
-        for key in sorted(set(message) - {"role", "content", "tool_call_id"}):
+        if "name" in message and message["role"] != "tool":
             raise FormatError(
-                f"{where}: messages[{index}].{key}: no chat template is given it; "
-                f"{REMEDY}=messages.{key}"
+                f"{where}: messages[{index}].name: is {shorten(message['name'])} on a "
+                f"{message['role']} turn, which chat templates do not write; "
+                f"{REMEDY}=messages.name"
             )
 
 

@@ -129,12 +129,12 @@ def read_tools(row: Row) -> tuple[dict[str, Any], ...]:
     if says_nothing(value):
         return ()
     if isinstance(value, str):
-        value = _json(value, "tools")
+        value = read_json(value, "tools")
     items = read_list({"tools": value}, "tools")
     tools = []
     for index, item in enumerate(items):
         where = f"tools[{index}]"
-        schema = _json(item, where) if isinstance(item, str) else item
+        schema = read_json(item, where) if isinstance(item, str) else item
         if not isinstance(schema, Mapping):
             raise RowError(where, f"is {type(schema).__name__}, not an object")
         tools.append(_without_null(dict(schema), where))
@@ -162,7 +162,7 @@ def read_turns(
             known = ", ".join(roles)
             raise RowError(f"{where}.{role_key}", f"unknown role {shorten(role)} (of {known})")
         message: Message = {"role": roles[role]}
-        calls = _tool_calls(item, where)
+        calls = read_tool_calls(item, where)
         message["content"] = _content(item.get(text_key), f"{where}.{text_key}", empty=bool(calls))
         if calls:
             message["tool_calls"] = calls
@@ -233,7 +233,7 @@ def _is_trained(item: Row, where: str, role: str) -> bool:
     return trained or role != "assistant"
 
 
-def _tool_calls(item: Row, where: str) -> list[dict[str, Any]]:
+def read_tool_calls(item: Row, where: str) -> list[dict[str, Any]]:
     """Calls as templates read them: their arguments an object, also where they came as JSON."""
     if says_nothing(item.get("tool_calls")):
         return []
@@ -245,7 +245,9 @@ def _tool_calls(item: Row, where: str) -> list[dict[str, Any]]:
             raise RowError(at, "has no function with a name")
         arguments = function.get("arguments")
         if isinstance(arguments, str):
-            arguments = _json(arguments, f"{at}.function.arguments") if arguments.strip() else {}
+            arguments = (
+                read_json(arguments, f"{at}.function.arguments") if arguments.strip() else {}
+            )
         if not isinstance(arguments or {}, Mapping):
             raise RowError(f"{at}.function.arguments", "is no object")
         known = _without_null(dict(call), at)
@@ -264,7 +266,8 @@ def _refuse_unused_keys(item: Row, where: str, used: set[str]) -> None:
         raise UnusedError(f"{where}.{key}", f"holds {shorten(value)}, which nothing uses")
 
 
-def _json(text: str, where: str) -> Any:
+def read_json(text: str, where: str) -> Any:
+    """The value of JSON within a row; RowError where it is none."""
     try:
         return parse_json(text.encode("utf-8", "surrogatepass"))
     except JsonError as error:

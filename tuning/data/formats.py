@@ -19,8 +19,10 @@ from tuning.data.fields import (
     RowError,
     Turns,
     UnusedError,
+    read_json,
     read_list,
     read_text,
+    read_tool_calls,
     read_tools,
     read_turns,
     says_nothing,
@@ -231,7 +233,22 @@ def _messages(row: Row) -> Turns:
 
 def _sharegpt(row: Row) -> Turns:
     keys = (("from", "value"), ("role", "content"))
-    return _with_system(row, read_turns(row, "conversations", keys, SHAREGPT_ROLES))
+    turns = read_turns(row, "conversations", keys, SHAREGPT_ROLES)
+    if not says_nothing(row.get("tools")):
+        _calls_as_calls(read_list(row, "conversations"), turns)
+    return _with_system(row, turns)
+
+
+def _calls_as_calls(items: list[Any], turns: Turns) -> None:
+    """Turns named function_call hold `{"name", "arguments"}` as JSON; templates want calls."""
+    for index, (item, message) in enumerate(zip(items, turns.messages, strict=True)):
+        if "function_call" in (item.get("from"), item.get("role")):
+            where = f"conversations[{index}]"
+            found = read_json(message["content"], where)
+            calls = found if isinstance(found, list) else [found]
+            wrapped = [{"type": "function", "function": call} for call in calls]
+            message["tool_calls"] = read_tool_calls({"tool_calls": wrapped}, where)
+            message["content"] = ""
 
 
 def _prompt_completion(row: Row) -> Turns:
