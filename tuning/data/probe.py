@@ -20,6 +20,7 @@ UNWRITTEN = frozenset({"role", "name", "tool_call_id"})
 UNWRITTEN_WITHIN = frozenset({"id", "type"})
 # Templates may leave the reasoning of earlier turns out: the model is then trained without it too.
 REASONING = frozenset({"reasoning_content", "reasoning", "thinking"})
+DROP = "leave it out with data_options.drop"
 WORDS = "one may not leave out or cut or move or repeat any of this, however long it is "
 
 
@@ -175,8 +176,9 @@ def _check_turn(
         problem = _problem(text, messages[:count], marks) or _lost_tool(text, tools)
         if problem is not None:
             kind = f"in the prompt after {roles.rpartition(', ')[0]}" if part else f"of {roles}"
+            remedy = REMEDY if "the content of" in problem else f"{REMEDY}, or {DROP}"
             raise TemplateError(
-                f"chat template of {where}: {problem} in a conversation {kind}; {REMEDY}"
+                f"chat template of {where}: {problem} in a conversation {kind}; {remedy}"
             )
     if not whole.startswith(prompt):
         raise TemplateError(
