@@ -12,7 +12,7 @@ import cli_reference
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 SHELL = {"console", "sh", "bash", "shell"}
@@ -113,15 +113,14 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("name", ["architecture.md", "extending.md", "benchmarks.md"])
-def test_files_and_names_that_the_page_leads_to_exist(name: str) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=str)
+def test_files_and_names_that_the_page_leads_to_exist(page: Path) -> None:
     """Each `….py`, and each `CamelCase` name in the code; a path may leave out its package."""
-    text = FENCE.sub("", (ROOT / "docs" / name).read_text(encoding="utf-8"))
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
     folders = ("arena", "serving", "tuning", "tests", "tools", "benchmarks")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     paths = [f"/{path.relative_to(ROOT)}" for path in files]
-    named = set(re.findall(r"`([\w/]+\.py)`", text))
-    assert named
+    named = set(re.findall(r"`(?:python )?([\w/]+\.py)\b", text))
     assert not [one for one in named if not any(path.endswith(f"/{one}") for path in paths)]
     code = "\n".join(path.read_text(encoding="utf-8") for path in files)
     classes = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+)\b[^`]*`", text))
