@@ -5,6 +5,8 @@ Uses the very encoding of a run, so what is shown is what would be trained.
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.text import Text
 
@@ -28,7 +30,7 @@ def show_preview(prepared: Prepared, count: int, console: Console) -> None:
         console.rule(head, style="")
         if example.drawn is not None:
             console.print(str(example.drawn), soft_wrap=True, highlight=False, markup=False)
-        text = marked_text(prepared, row, colour=console.is_terminal)
+        text = marked_text(prepared.tokenizer, row, colour=console.is_terminal)
         console.print(text, soft_wrap=True, highlight=False)
     console.rule("exact text of the first row", style="")
     if prepared.rows:
@@ -47,11 +49,11 @@ def end_line(prepared: Prepared) -> str:
     return f"an answer ends with {own}{more}"
 
 
-def marked_text(prepared: Prepared, row: TokenRow, *, colour: bool) -> Text:
+def marked_text(tokenizer: Any, row: TokenRow, *, colour: bool) -> Text:
     """The row's text; trained stretches coloured, or between marks without colour."""
     text = Text()
     for start, stop, trained in _stretches(row):
-        piece = prepared.tokenizer.decode(row.ids[start:stop])
+        piece = tokenizer.decode(row.ids[start:stop])
         if trained and not colour:
             piece = f"{MARKS[0]}{piece}{MARKS[1]}"
         text.append(piece, style=TRAINED_STYLE if trained else MASKED_STYLE)

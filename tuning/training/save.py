@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -117,8 +118,10 @@ def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outco
     history = History(folder / HISTORY_FILE)
     for record in outcome.history.records:
         history.add(record)
-    _list_bad_rows(folder / BAD_ROWS_FILE, prepared)
-    _list_drawn_rows(folder / MIXTURE_FILE, prepared)
+    _write_lines(folder / BAD_ROWS_FILE, [vars(bad) for bad in prepared.ledger.bad_rows])
+    places = dict.fromkeys(row.example for row in prepared.rows)
+    drawn = [prepared.corpus.train[place].drawn for place in places]
+    _write_lines(folder / MIXTURE_FILE, [row.to_json() for row in drawn if row])
     draw_losses({config.name: outcome.history.records}, folder / "loss.png")
     variant = seal_variant(
         folder,
@@ -132,18 +135,9 @@ def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outco
     (folder / "README.md").write_text(write_card(variant), encoding="utf-8")
 
 
-def _list_bad_rows(path: Path, prepared: Prepared) -> None:
-    """Every row that was left out as bad, one JSON line each; no file where there is none."""
-    lines = [json.dumps(vars(bad), ensure_ascii=False) for bad in prepared.ledger.bad_rows]
-    if lines:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
-
-
-def _list_drawn_rows(path: Path, prepared: Prepared) -> None:
-    """What made each trained row of a mixture, one JSON line each; no file without a mixture."""
-    places = dict.fromkeys(row.example for row in prepared.rows)
-    made = [prepared.corpus.train[place].drawn for place in places]
-    lines = [json.dumps(drawn.to_json(), ensure_ascii=False) for drawn in made if drawn]
+def _write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Records as JSON Lines; no file where there is none."""
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
     if lines:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 

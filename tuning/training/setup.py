@@ -5,7 +5,7 @@ Knows settings and libraries; holds no state of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,31 @@ import torch
 
 from tuning.config import TuningConfig
 from tuning.data.batching import Collator, Plan, plan_run
+from tuning.data.encode import TokenRow
 from tuning.fused.loss import label_loss
 from tuning.fused.model import Lean, make_lean
 from tuning.hardware import pick_attention
 from tuning.models.loading import load_model
 from tuning.training.distributed import is_sharded, num_processes
-from tuning.training.inputs import Prepared
 from tuning.training.trainer import SftTrainer
 from tuning.variant.checkpoint import read_model_config
 
 HELDOUT_BATCH = 32
 
 
-def load_base(config: TuningConfig, prepared: Prepared, precision: str) -> tuple[Any, torch.dtype]:
+def load_base(
+    config: TuningConfig, folder: Path, precision: str, longest: int
+) -> tuple[Any, torch.dtype]:
     """The loaded base and the dtype it is stored in.
 
     A frozen base stored in bf16 stays in it under bf16 autocast, which saves casting its weights
     at every step and rounds nothing; weights that are trained are always fp32.
     """
-    stored = read_model_config(prepared.folder).dtype
+    stored = read_model_config(folder).dtype
     stored = stored if isinstance(stored, torch.dtype) else torch.float32
     keep_half = config.method != "full" and precision == "bf16" and stored == torch.bfloat16
-    longest = prepared.max_length if config.training.packing else max(map(len, prepared.rows))
     model = load_model(
-        prepared.folder,
+        folder,
         dtype=torch.bfloat16 if keep_half else torch.float32,
         attention=pick_attention(longest),
         four_bit=config.method == "qlora",
@@ -49,7 +50,11 @@ def load_base(config: TuningConfig, prepared: Prepared, precision: str) -> tuple
 
 
 def lean_of(
-    config: TuningConfig, prepared: Prepared, model: Any, say: Callable[[str], None]
+    config: TuningConfig,
+    model: Any,
+    rows: Sequence[TokenRow],
+    pad_id: int,
+    say: Callable[[str], None],
 ) -> Lean | None:
     """Make the model's layers lean where that is known to change nothing: on a CPU, unsharded.
 
@@ -58,8 +63,8 @@ def lean_of(
     """
     if not config.training.lean or torch.cuda.is_available() or is_sharded():
         return None
-    packed, few = config.training.packing, prepared.rows[:2]
-    collate = Collator(prepared.tokenizer.pad_token_id, packed)
+    packed, few = config.training.packing, rows[:2]
+    collate = Collator(pad_id, packed)
     batch = collate([few] if packed else [[row] for row in few])
     virtual = config.prefix.virtual_tokens if config.method == "prompt" else 0
 
@@ -76,17 +81,19 @@ def lean_of(
         model.train(was_training)
 
 
-def plan_of(config: TuningConfig, prepared: Prepared) -> Plan:
+def plan_of(
+    config: TuningConfig, rows: Sequence[TokenRow], order: Sequence[int], max_length: int
+) -> Plan:
     """The order of all rows of the run."""
     options = config.training
     return plan_run(
-        [len(row) for row in prepared.rows],
-        prepared.order,
+        [len(row) for row in rows],
+        order,
         epochs=options.epochs,
         max_steps=options.max_steps,
         batch=options.batch_size * options.accumulation * num_processes(),
         seed=config.seed,
-        pack_length=prepared.max_length if options.packing else None,
+        pack_length=max_length if options.packing else None,
     )
 
 
@@ -162,11 +169,10 @@ def tied_names(model: torch.nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
 
 
-def heldout_batches(prepared: Prepared, step: int) -> list[dict[str, torch.Tensor]]:
-    """Held-out rows, those of like length together; `step` as of `Collator`."""
-    collate = Collator(prepared.tokenizer.pad_token_id, step=step, most=prepared.max_length)
-    rows = sorted(prepared.heldout, key=len)
+def heldout_batches(rows: Sequence[TokenRow], collate: Collator) -> list[dict[str, torch.Tensor]]:
+    """Held-out rows, those of like length together."""
+    ordered = sorted(rows, key=len)
     return [
-        collate([[row] for row in rows[start : start + HELDOUT_BATCH]])
-        for start in range(0, len(rows), HELDOUT_BATCH)
+        collate([[row] for row in ordered[start : start + HELDOUT_BATCH]])
+        for start in range(0, len(ordered), HELDOUT_BATCH)
     ]

@@ -148,14 +148,17 @@ class _Run:
         options = config.training
         self.precision = pick_precision(options.precision)
         set_seed(config.seed)
-        base, self.saved_dtype = load_base(config, prepared, self.precision)
+        rows, pad_id = prepared.rows, prepared.tokenizer.pad_token_id
+        longest = prepared.max_length if options.packing else max(map(len, rows))
+        base, self.saved_dtype = load_base(config, prepared.folder, self.precision, longest)
         self.model = build_model(config, base, prepared.rows)
         self.trained, self.total = count_parameters(self.model)
-        self.plan = plan_of(config, prepared)
+        self.plan = plan_of(config, rows, prepared.order, prepared.max_length)
         # One that is spread over the processes is not whole yet, and cannot be asked.
         if options.packing and not is_sharded():
             check_packing(self.model, prepared.rows, self.plan)
-        self.lean = lean_of(config, prepared, self.model, partial(out.print, highlight=False))
+        say = partial(out.print, highlight=False)
+        self.lean = lean_of(config, self.model, rows, pad_id, say)
         self.rate = options.learning_rate or default_learning_rate(
             config.method, self.model.get_input_embeddings().embedding_dim
         )
@@ -269,13 +272,12 @@ class _Run:
         keeps_best = config.checks.patience is not None
         checkpoints = RunCheckpoints(self.folder, self.clock, self.history, keeps_best=keeps_best)
         step, most = pick_width_step(self.precision), self.prepared.max_length
+        pad_id = self.prepared.tokenizer.pad_token_id
         trainer = SftTrainer(
             model=self.model,
             args=arguments(config, self.precision, self.rate, self.plan.num_steps, scratch),
             train_dataset=PlannedRows(self.prepared.rows, self.plan),
-            data_collator=Collator(
-                self.prepared.tokenizer.pad_token_id, options.packing, step, most
-            ),
+            data_collator=Collator(pad_id, options.packing, step, most),
             callbacks=[self.control, self.display],
             virtual_tokens=config.prefix.virtual_tokens if config.method == "prompt" else 0,
             factor=lambda step: schedule_factor(
@@ -284,7 +286,7 @@ class _Run:
             name_rows=self._name_rows,
             on_log=self._keep,
             on_batch=self.display.count,
-            heldout=heldout_batches(self.prepared, step),
+            heldout=heldout_batches(self.prepared.heldout, Collator(pad_id, step=step, most=most)),
             checkpoints=checkpoints,
             lean=self.lean,
         )
