@@ -217,8 +217,8 @@ def test_three_answers_are_ranked_and_gone_on_from(visit: Any, arena: PageServer
     ("locale", "send", "what"),
     [
         ("de-DE", "Senden", "Zwei Modelle antworten"),
-        ("fr-FR", "Envoyer", "deux modèles"),
-        ("es-ES", "Enviar", "dos modelos"),
+        ("fr-FR", "Envoyer", "Deux modèles"),
+        ("es-ES", "Enviar", "Dos modelos"),
         ("zh-CN", "发送", "两个模型"),
     ],
 )

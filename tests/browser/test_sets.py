@@ -58,9 +58,9 @@ def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -
     page.wait_for_selector(CAN_VOTE)
     assert battle_of(page) == second, "the battle left open comes back"
     page.keyboard.press("s")
-    page.wait_for_selector("#set-progress :text('1 of them skipped')")
+    page.wait_for_selector("#set-progress :text('(1 skipped)')")
     page.keyboard.press("n")
-    page.wait_for_selector(".status-line.good:has-text('All 2 prompts of this set are judged')")
+    page.wait_for_selector(".status-line.good:has-text('You have judged all 2 prompts in this set')")
     page.wait_for_selector("#set-progress progress[value='2'][max='2']")
     page.get_by_label("Blind battle").check()
     page.wait_for_selector("#prompt textarea")
