@@ -1,4 +1,4 @@
-"""Judged pairs as rows that TRL trains on: preference pairs (DPO) and single answers (KTO); knows no files.
+"""Judged pairs as rows for TRL: preference pairs (DPO) and single answers (KTO); knows no files.
 
 The prompt is always explicit, and chosen and rejected always answer the same prompt. Ties
 and both-bad votes say nothing about which answer is better, so they make no preference

@@ -60,7 +60,9 @@ def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -
     page.keyboard.press("s")
     page.wait_for_selector("#set-progress :text('(1 skipped)')")
     page.keyboard.press("n")
-    page.wait_for_selector(".status-line.good:has-text('You have judged all 2 prompts in this set')")
+    page.wait_for_selector(
+        ".status-line.good:has-text('You have judged all 2 prompts in this set')"
+    )
     page.wait_for_selector("#set-progress progress[value='2'][max='2']")
     page.get_by_label("Blind battle").check()
     page.wait_for_selector("#prompt textarea")
