@@ -161,7 +161,8 @@ def _small(config_class: Any, vocabulary: int, settings: dict[str, Any]) -> Any:
     for part, part_class in getattr(config_class, "sub_configs", {}).items():
         if isinstance(given.get(part), dict):
             kind = given[part].get("model_type")
-            known = CONFIG_MAPPING.get(kind, part_class)
+            # A lazy table, whose `get` knows nothing that was not asked for before.
+            known = CONFIG_MAPPING[kind] if kind in CONFIG_MAPPING else part_class  # noqa: SIM401
             small[part] = _small(known, vocabulary, SETTINGS.get(kind, {})).to_dict()
     if "kv_lora_rank" in given:  # latent attention: every head has keys of its own
         small["num_key_value_heads"] = LIMIT["num_attention_heads"]

@@ -93,3 +93,15 @@ def test_settings_that_are_good_alone_and_leave_nothing_to_train(
         tune(load_config(None, {**needed, "max_steps": 2, "samples": 0, **settings}))
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [("all-linear", "q_proj"), ("q_proj", "all-linear"), ("all-linear", "q_proj", "nope")],
+)
+def test_names_beside_all_linear_are_refused(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path, targets: tuple[str, ...]
+) -> None:
+    with pytest.raises(TuningError, match=r"all-linear already takes every .* q_proj.* give all-l"):
+        tune(config_for(tiny_base, tiny_data, tmp_path, lora=LoraOptions(target_modules=targets)))
+    assert list((tmp_path / "models").iterdir()) == []

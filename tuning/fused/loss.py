@@ -41,6 +41,8 @@ def label_loss(
         with lean.scoring(keep, targets[scored], batch.get("position_ids")):
             return model(**inputs).logits, scored.sum()
     logits = model(**inputs).logits
-    logits = logits.view(-1, logits.shape[-1]).float()
+    if logits.dim() == 3 and logits.shape[:2] == keep.shape:  # it knows no `logits_to_keep`
+        logits = logits[keep]
+    logits = logits.reshape(-1, logits.shape[-1]).float()
     loss = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="sum")
     return loss, scored.sum()

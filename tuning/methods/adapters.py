@@ -8,48 +8,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from tuning.config import TuningConfig
 from tuning.data.encode import TokenRow
+from tuning.methods.fitness import check_base, check_fit
+from tuning.methods.layers import ia3_layers, is_stored_turned, left_out, linear_modules
 from tuning.methods.requirements import MethodError
-from tuning.methods.virtual_tokens import start_from_data
+from tuning.methods.virtual_tokens import cache_sizes, start_from_data
 
 
-def build_model(config: TuningConfig, model: Any, rows: Sequence[TokenRow]) -> Any:
-    """The model to train; adapters start so that `rows` (encoded training rows) suit them."""
+def build_model(
+    config: TuningConfig, model: Any, rows: Sequence[TokenRow], *, is_tried: bool = True
+) -> Any:
+    """The model to train; adapters start so that `rows` (encoded training rows) suit them.
+
+    MethodError when the method does not hold on the model's architecture, which is tried on a short
+    row unless the model is in parts or quantised.
+    """
     _check_vocabulary(model, rows)
+    is_tried = is_tried and config.method != "qlora"
+    if is_tried:
+        check_base(model, rows[0].ids.tolist())
     if config.method == "full":
         return model
     from peft import get_peft_model
 
-    peft_config = _peft_config(config, model)
+    peft_config, known = _peft_config(config, model), linear_modules(model)
     try:
         tuned = get_peft_model(model, peft_config)
-    except ValueError as error:
-        if config.method in ("lora", "qlora") and "target" in str(error).lower():
-            raise MethodError(
-                f"lora.target_modules: {', '.join(config.lora.target_modules)} not found in the "
-                f"model; it has {', '.join(linear_modules(model))}, or use all-linear"
-            ) from error
-        raise MethodError(f"method {config.method}: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise _refusal(config, known, error) from error
     virtual = config.method in ("prefix", "prompt") and config.prefix.init == "data"
+    if is_tried:
+        check_fit(tuned, config.method, rows[0].ids.tolist())
     if virtual and not (config.method == "prefix" and config.prefix.projection):
         start_from_data(tuned, rows, config)
     return tuned
 
 
-def linear_modules(model: Any) -> list[str]:
-    """Last names of the layers that LoRA can adapt, the output head left out."""
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    return sorted(
-        {
-            name.rpartition(".")[2]
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
-        }
+def _refusal(config: TuningConfig, known: Sequence[str], error: Exception) -> MethodError:
+    """What PEFT will not do with a model, with what may be given instead."""
+    reason = " ".join(str(error).split())[:300]
+    if config.method not in ("lora", "qlora"):
+        return MethodError(f"method {config.method}: {reason}; use --method lora")
+    if not known:
+        return MethodError(f"method {config.method}: it has no linear layers; use --method full")
+    plain = "leave lora.dora out, or " if config.lora.dora else ""
+    return MethodError(
+        f"lora.target_modules: {', '.join(config.lora.target_modules)} cannot be adapted "
+        f"({reason.rstrip('.')}); {plain}name some of the model's layers: {', '.join(known)}"
     )
 
 
@@ -63,28 +69,39 @@ def _peft_config(config: TuningConfig, model: Any) -> Any:
     import peft
 
     common: dict[str, Any] = {"task_type": "CAUSAL_LM", "base_model_name_or_path": config.base}
-    if config.method in ("lora", "qlora"):
-        _check_targets(config.lora.target_modules, model)
-        targets: Any = list(config.lora.target_modules)
-        return peft.LoraConfig(
-            r=config.lora.rank,
-            lora_alpha=_alpha(config),
-            lora_dropout=config.lora.dropout,
-            target_modules="all-linear" if targets == ["all-linear"] else targets,
-            use_rslora=config.lora.rslora,
-            use_dora=config.lora.dora,
-            fan_in_fan_out=model.config.model_type == "gpt2",
-            **common,
-        )
     if config.method == "prefix":
         return peft.PrefixTuningConfig(
             num_virtual_tokens=config.prefix.virtual_tokens,
             prefix_projection=config.prefix.projection,
+            **cache_sizes(model, config.prefix),
             **common,
         )
     if config.method == "prompt":
-        return peft.PromptTuningConfig(num_virtual_tokens=config.prefix.virtual_tokens, **common)
-    return peft.IA3Config(fan_in_fan_out=model.config.model_type == "gpt2", **common)
+        text = model.config.get_text_config()
+        return peft.PromptTuningConfig(
+            num_virtual_tokens=config.prefix.virtual_tokens,
+            token_dim=model.get_input_embeddings().embedding_dim,
+            # PEFT asks for both, and makes nothing of them here.
+            num_layers=getattr(text, "num_hidden_layers", 1),
+            num_attention_heads=getattr(text, "num_attention_heads", 1),
+            **common,
+        )
+    common["fan_in_fan_out"] = is_stored_turned(model)
+    if pattern := left_out(model):
+        common["exclude_modules"] = pattern
+    if config.method == "ia3":
+        return peft.IA3Config(**ia3_layers(model), **common)
+    _check_targets(config.lora.target_modules, model)
+    targets: Any = list(config.lora.target_modules)
+    return peft.LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=_alpha(config),
+        lora_dropout=config.lora.dropout,
+        target_modules="all-linear" if targets == ["all-linear"] else targets,
+        use_rslora=config.lora.rslora,
+        use_dora=config.lora.dora,
+        **common,
+    )
 
 
 def _alpha(config: TuningConfig) -> float:
@@ -94,6 +111,12 @@ def _alpha(config: TuningConfig) -> float:
 
 def _check_targets(targets: Sequence[str], model: Any) -> None:
     known = linear_modules(model)
+    if "all-linear" in targets and len(targets) > 1:
+        others = ", ".join(target for target in targets if target != "all-linear")
+        raise MethodError(
+            f"lora.target_modules: all-linear already takes every layer, and {others} beside it "
+            "would be dropped; give all-linear alone, or names alone"
+        )
     for target in targets:
         if target != "all-linear" and target.rpartition(".")[2] not in known:
             raise MethodError(

@@ -8,13 +8,45 @@ from typing import Any
 import numpy as np
 import torch
 
-from tuning.config import TuningConfig
+from tuning.config import PrefixOptions, TuningConfig
 from tuning.data.encode import TokenRow
+from tuning.methods.requirements import MethodError
 
 INIT_CANDIDATES = 8
 
 
 INIT_ROWS = 64
+
+
+@torch.no_grad()
+def cache_sizes(model: Any, options: PrefixOptions) -> dict[str, int]:
+    """PEFT's settings of a prefix for this model, read from the keys and values that it caches.
+
+    None where the layers' differ in size, which PEFT looks into itself. MethodError where some
+    layer has no keys and values of one size, so that no prefix can stand there.
+    """
+    was_training = model.training
+    ids = torch.full((1, 2), 1, device=model.device)
+    try:
+        pairs = [(keys.shape, values.shape) for keys, values in _cached(model.eval(), ids)]
+    except (AttributeError, TypeError):  # a state, or a cache of its own
+        pairs = []
+    finally:
+        model.train(was_training)
+    if not pairs or any(len(keys) != 4 or keys != values for keys, values in pairs):
+        raise MethodError(
+            f"method prefix: {type(model).__name__} does not keep keys and values of one size in "
+            "every layer, before which a prefix could stand; use --method lora"
+        )
+    if len(set(pairs)) > 1:
+        if options.init == "data":
+            raise MethodError(
+                "prefix.init: data cannot start a prefix where the layers' keys and values differ "
+                f"in size, as in {type(model).__name__}; set prefix.init to random"
+            )
+        return {}
+    (_, heads, _, size), _ = pairs[0]
+    return {"num_layers": len(pairs), "num_attention_heads": heads, "token_dim": heads * size}
 
 
 def start_from_data(model: Any, rows: Sequence[TokenRow], config: TuningConfig) -> float:
@@ -56,12 +88,16 @@ def _set_virtual_tokens(model: Any, context: torch.Tensor, method: str) -> None:
     if method == "prompt":
         weight.copy_(base.get_input_embeddings()(context)[0])
         return
-    cache = base(input_ids=context, use_cache=True).past_key_values
     # PEFT's layout: (tokens, layers x 2, heads, head size), keys of a layer before its values.
-    parts = [
-        part[0].transpose(0, 1) for layer in cache.layers for part in (layer.keys, layer.values)
-    ]
+    parts = [part[0].transpose(0, 1) for pair in _cached(base, context) for part in pair]
     weight.copy_(torch.stack(parts, dim=1).reshape(context.shape[1], -1))
+
+
+def _cached(model: Any, ids: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of each layer, of shape (batch, heads, tokens, head size)."""
+    cache = model(input_ids=ids, use_cache=True).past_key_values
+    cache = getattr(cache, "self_attention_cache", cache)  # of decoders that can cross-attend
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 @torch.no_grad()

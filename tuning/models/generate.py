@@ -13,6 +13,8 @@ import torch
 from tuning.models.resolve import BaseError
 
 BATCH = 32
+# Tokens of padding, and of a row, on which padding is tried.
+PADS = 8
 
 
 @torch.no_grad()
@@ -35,8 +37,8 @@ def greedy_answers(
     the context goes.
 
     `special_tokens` adds the tokenizer's own (as a plain prompt needs; a rendered chat has them).
-    Prompts of like length share a left-padded batch; with prompt tuning only prompts of equal
-    length do, because its virtual tokens stand before the padding.
+    Prompts of like length share a left-padded batch; only those of equal length do with prompt
+    tuning, whose virtual tokens stand before the padding, and where padding changes an answer.
     """
     ids = [
         list(item)
@@ -50,11 +52,6 @@ def greedy_answers(
         for item in ids
     ]
     fitting = [at for at in range(len(ids)) if room[at] == max_new_tokens]
-    groups = [
-        [fitting[i] for i in group]
-        for group in _groups([len(ids[at]) for at in fitting], batch_size, _needs_equal(model))
-    ]
-    groups += [[at] for at in range(len(ids)) if 0 < room[at] < max_new_tokens]
     if on_batch is not None and (full := sum(left <= 0 for left in room)):
         on_batch(full)
     wanted = [tokenizer.eos_token_id] if stop_ids is None else stop_ids
@@ -62,6 +59,12 @@ def greedy_answers(
     was_training = model.training
     model.eval()
     try:
+        lengths = [len(ids[at]) for at in fitting]
+        equal = len(set(lengths)) > 1 and (
+            _needs_equal(model) or not _is_blind_to_padding(model, ids[fitting[0]], _pad(tokenizer))
+        )
+        groups = [[fitting[i] for i in group] for group in _groups(lengths, batch_size, equal)]
+        groups += [[at] for at in range(len(ids)) if 0 < room[at] < max_new_tokens]
         for group in groups:
             texts = _generate(
                 model, tokenizer, [ids[at] for at in group], room[group[0]], stops, stop_strings
@@ -99,6 +102,33 @@ def _needs_equal(model: Any) -> bool:
     return config is not None and str(config.peft_type).endswith("PROMPT_TUNING")
 
 
+def _is_blind_to_padding(model: Any, row: Sequence[int], pad: int) -> bool:
+    """Whether a row gets the same logits behind padding: some architectures read its positions."""
+    from transformers import GenerationConfig
+
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=1,
+        pad_token_id=pad,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    logits = []
+    for num_pads in (0, PADS):
+        ids = torch.tensor([[pad] * num_pads + list(row)[:PADS]], device=model.device)
+        mask = torch.ones_like(ids)
+        mask[:, :num_pads] = 0
+        made = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+        logits.append(made.logits[0].float())
+    allowed = 1e-3 if model.dtype == torch.float32 else 5e-2
+    return float((logits[0] - logits[1]).abs().max()) <= allowed * float(logits[0].abs().max())
+
+
+def _pad(tokenizer: Any) -> int:
+    pad = tokenizer.pad_token_id
+    return int(pad if pad is not None else tokenizer.eos_token_id)
+
+
 def _groups(lengths: Sequence[int], batch_size: int, equal: bool) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     groups: list[list[int]] = []
@@ -122,7 +152,7 @@ def _generate(
     from transformers import GenerationConfig
 
     width = max(len(item) for item in ids)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad = _pad(tokenizer)
     inputs = torch.full((len(ids), width), pad)
     mask = torch.zeros_like(inputs)
     for index, item in enumerate(ids):

@@ -151,7 +151,7 @@ class _Run:
         rows, pad_id = prepared.rows, prepared.tokenizer.pad_token_id
         longest = prepared.max_length if options.packing else max(map(len, rows))
         base, self.saved_dtype = load_base(config, prepared.folder, self.precision, longest)
-        self.model = build_model(config, base, prepared.rows)
+        self.model = build_model(config, base, rows, is_tried=not is_sharded())
         self.trained, self.total = count_parameters(self.model)
         self.plan = plan_of(config, rows, prepared.order, prepared.max_length)
         # One that is spread over the processes is not whole yet, and cannot be asked.

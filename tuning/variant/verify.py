@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 from safetensors import SafetensorError, safe_open
 
+from tuning.variant.checkpoint import one_line, read_model_config
 from tuning.variant.folder import ADAPTER_CONFIG, Variant, VariantError, load_json, read_variant
 from tuning.variant.folder import weights_sha256 as fingerprint
 
@@ -94,7 +94,7 @@ def _check_virtual_tokens(
     shape = tuple(tensors["prompt_embeddings"].shape)
     expected = (config["num_virtual_tokens"], shape[1] if len(shape) == 2 else None)
     if base is not None:
-        expected = (config["num_virtual_tokens"], _virtual_width(variant.kind, base))
+        expected = (config["num_virtual_tokens"], _virtual_width(variant.kind, base, config))
     if shape != expected:
         raise VariantError(
             f"{variant.folder}: tensor prompt_embeddings has shape {shape}, expected {expected}; "
@@ -104,22 +104,27 @@ def _check_virtual_tokens(
         _no_delta(variant)
 
 
-def _virtual_width(kind: str, base_folder: Path) -> int:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(base_folder, local_files_only=True)
+def _virtual_width(kind: str, base_folder: Path, config: dict[str, Any]) -> int:
+    """Numbers of one virtual token: PEFT's own for keys and values, an embedding's for prompts."""
     if kind == "prompt":
-        return int(config.hidden_size)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * size)
+        return int(_outline(base_folder).get_input_embeddings().embedding_dim)
+    return int(2 * config["num_layers"] * config["token_dim"])
+
+
+def _outline(base_folder: Path) -> Any:
+    """The base's modules without numbers in them, whatever its file calls its tensors."""
+    from transformers import AutoModelForCausalLM
+
+    config = read_model_config(base_folder)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def _check_layers(
     variant: Variant, tensors: dict[str, torch.Tensor], config: dict[str, Any], base: Path | None
 ) -> None:
     """LoRA, DoRA and IA3: every tensor sits on a layer of the base and fits its sizes."""
-    sizes = {} if base is None else _layer_sizes(base)
+    expected = None if base is None else _expected_parts(base, variant.folder)
     moved = False
     for name, tensor in tensors.items():
         match = LAYER_KEY.match(name)
@@ -127,19 +132,18 @@ def _check_layers(
             raise VariantError(
                 f"{variant.folder}: unexpected tensor {name}; tune {variant.name!r} again"
             )
-        module, part = match["module"], match["part"]
-        if base is not None and not _fits(module, part, tensor, sizes):
+        if expected is not None and expected.get(name) != tensor.shape:
             raise VariantError(
                 f"{variant.folder}: tensor {name} of shape {tuple(tensor.shape)} fits no layer of "
                 f"{base}; use the base it was made from"
             )
-        moved = moved or (part == "B" and bool(tensor.any()))
+        moved = moved or (match["part"] == "B" and bool(tensor.any()))
         moved = moved or (variant.kind == "ia3" and bool((tensor != 1).any()))
     if not moved:
         _no_delta(variant)
     if config.get("peft_type") == "LORA":
         _check_pairs(variant, tensors)
-    _check_complete(variant, tensors, config, sizes)
+    _check_complete(variant, tensors, expected or ())
 
 
 def _check_pairs(variant: Variant, tensors: dict[str, torch.Tensor]) -> None:
@@ -155,12 +159,9 @@ def _check_pairs(variant: Variant, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _check_complete(
-    variant: Variant,
-    tensors: dict[str, torch.Tensor],
-    config: dict[str, Any],
-    sizes: dict[str, tuple[int, int]],
+    variant: Variant, tensors: dict[str, torch.Tensor], expected: Iterable[str]
 ) -> None:
-    """Every layer has all its parts, and every layer of the base that is named has some."""
+    """Every layer has all its parts, and every layer of the base that is adapted has some."""
     parts: dict[str, set[str]] = {}
     for name in tensors:
         if match := LAYER_KEY.match(name):
@@ -168,36 +169,26 @@ def _check_complete(
     for module, found in parts.items():
         if missing := PARTS[variant.kind] - found - {part[-1] for part in found}:
             _lacks(variant, f"{min(missing)} of {module}")
-    targets = config.get("target_modules")
-    partly = any(config.get(key) for key in ("layers_to_transform", "exclude_modules"))
-    if not isinstance(targets, list) or partly:
-        return
-    for name in sizes:
-        named = any(name == target or name.endswith(f".{target}") for target in targets)
-        if named and not any(module == name or module.endswith(f".{name}") for module in parts):
-            _lacks(variant, f"all of {name}")
+    for name in expected:
+        if (match := LAYER_KEY.match(name)) and match["module"] not in parts:
+            _lacks(variant, f"all of {match['module']}")
 
 
-def _layer_sizes(base_folder: Path) -> dict[str, tuple[int, int]]:
-    """Layer name to the two sizes of its weight matrix, from the base's safetensors headers."""
-    sizes: dict[str, tuple[int, int]] = {}
-    for path in sorted(base_folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, entry in header.items():
-            if name.endswith(".weight") and len(entry["shape"]) == 2:
-                sizes[name.removesuffix(".weight")] = (entry["shape"][0], entry["shape"][1])
-    return sizes
+def _expected_parts(base_folder: Path, folder: Path) -> dict[str, torch.Size]:
+    """The tensors that PEFT puts on the base for the adapter's settings, with their shapes."""
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
-
-def _fits(module: str, part: str, tensor: torch.Tensor, sizes: dict[str, tuple[int, int]]) -> bool:
-    found = [size for name, size in sizes.items() if module == name or module.endswith(f".{name}")]
-    if not found:
-        return False
-    # A and B carry one side of the matrix besides the rank; which one depends on whether the
-    # layer stores (out, in), as Linear does, or (in, out), as GPT-2's Conv1D does.
-    sides = {"A": tensor.shape[-1:], "B": tensor.shape[:1]}.get(part, torch.Size([tensor.numel()]))
-    return all(side in found[0] for side in sides)
+    settings = PeftConfig.from_pretrained(folder)
+    settings.base_model_name_or_path = None  # told by the weights, not by a name
+    try:
+        tuned = get_peft_model(_outline(base_folder), settings, low_cpu_mem_usage=True)
+    except (ValueError, TypeError) as error:
+        raise VariantError(
+            f"{folder}: its settings fit no layer of {base_folder} ({one_line(error)}); use the "
+            "base it was made from"
+        ) from error
+    parts = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    return {name: part.shape for name, part in parts.items()}
 
 
 def _same_keys(variant: Variant, found: Iterable[str], expected: Iterable[str]) -> None:

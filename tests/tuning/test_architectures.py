@@ -1,0 +1,200 @@
+"""What each method does on architectures other than Llama: as PEFT, or refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import architectures
+import numpy as np
+import pytest
+import torch
+from tiny_models import SKIPPED, kinds, make_tiny
+
+from tuning.config import LoraOptions, PrefixOptions, TuningConfig
+from tuning.data.encode import TokenRow
+from tuning.methods.adapters import build_model
+from tuning.methods.requirements import MethodError
+from tuning.models.generate import greedy_answers
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The PEFT config's `base_model_name_or_path`:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning"),
+]
+VOCABULARY = 120
+# Cells of the table that are gone through whole in each run of the tests; the tool does the rest.
+CELLS = (
+    ("gemma2", "full"),
+    ("gpt_neo", "lora"),
+    ("mixtral", "lora"),
+    ("mixtral", "ia3"),
+    ("gemma3", "lora"),
+    ("phi", "prefix"),
+    ("bloom", "dora"),
+    ("falcon", "prefix"),
+    ("gpt_oss", "ia3"),
+    ("mamba", "lora"),
+)
+
+
+@pytest.mark.parametrize(("kind", "method"), CELLS)
+def test_a_cell_of_the_table_holds(kind: str, method: str, tmp_path: Path) -> None:
+    from tuning.quiet import known_warnings_hidden
+
+    with known_warnings_hidden():
+        found = architectures.try_method(architectures.make_place(kind, tmp_path), method)
+    assert not [outcome for outcome in found.values() if outcome.startswith("fault")]
+    recorded = architectures.read_found()[kind]["cells"][method]
+    assert {step: outcome == "good" for step, outcome in found.items()} == {
+        step: outcome == "good" for step, outcome in recorded.items()
+    }
+
+
+def test_the_page_is_written_from_what_was_found() -> None:
+    """Every architecture is in the table, skipped with a reason, or named as not tried."""
+    found = architectures.read_found()
+    assert architectures.PAGE.read_text(encoding="utf-8") == architectures.page(found)
+    assert set(found) | set(SKIPPED) <= set(kinds())
+    assert not set(found) & set(SKIPPED)
+    assert all(set(entry["cells"]) == set(architectures.METHODS) for entry in found.values())
+    assert all(reason.strip() for reason in SKIPPED.values())
+
+
+def build(kind: str, method: str, **settings: Any) -> Any:
+    """The model that a run of this method would train."""
+    rows = [
+        TokenRow(ids, ids, number)
+        for number, ids in enumerate(
+            np.random.default_rng(0).integers(3, VOCABULARY, (4, 16)).astype(np.int32)
+        )
+    ]
+    config = TuningConfig(
+        base="b",
+        data=("d",),
+        name="v",
+        method="lora" if method == "dora" else method,
+        lora=LoraOptions(rank=2, dora=method == "dora"),
+        prefix=PrefixOptions(virtual_tokens=3),
+    )
+    return build_model(config, make_tiny(kind, VOCABULARY, **settings).eval(), rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "message"),
+    [
+        ("mamba", "prefix", "MambaForCausalLM does not keep keys and values .* use --method lora"),
+        ("jamba", "prefix", "JambaForCausalLM does not keep keys and values .* use --method lora"),
+        ("deepseek_v3", "prefix", "DeepseekV3ForCausalLM .*; use --method lora"),
+        ("openai-gpt", "prefix", "does not keep keys and values .* use --method lora"),
+        (
+            "mamba",
+            "ia3",
+            "has no layers for keys and values that it could .* use --method lora",
+        ),
+        ("deepseek_v3", "ia3", "has no layers for keys and values .* use --method lora"),
+        ("gemma4_text", "prompt", "Gemma4ForCausalLM fails on a short row .*; use --method lora"),
+        ("gemma4_text", "prefix", "layers' keys and values differ .*; set prefix.init to random"),
+        ("mixtral", "dora", "leave lora.dora out, or name some of the model's layers: k_proj, o_p"),
+        ("qwen3_moe", "dora", "leave lora.dora out, or name some of the model's layers: k_proj"),
+    ],
+)
+def test_a_method_that_does_not_hold_is_refused(kind: str, method: str, message: str) -> None:
+    """In one line, which names what does hold."""
+    with pytest.raises(MethodError, match=message) as caught:
+        build(kind, method)
+    assert "\n" not in str(caught.value)
+    assert "peft_config" not in str(caught.value)
+    assert build(kind, "lora") is not None
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "prefix"])
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("bert", {"is_decoder": False}, "earlier tokens see later ones.* is_decoder true"),
+        ("electra", {"is_decoder": False}, "earlier tokens see later ones.* is_decoder true"),
+        ("xlm", {}, "lets earlier tokens see later ones"),
+        ("roberta", {}, "would not answer token by token as it was trained"),
+    ],
+)
+def test_a_base_that_no_method_can_teach_is_refused(
+    kind: str, settings: dict[str, Any], method: str, message: str
+) -> None:
+    with pytest.raises(MethodError, match=f"base: .*{message}.*; give a base of another"):
+        build(kind, method, **settings)
+
+
+@pytest.mark.parametrize("kind", ["bert", "falcon", "mpt", "xglm", "gpt_bigcode", "trocr"])
+def test_prefixes_have_the_size_of_the_keys_that_are_cached(kind: str) -> None:
+    """Also where PEFT asks for settings that there are none of."""
+    model = build(kind, "prefix")
+    base = model.get_base_model().eval()
+    cache = base(input_ids=torch.tensor([[3, 4, 5]]), use_cache=True).past_key_values
+    cache = getattr(cache, "self_attention_cache", cache)
+    width = sum(p.shape[1] * p.shape[3] for one in cache.layers for p in (one.keys, one.values))
+    (weight,) = (part for part in model.parameters() if part.requires_grad)
+    assert weight.shape == (3, width)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("olmo2", {"k_proj", "v_proj", "down_proj"}),
+        ("phi3", {"qkv_proj", "down_proj"}),
+        ("qwen3_moe", {"k_proj", "v_proj"}),
+        ("electra", {"key", "value"}),
+    ],
+)
+def test_ia3_finds_its_layers_where_peft_knows_none(kind: str, names: set[str]) -> None:
+    model = build(kind, "ia3")
+    adapted = {name.split(".ia3_l")[0] for name, _ in model.named_parameters() if "ia3_l" in name}
+    assert {name.rpartition(".")[2] for name in adapted} == names
+
+
+def test_adapters_leave_out_eyes_and_routers() -> None:
+    for kind, out in (("gemma3", "vision_tower"), ("llama4_text", "router"), ("mamba", "out_proj")):
+        model = build(kind, "lora")
+        adapted = [name for name, _ in model.named_parameters() if "lora_A" in name]
+        assert adapted, kind
+        assert not [name for name in adapted if out in name], kind
+
+
+def test_a_try_changes_neither_weights_nor_random_numbers() -> None:
+    model = make_tiny("llama", VOCABULARY)
+    before = {name: part.clone() for name, part in model.state_dict().items()}
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    from tuning.methods.fitness import check_base
+
+    check_base(model, range(3, 15))
+    assert torch.equal(torch.rand(2), wanted)
+    assert model.training
+    assert all(part.grad is None for part in model.parameters())
+    assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["llama", "rwkv", "bert", "gpt2"])
+def test_batches_answer_as_single_prompts_do(kind: str) -> None:
+    """Padding is kept from architectures that read it as text."""
+    from tuning_fixtures import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    model = make_tiny(kind, len(tokenizer)).eval()
+    with torch.no_grad():
+        for part in model.parameters():
+            if part.dim() > 1:
+                part.mul_(6)
+    prompts = ["red", "red blue green cat", "Say red then blue number 7.", "one two"]
+    together = greedy_answers(model, tokenizer, prompts, max_new_tokens=5)
+    alone = [greedy_answers(model, tokenizer, [one], max_new_tokens=5)[0] for one in prompts]
+    assert together == alone
+
+
+def test_what_was_found_names_its_versions() -> None:
+    for entry in json.loads(architectures.FOUND.read_text(encoding="utf-8")).values():
+        assert entry["transformers"]
+        assert entry["peft"]
