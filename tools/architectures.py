@@ -42,8 +42,9 @@ A cell says yes when a run was tuned with the held-out loss that transformers an
 saved files, resumed to the same weights, verified, evaluated to the answers of transformers and
 PEFT, merged to the same logits (lora, dora, ia3; virtual tokens merge into no weights), and served
 with the same greedy tokens; else which steps are refused and why. A method that does not hold is
-refused at the start, before anything is trained, and the refusal names what to use instead. Tiny
-models show what the code of an architecture does, not how well a method learns on it.
+refused at the start, before anything is trained, and the refusal names what to use instead; what
+serving cannot run it refuses when it loads. Tiny models show what the code of an architecture does,
+not how well a method learns on it.
 """
 PROMPTS = ("Say red then blue.", "Say one", "Say green then cat number 7 and more.")
 
@@ -201,17 +202,18 @@ def _verify(place: Place, method: str) -> None:
 
 
 def _greedy(model: Any, ids: list[int]) -> list[int]:
-    """By transformers and PEFT, one prompt at a time."""
+    """By transformers and PEFT, one prompt at a time, up to the end of the answer."""
     row = torch.tensor([ids])
     made = model.generate(
         input_ids=row,
         attention_mask=torch.ones_like(row),
         do_sample=False,
         max_new_tokens=NUM_NEW,
-        min_new_tokens=NUM_NEW,
+        eos_token_id=1,
         pad_token_id=1,
     )[0].tolist()
-    return list(made[-NUM_NEW:])
+    # PEFT leaves the prompt out where it passed embeddings.
+    return list(made[len(ids) :] if made[: len(ids)] == ids else made)
 
 
 def _evaluate(place: Place, method: str) -> None:
@@ -224,10 +226,7 @@ def _evaluate(place: Place, method: str) -> None:
     answers = greedy_answers(loaded.model, tokenizer, PROMPTS, max_new_tokens=NUM_NEW)
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        wanted = _greedy(truth, ids)
-        if tokenizer.eos_token_id in wanted:
-            wanted = wanted[: wanted.index(tokenizer.eos_token_id)]
-        if answer != tokenizer.decode(wanted, skip_special_tokens=True)[: len(answer)]:
+        if answer != tokenizer.decode(_greedy(truth, ids), skip_special_tokens=True):
             raise DiffersError("answers of a batch are not those of transformers")
 
 
@@ -243,10 +242,10 @@ def _serve(place: Place, method: str) -> None:
     """The engine's greedy tokens are those of transformers and PEFT."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from serving.accounts import EngineLimits
-    from serving.adapters import read_adapter
-    from serving.engine import Engine
-    from serving.request import EngineRequest, TokenEvent
+    from serving.adapters.peft_reader import read_adapter
+    from serving.config import EngineLimits
+    from serving.engine.engine import Engine
+    from serving.engine.request import EngineRequest, TokenEvent
 
     folder = place.home / "models" / method
     model = AutoModelForCausalLM.from_pretrained(folder if method == "full" else place.base)
@@ -258,7 +257,10 @@ def _serve(place: Place, method: str) -> None:
     truth, tokenizer = _truth(place, method), AutoTokenizer.from_pretrained(folder)
     for prompt in PROMPTS:
         ids, events = tokenizer(prompt, add_special_tokens=False)["input_ids"], []
-        engine.submit(EngineRequest(tuple(ids), NUM_NEW, events.append, adapter=name))
+        request = EngineRequest(
+            tuple(ids), NUM_NEW, events.append, adapter=name, eos_ids=frozenset({1})
+        )
+        engine.submit(request)
         while engine.has_work:
             engine.step()
         tokens = [event.choice.token for event in events if isinstance(event, TokenEvent)]

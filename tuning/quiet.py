@@ -11,6 +11,8 @@ KNOWN_WARNINGS = (
     ".*is_gradient_checkpointing.*",  # PEFT asks a model for an attribute that was renamed
     ".*gradient_checkpointing` is deprecated.*",  # accelerate's arguments in transformers
     "Position ids are not supported for parameter efficient tuning.*",  # PEFT, prompt tuning
+    "The following (rank|alpha)_pattern keys did not match.*",  # PEFT's own, of experts
+    "target_parameters=.* were set but no parameter was matched.*",  # the same
     "The PEFT config's `base_model_name_or_path` was renamed.*",  # we match bases by fingerprint
 )
 

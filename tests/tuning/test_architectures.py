@@ -17,10 +17,10 @@ from tuning.data.encode import TokenRow
 from tuning.methods.adapters import build_model
 from tuning.methods.requirements import MethodError
 from tuning.models.generate import greedy_answers
+from tuning.quiet import known_warnings_hidden
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:The PEFT config's `base_model_name_or_path`:UserWarning"),
     pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning"),
 ]
 VOCABULARY = 120
@@ -41,8 +41,6 @@ CELLS = (
 
 @pytest.mark.parametrize(("kind", "method"), CELLS)
 def test_a_cell_of_the_table_holds(kind: str, method: str, tmp_path: Path) -> None:
-    from tuning.quiet import known_warnings_hidden
-
     with known_warnings_hidden():
         found = architectures.try_method(architectures.make_place(kind, tmp_path), method)
     assert not [outcome for outcome in found.values() if outcome.startswith("fault")]
@@ -78,7 +76,8 @@ def build(kind: str, method: str, **settings: Any) -> Any:
         lora=LoraOptions(rank=2, dora=method == "dora"),
         prefix=PrefixOptions(virtual_tokens=3),
     )
-    return build_model(config, make_tiny(kind, VOCABULARY, **settings).eval(), rows)
+    with known_warnings_hidden():
+        return build_model(config, make_tiny(kind, VOCABULARY, **settings).eval(), rows)
 
 
 @pytest.mark.parametrize(
