@@ -77,8 +77,9 @@ def cast(
         vote_id = db["votes"].insert(columns | {"created_ms": now}, pk="id").last_pk
         db.execute("DELETE FROM skips WHERE turn_id = ? AND voter_id = ?", [judged.id, voter_id])
     else:
-        # Once the names were seen a vote can never become blind again.
-        columns["blind"] = old.blind and is_blind
+        # Once the names were seen a vote can never become blind again; it stays so while what it
+        # says of the sides stays, whatever reasons and comments are added.
+        columns["blind"] = old.blind and (is_blind or judgement.prefers_as(old.judgement))
         vote_id = old.id
         db["votes"].update(vote_id, columns)
         db.execute("DELETE FROM comparisons WHERE vote_id = ?", [vote_id])

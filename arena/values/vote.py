@@ -64,6 +64,10 @@ class Judgement:
     comment: str = ""
     edited_answer: str = ""
 
+    def prefers_as(self, other: Judgement) -> bool:
+        """Whether both say the same of which side is better; strength and words left aside."""
+        return (self.winner, self.ranking) == (other.winner, other.ranking)
+
     def pairs(self, num_sides: int) -> tuple[Comparison, ...]:
         """The judgement as pairs of sides; together they weigh as much as one judgement.
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_fixtures import BASE, FULL, LORA, Hand, votes_of
 
 from arena.storage.database import DatabaseConfig, StoreBusyError, StoreError, StoreFullError, write
 from arena.storage.migrations import ForeignDatabaseError, NewerDatabaseError
+from arena.storage.rating_input import read_rating_input
 from arena.storage.store import Store
 from arena.values.battle import AnswerOutcome, AnswerStatus, BattleError, Mode, Participant
 from arena.values.refusals import (
@@ -158,6 +161,30 @@ def test_a_vote_after_the_reveal_is_not_blind_and_never_becomes_so(hand: Hand) -
     assert not hand.store.cast_vote(battle, judgement, voter=voter, change=True).votes[0].blind
     named, _ = hand.battle(mode=Mode.NAMED)
     assert not hand.store.cast_vote(named, Judgement(Winner.TIE), voter=voter).votes[0].blind
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"reasons": ("correct",)},
+        {"comment": "The other one made it up."},
+        {"strength": Strength.MUCH},
+        {"edited_answer": "Paris."},
+    ],
+)
+def test_what_is_added_to_a_blind_vote_leaves_it_blind(hand: Hand, more: dict[str, Any]) -> None:
+    """Reasons are given when the names are shown; which side is better was said before."""
+    battle, _ = hand.battle()
+    voter = hand.voter()
+    vote = Judgement(Winner.MODEL_A)
+    hand.store.cast_vote(battle, vote, voter=voter)
+    added = hand.store.cast_vote(battle, replace(vote, **more), voter=voter, change=True).votes[0]
+    assert added.blind
+    assert len(read_rating_input(hand.store).table) == 1
+    other = Judgement(Winner.MODEL_B, **more)
+    assert not hand.store.cast_vote(battle, other, voter=voter, change=True).votes[0].blind
+    back = replace(vote, **more)
+    assert not hand.store.cast_vote(battle, back, voter=voter, change=True).votes[0].blind
 
 
 def test_asking_again_keeps_the_earlier_attempt(hand: Hand) -> None:
