@@ -281,7 +281,7 @@ def tune_variant(
 ) -> None:
     """Make an instruction-tuned variant of a base model."""
     from tuning.commands.tune import run_preview, run_reproduce, run_tune
-    from tuning.config_files import parse_assignment
+    from tuning.config_files import add_assignments
 
     if reproduce is not None:
         run_reproduce(reproduce, home, json_out=json_out)
@@ -307,8 +307,8 @@ def tune_variant(
         "restart": restart,
         "home": None if from_default else home,
     }
-    settings = {key: value for key, value in given.items() if value not in (None, ())}
-    settings.update(parse_assignment(text) for text in assignments or ())
+    flags = {key: value for key, value in given.items() if value not in (None, ())}
+    settings = add_assignments(flags, assignments or ())
     if preview is not None:
         run_preview(config, settings, preview)
         return

@@ -73,6 +73,25 @@ def parse_assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def add_assignments(given: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    """Settings of flags, by full key, and of every `--set`; lists given several times are joined.
+
+    ConfigError names both values of another setting that is given twice.
+    """
+    hints, found = setting_keys(), dict(given)
+    for text in texts:
+        key, value = parse_assignment(text)
+        full = _full_key(key)
+        before = found.get(full)
+        joins = isinstance(before, str) and get_origin(plain_type(hints[full])) in (tuple, Mapping)
+        if full in found and not joins:
+            raise ConfigError(
+                f"{full}: is set twice, as {shown(before)} and as {shown(value)}; leave one of them"
+            )
+        found[full] = f"{before},{value}" if joins else value
+    return found
+
+
 def _walk(owner: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, hint in hints_of(owner).items():
         if is_dataclass(hint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tuning_fixtures import write_rows
 
 from tuning.config import DataOptions
+from tuning.config_files import add_assignments, load_config
 from tuning.data.columns import HARMLESS
 from tuning.data.corpus import Corpus, load_corpus
 from tuning.data.formats import CHOICES, EXTRAS, FORMATS, SYSTEM
@@ -103,7 +105,7 @@ def test_what_belongs_to_the_question_is_asked(
         (
             {"messages": [USER, {**ANSWER, "audio": {"id": "x"}}]},
             r":1: messages\[1\]\.audio: holds \{'id': 'x'\}, which nothing uses; leave it out with "
-            r"data_options\.drop=messages\.audio$",
+            r"--set drop=messages\.audio$",
         ),
         (
             {"messages": [USER, {**ANSWER, "weight": 0.5}]},
@@ -134,8 +136,47 @@ def test_what_nothing_uses_stops_the_run_by_name(
         load(tmp_path, row)
     said = str(caught.value)
     assert said.startswith(str(tmp_path / "rows.jsonl"))
-    assert "data_options.drop" in said
+    assert "drop=" in said or "data_options.drop" in said or "--set columns=" in said
     assert "\n" not in said
+
+
+def test_all_columns_that_nothing_uses_are_named_at_once(tmp_path: Path) -> None:
+    rows_: list[dict[str, Any]] = [{**PAIR, "moodx": "sad"}, {**PAIR, "zeal": 3, "my own": "x"}]
+    with pytest.raises(TuningError) as caught:
+        load(tmp_path, *rows_)
+    assert str(caught.value) == (
+        f"{tmp_path / 'rows.jsonl'}:1: columns moodx, zeal, my own are used by nothing; moodx "
+        "holds 'sad'; leave them out with --set drop='moodx,zeal,my own', or map one with "
+        "--set columns=context:moodx"
+    )
+    given = shlex.split(str(caught.value).partition("--set ")[2])[0].partition("=")[2].rstrip(",")
+    assert texts(load(tmp_path, *rows_, drop=tuple(given.split(",")))[0]) == [["Hi?", "Yes."]]
+
+
+PREFERENCES: list[dict[str, Any]] = [
+    {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."},
+    {"question": "Hi?", "chosen": "Yes.", "rejected": "No.", "system": ""},
+    {"prompt": [USER], "chosen": [ANSWER], "rejected": [BAD]},
+    {"prompt": "Hi?", "chosen": [USER, ANSWER], "rejected": [USER, BAD]},
+    {"chosen": [USER, ANSWER], "rejected": [USER, BAD]},
+    {"prompt": [USER], "chosen": [USER, ANSWER], "rejected": [USER, BAD]},
+]
+
+
+@pytest.mark.parametrize("row", PREFERENCES, ids=repr)
+def test_the_advice_for_preference_rows_works(tmp_path: Path, row: dict[str, Any]) -> None:
+    with pytest.raises(TuningError, match="rows of chosen and rejected") as caught:
+        load(tmp_path, row)
+    advice = re.findall(r"--set (\S+)", str(caught.value))
+    config = load_config(None, add_assignments({"base": "b", "data": "d", "name": "n"}, advice))
+    options = config.data_options
+    corpus, _ = load(tmp_path, row, columns=options.columns, drop=options.drop)
+    assert texts(corpus) == [["Hi?", "Yes."]]
+
+
+def test_columns_of_our_exports_are_harmless_in_them_alone(tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match="columns weight, vote_id are used by nothing"):
+        load(tmp_path, {**PAIR, "weight": 1, "vote_id": 1})
 
 
 def test_a_part_that_is_no_text_is_a_bad_row(tmp_path: Path) -> None:

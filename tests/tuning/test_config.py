@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import fields
@@ -21,7 +22,13 @@ from hypothesis import strategies as st
 import tuning
 import tuning.config
 from tuning.config import ConfigError, DataOptions, LoraOptions, TrainingOptions, TuningConfig
-from tuning.config_files import STARTER_DEFAULTS, load_config, parse_assignment, setting_keys
+from tuning.config_files import (
+    STARTER_DEFAULTS,
+    add_assignments,
+    load_config,
+    parse_assignment,
+    setting_keys,
+)
 
 NEEDED = {"base": "b", "data": "d.jsonl", "name": "n"}
 
@@ -335,6 +342,28 @@ def test_assignments() -> None:
     assert parse_assignment("lora.rank = 8") == ("lora.rank", "8")
     with pytest.raises(ConfigError, match="write it as key=value"):
         parse_assignment("lora.rank")
+
+
+def test_lists_given_several_times_are_joined() -> None:
+    texts = ["drop=mood", "data_options.drop=calm,sad", "columns=prompt:a", "columns=response:b"]
+    config = load_config(None, add_assignments(NEEDED, texts))
+    assert config.data_options.drop == ("mood", "calm", "sad")
+    assert config.data_options.columns == {"prompt": "a", "response": "b"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "texts", "message"),
+    [
+        ({}, ["max_steps=5", "max_steps=6"], "training.max_steps: is set twice, as '5' and as '6'"),
+        ({}, ["rank=5", "lora.rank=5"], "lora.rank: is set twice, as '5' and as '5'"),
+        ({"seed": 1}, ["seed=2"], "seed: is set twice, as 1 and as '2'"),
+    ],
+)
+def test_one_value_given_twice_is_refused(
+    flags: dict[str, Any], texts: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        add_assignments(flags, texts)
 
 
 def test_every_setting_is_explained_where_it_is_written() -> None:

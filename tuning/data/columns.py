@@ -5,6 +5,7 @@ Knows formats and the settings `data_options.columns`, `drop` and `format`; know
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -43,10 +44,22 @@ HARMLESS_NAMES = """
 PANDAS_INDEX = {"", "Unnamed: 0"}
 HARMLESS = frozenset(HARMLESS_NAMES.split()) | PANDAS_INDEX
 """Columns that say which row it is or where it is from, and nothing that could be learned."""
+EXPORT_NAMES = """
+    vote_id battle_id turn mode blind partial flags strength weight reasons comment propensity
+    winner margin model side kind ask_as weights_sha256 base sampling
+"""
+_OF_AN_ANSWER = ("model", "side", "kind", "ask_as", "weights_sha256", "base", "sampling")
+OF_EXPORTS = frozenset(EXPORT_NAMES.split()) | {
+    f"{role}_{name}" for role in ("chosen", "rejected") for name in _OF_AN_ANSWER
+}
+"""Columns about the vote and the models in rows of `arena export`; harmless in those alone."""
+EXPORTED = frozenset({"vote_id", "battle_id", "propensity"})
+"""Columns by which such rows are known."""
 RENDERED = "text"
+SHOWN = 20
 TURN_COLUMNS = frozenset({"messages", "conversations", "prompt", "completion"})
 ROLE_AND_TEXT = frozenset({"role", "content", "from", "value"})
-REMEDY = "leave it out with data_options.drop"
+REMEDY = "leave it out with --set drop"
 
 
 class ColumnReader:
@@ -59,6 +72,7 @@ class ColumnReader:
         self._map = dict(options.columns or {})
         self._group_by = options.group_by
         self._known: Format | None = None
+        self._unknown: dict[str, tuple[str, str]] = {}  # column: the place and what it holds
         known = frozenset().union(*(item.columns for item in FORMATS))
         wrong = sorted(set(self._map) - known)
         if wrong:
@@ -70,8 +84,8 @@ class ColumnReader:
     def read(self, columns: Mapping[str, Any], where: str) -> Conversation:
         """The conversation of one row.
 
-        RowError where the row cannot be used, FormatError where no row like it could be,
-        UnusedError where it has a column or key that nothing would use.
+        RowError where the row cannot be used, FormatError where no row like it could be, or a turn
+        has a key that nothing would use. Columns that nothing would use are for `finish`.
         """
         row = self._renamed(columns, where)
         if self._known is None:
@@ -81,7 +95,7 @@ class ColumnReader:
             _refuse_mixture(row, known, where)
         try:
             conversation = normalise_row(row, known)
-            self._account(row, known, conversation)
+            self._account(row, known, conversation, where)
         except RowError as error:
             raise RowError(self._own_name(error.field), error.reason) from error
         except UnusedError as error:
@@ -89,6 +103,26 @@ class ColumnReader:
         _refuse_names(conversation, where)
         self._tally.context_turns += len(conversation.untrained)
         return conversation
+
+    def finish(self) -> None:
+        """After the last row: FormatError names every column that nothing would use."""
+        if not self._unknown:
+            return
+        (name, (where, value)), *more = self._unknown.items()
+        names = [*self._unknown][:SHOWN]
+        listed = shlex.quote(",".join(map(_printable, names)))
+        others = f" (and {len(self._unknown) - SHOWN} more)" if len(more) >= SHOWN else ""
+        if more:
+            what = f"columns {', '.join(map(_printable, names))}{others} are used by nothing; "
+            what += f"{_printable(name)} holds {value}; leave them out with"
+        else:
+            what = (
+                f"{_printable(name)}: column holds {value}, which nothing uses; leave it out with"
+            )
+        raise FormatError(
+            f"{where}: {what} --set drop={listed}, or map {'one' if more else 'it'} with "
+            f"--set columns={shlex.quote(f'context:{_printable(name)}')}"
+        )
 
     def _detect(self, row: Row, where: str) -> Format:
         asked = frozenset(self._map)
@@ -138,15 +172,17 @@ class ColumnReader:
                 turns.append(item)
         return turns
 
-    def _account(self, row: Row, known: Format, conversation: Conversation) -> None:
-        """Count every column; UnusedError names the first that says something nothing uses."""
+    def _account(self, row: Row, known: Format, conversation: Conversation, where: str) -> None:
+        """Count every column, and keep the names of those that say something nothing uses."""
         texts = [message["content"].strip() for message in conversation.messages]
         harmless = []
         for name, value in row.items():
             if name in known.columns or says_nothing(value) or name == self._group_by:
                 continue
-            if name not in HARMLESS and not _says_again(name, value, texts):
-                raise UnusedError(str(name), f"column holds {shorten(value)}, which nothing uses")
+            harmless_here = name in HARMLESS or (name in OF_EXPORTS and row.keys() >= EXPORTED)
+            if not harmless_here and not _says_again(name, value, texts):
+                self._unknown.setdefault(str(name), (where, shorten(value)))
+                continue
             harmless.append(self._own_name(name))
         used = [
             self._own_name(name)
@@ -185,10 +221,11 @@ class ColumnReader:
         name = self._own_name(error.field)
         head, bracket, tail = name.partition("[")
         column = head + tail.partition("]")[2] if bracket else name
-        shown = name if name.isprintable() else ascii(name)
-        setting = column if column.isprintable() else ascii(column)
-        maps = "" if bracket else "map it with data_options.columns, or "
-        return f"{shown[:100]}: {error.reason}; {maps}{REMEDY}={setting[:100]}"
+        return f"{_printable(name)}: {error.reason}; {REMEDY}={shlex.quote(_printable(column))}"
+
+
+def _printable(name: str) -> str:
+    return (name if name.isprintable() else ascii(name))[:100]
 
 
 def _refuse_names(conversation: Conversation, where: str) -> None:

@@ -153,6 +153,7 @@ def _read_examples(
             if options.strict:
                 raise DataError(f"{bad}; mend the row, or leave --strict out to skip it") from error
             ledger.bad_rows.append(bad)
+    reader.finish()
     if count == 0:
         raise DataError(f"data {source!r}: holds no rows; give at least one")
 

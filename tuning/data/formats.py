@@ -19,6 +19,7 @@ from tuning.data.fields import (
     RowError,
     Turns,
     UnusedError,
+    plain,
     read_json,
     read_list,
     read_text,
@@ -37,6 +38,7 @@ MAX_ROW_CHARACTERS = 10_000_000
 SYSTEM = ("system", "system_prompt")
 EXTRAS = ("input", "context")
 CHOICES = ("choices", "options")
+QUESTIONS = ("prompt", "instruction", "inputs", "question")
 LABELS = ("label", "kto_tag")
 # What any row may have beside its conversation, and what rows of a prompt and an answer may.
 COMMON = frozenset({*SYSTEM, *LABELS, "tools"})
@@ -73,14 +75,34 @@ def detect_format(columns: Iterable[str], where: str = "data") -> Format:
     if {"chosen", "rejected"} <= present:
         raise FormatError(
             f"{where}: rows of chosen and rejected answers are preferences, which this training "
-            "does not learn from; to train on the chosen ones map them (data_options.columns: "
-            "response or messages to chosen) and name rejected in data_options.drop"
+            f"does not learn from; {_advice(columns if isinstance(columns, Mapping) else {})}"
         )
     expected = "; ".join(f"{item.name}: {', '.join(sorted(item.required))}" for item in FORMATS)
     raise FormatError(
         f"{where}: columns {', '.join(shown) or '(none)'} fit no known format "
         f"({expected}); rename them or map them with data_options.columns in --config"
     )
+
+
+def _advice(row: Row) -> str:
+    """The settings that train on the chosen answer of this preference row."""
+    chosen, prompt = plain(row.get("chosen")), plain(row.get("prompt"))
+    asked = next((name for name in QUESTIONS if isinstance(row.get(name), str)), None)
+    drop, found = "rejected", None
+    if isinstance(chosen, list) and chosen and isinstance(chosen[0], Mapping):
+        if chosen[0].get("role") != "assistant":
+            found = "messages:chosen"
+            drop = "rejected,prompt" if isinstance(prompt, list) else drop
+        elif isinstance(prompt, list):
+            found = "completion:chosen"
+    elif isinstance(chosen, str) and asked is not None:
+        found = "completion:chosen" if asked == "prompt" else f"prompt:{asked},response:chosen"
+    if found is None:
+        return (
+            "to train on the chosen ones, write rows of prompt and completion, both as text or "
+            "both as lists of messages, and leave them out with --set drop=rejected"
+        )
+    return f"to train on the chosen ones, give --set columns={found} --set drop={drop}"
 
 
 def format_named(name: str) -> Format:

@@ -7,8 +7,10 @@ neither messages nor tokens.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -165,6 +167,9 @@ def _pools(plan: MixturePlan, seed: int, found: MixtureRows) -> dict[str, list[M
                     pools[source.name].append(MixtureRow(source, raw.source, raw.line, columns))
                 except RowError as error:
                     found.bad.append(BadRow(raw.source, raw.line, error.field, error.reason))
+        for name, reader in readers.items():
+            with _as_setting_of(name):
+                reader.finish()
     return pools
 
 
@@ -191,11 +196,8 @@ def _as_pair(raw: RawRow, source: SourcePlan, reader: ColumnReader) -> dict[str,
     """`prompt` and `response` of a row that is a whole instruction already."""
     own = {*source.where, source.group_by, source.options_column}
     columns = {name: value for name, value in raw.columns.items() if name not in own}
-    try:
+    with _as_setting_of(source.name):
         conversation = reader.read(columns, f"{raw.source}:{raw.line}")
-    except FormatError as error:
-        remedy = str(error).replace("data_options.drop=", f"`drop` of source {source.name!r}: ")
-        raise DataError(remedy) from error
     messages = conversation.messages
     if [message["role"] for message in messages] != ["user", "assistant"]:
         raise RowError(
@@ -204,6 +206,16 @@ def _as_pair(raw: RawRow, source: SourcePlan, reader: ColumnReader) -> dict[str,
     if conversation.rejected or conversation.num_trained_turns == 0:
         raise RowError("messages", f"is no lesson ({conversation.rejected or 'not to be trained'})")
     return {"prompt": messages[0]["content"], "response": messages[1]["content"]}
+
+
+@contextmanager
+def _as_setting_of(source: str) -> Iterator[None]:
+    """What is to be left out of a source is set in the mixture, not by a flag."""
+    try:
+        yield
+    except FormatError as error:
+        remedy = re.sub(r", or map (it|one) with --set .*", "", str(error))
+        raise DataError(remedy.replace("--set drop=", f"`drop` of source {source!r}: ")) from error
 
 
 def _require_columns(plan: MixturePlan, source: SourcePlan, present: set[str]) -> None:
