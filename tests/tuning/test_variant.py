@@ -54,6 +54,24 @@ def test_sealed_folder_reads_back(folder: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_whoever_may_read_one_file_may_read_the_weights(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    """In a process of its own, since a umask is of the process; safetensors writes 0600."""
+    script = (
+        "import os, sys, torch; from pathlib import Path; from safetensors.torch import save_file; "
+        "from tuning.variant.manifest import seal_variant; os.umask(int(sys.argv[2])); "
+        "folder = Path(sys.argv[1]); (folder / 'config.json').write_text('{}'); "
+        "save_file({'a': torch.ones(1)}, folder / 'model.safetensors'); "
+        "seal_variant(folder, name='v', kind='full')"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path), str(umask)], check=True)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
+        ["config.json", "model.safetensors", "variant.json"], mode
+    )
+
+
 def test_fingerprint_is_what_coreutils_print(tmp_path: Path) -> None:
     for name, content in {"b.safetensors": b"1", "a.safetensors": b"2", "c.json": b"3"}.items():
         (tmp_path / name).write_bytes(content)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,10 @@ def seal_variant(
     metrics: Mapping[str, Any] | None = None,
     parent: str | None = None,
 ) -> Variant:
-    """Hash the files of a finished folder and write its `variant.json`."""
+    """Hash the files of a finished folder and write its `variant.json`.
+
+    safetensors makes files for their owner alone; all get the mode that this process gives files.
+    """
     assert kind in KINDS, kind
     files = {
         path.name: file_sha256(path)
@@ -61,6 +65,9 @@ def seal_variant(
         weights_sha256=combine_weights(files),
     )
     write_atomically(folder / VARIANT_FILE, dump_json(variant.to_json()))
+    mode = stat.S_IMODE((folder / VARIANT_FILE).stat().st_mode)
+    for name in files:
+        (folder / name).chmod(mode)
     return variant
 
 
