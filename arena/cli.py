@@ -197,7 +197,7 @@ def serve_models(
             folder,
             packaged=shipped if folder in shipped.values() else {},
             variants=list_variants(home),
-            given=[(name, resolve_base(name, home)) for name in model or ()],
+            given=[(name, resolve_base(name, home, what="model")) for name in model or ()],
         ),
         host=host,
         port=port,

@@ -125,11 +125,18 @@ def _full_key(key: Any) -> str:
     raise ConfigError(f"{name[:100]}: unknown setting; {hint}")
 
 
+def _is_setting(key: Any) -> bool:
+    return any(key in (full, full.rpartition(".")[2]) for full in setting_keys())
+
+
 def _pairs(content: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
     """Keys and values of a YAML file, those of a section with its name; an empty one has none."""
     sections = {name for name, hint in hints_of(TuningConfig).items() if is_dataclass(hint)}
     for key, value in content.items():
         if key not in sections:
+            near = difflib.get_close_matches(str(key)[:100], sections, n=1)
+            if isinstance(value, Mapping) and near and not _is_setting(key):
+                raise ConfigError(f"{shown(key)}: unknown section; did you mean {near[0]!r}?")
             yield key, value
         elif isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", item) for inner, item in value.items())
@@ -146,7 +153,10 @@ def _read_yaml(path: Path) -> Mapping[Any, Any]:
     try:
         content = read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give a readable YAML file") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{path}: cannot be read ({reason}); give a readable YAML file"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"{path}: no valid YAML ({error}); mend the file") from error
     if not isinstance(content, Mapping):
@@ -180,7 +190,7 @@ def _from_line(key: str, value: Any, hint: Any) -> Any:
     pairs = dict(part.split(":", 1) for part in parts if ":" in part)
     if len(pairs) != len(parts):
         raise ConfigError(
-            f"{key}: {shown(value)} is no map; write keys and values in YAML, or "
+            f"{key}: must be a map, got {shown(value)}; write keys and values in YAML, or "
             "--set columns=prompt:ask,response:reply"
         )
     return pairs

@@ -23,18 +23,18 @@ from tuning.errors import ConfigError
 
 # What a person calls the type that was wanted, by how pydantic's names of errors begin.
 KINDS = {
-    "int": "whole number",
-    "no_whole": "whole number",
-    "float": "number",
-    "no_number": "number",
+    "int": "a whole number",
+    "no_whole": "a whole number",
+    "float": "a number",
+    "no_number": "a number",
     "bool": "true or false",
     "string": "text",
-    "path": "path",
-    "tuple": "list",
-    "list": "list",
-    "mapping": "map",
-    "dict": "map",
-    "model": "map",
+    "path": "a path",
+    "tuple": "a list",
+    "list": "a list",
+    "mapping": "a map",
+    "dict": "a map",
+    "model": "a map",
 }
 LEADING_ZERO = re.compile(r"[+-]?0[0-9_]*[1-9_][0-9_]*")  # 010 is eight to some, ten to others
 
@@ -141,7 +141,7 @@ def problem_of(details: ErrorDetails) -> str:
     wanted = next((name for start, name in KINDS.items() if kind.startswith(start)), None)
     if wanted is None:
         return f"{value}: {' '.join(details['msg'].split())}"
-    return f"is empty; give a {wanted}" if given is None else f"{value} is no {wanted}; give one"
+    return f"must be {wanted}, got {'nothing' if given is None else value}"
 
 
 def unknown(value: Any, known: tuple[str, ...]) -> str:

@@ -56,6 +56,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_TextLoader)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        said = str(error).replace('"<unicode string>", ', "")  # the caller names the file
+        raise ValueError(" ".join(said.split())) from error
     except RecursionError as error:
         raise ValueError("lists or maps lie too deep in each other") from error

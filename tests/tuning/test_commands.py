@@ -226,3 +226,12 @@ def test_what_the_machine_refuses_is_one_sentence_and_a_bug_is_none(home: Path) 
         read()
     with pytest.raises(RuntimeError, match="inconsistent"):
         mistaken()
+
+
+def test_a_slip_in_the_name_of_a_model_is_named(home: Path) -> None:
+    with pytest.raises(BaseError, match=r"^base 'startr': .*did you mean 'starter'\?"):
+        resolve_base("startr", home)
+    with pytest.raises(BaseError, match=r"^model 'lorra': .*did you mean 'lora'\?"):
+        run_verify(["lorra"], home, None, json_out=False)
+    with pytest.raises(BaseError, match=r"^model 't2': "):
+        run_eval(["t2"], home, **eval_options(home))

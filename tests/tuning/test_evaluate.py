@@ -101,8 +101,10 @@ def test_suite_limit_is_spread_and_lines_are_named(tmp_path: Path) -> None:
         "a\0b",
         "x" * 5000,
     ):
-        with pytest.raises(SuiteError, match="cannot be read"):
+        with pytest.raises(SuiteError, match="cannot be read") as caught:
             load_suite(name)
+        assert "Errno" not in str(caught.value)
+        assert str(caught.value).count("none.jsonl") <= 1
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "prefix", "prompt"])

@@ -153,16 +153,20 @@ def test_every_kind_is_documented_with_its_fields() -> None:
             "check of kind 'bullets': has no field 'relaton'; did you mean 'relation'? known "
             "fields: count, relation",
         ),
+        (
+            {"kind": "word_count", "cuont": 5},
+            "check of kind 'word_count': has no field 'cuont'; did you mean 'count'?",
+        ),
         ({"kind": "bullets", "count": 3, "relation": "at mots"}, "did you mean 'at most'?"),
-        ({"kind": "bullets", "count": "three"}, "count: 'three' is no whole number; give one"),
-        ({"kind": "bullets", "count": 2.5}, "count: 2.5 is no whole number"),
-        ({"kind": "bullets", "count": True}, "count: True is no whole number"),
+        ({"kind": "bullets", "count": "three"}, "count: must be a whole number, got 'three'"),
+        ({"kind": "bullets", "count": 2.5}, "count: must be a whole number, got 2.5"),
+        ({"kind": "bullets", "count": True}, "count: must be a whole number, got True"),
         ({"kind": "bullets", "count": -1}, "count: -1 is too small; give at least 0"),
         ({"kind": "bullets", "count": float("nan")}, "count: nan is not finite"),
         ({"kind": "no_comma", "count": 3}, "has no field 'count'; known fields: none"),
-        ({"kind": "exact", "answers": "Paris"}, "answers: 'Paris' is no list; give one"),
+        ({"kind": "exact", "answers": "Paris"}, "answers: must be a list, got 'Paris'"),
         ({"kind": "exact", "answers": []}, "answers: [] is empty"),
-        ({"kind": "exact", "answers": ["Paris", None]}, "answers[1]: is empty; give a text"),
+        ({"kind": "exact", "answers": ["Paris", None]}, "answers[1]: must be text, got nothing"),
         ({"kind": "fact", "answers": ["..."]}, "answers[0]: '...' holds no word; give one"),
         ({"kind": "story", "min_sentences": 3}, "lacks the field 'words'"),
         ({"kind": "story", "min_sentences": 3, "words": []}, "words: [] is empty"),
@@ -172,7 +176,8 @@ def test_every_kind_is_documented_with_its_fields() -> None:
         ({"kind": "language", "language": "germn"}, "did you mean 'german'?"),
         (
             {"kind": "all", "checks": [{"kind": "no_comma"}, {"kind": "exact", "answers": "x"}]},
-            "check of kind 'all': checks[1]: check of kind 'exact': answers: 'x' is no list",
+            "check of kind 'all': checks[1]: check of kind 'exact': answers: must be a list, "
+            "got 'x'",
         ),
         (
             {"kind": "all", "checks": [{"kind": "all", "checks": [{"kind": "nocomma"}]}]},

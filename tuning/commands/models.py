@@ -95,7 +95,7 @@ def _verify(name: str, home: Path, base: str | None) -> dict[str, Any]:
     from tuning.models.resolve import BaseError, resolve_base
     from tuning.variant.verify import verify_variant
 
-    folder = resolve_base(name, home)
+    folder = resolve_base(name, home, what="model")
     variant = read_variant(folder)
     base_folder = None
     if variant.base is not None or base is not None:
@@ -175,5 +175,5 @@ def run_plot(names: Sequence[str], home: Path, out: Path) -> None:
     from tuning.variant.plots import draw_losses, read_history
 
     check_output(out, PICTURES)
-    draw_losses({name: read_history(resolve_base(name, home)) for name in names}, out)
+    draw_losses({name: read_history(resolve_base(name, home, what="model")) for name in names}, out)
     print(f"drew {', '.join(names)}: {out}")

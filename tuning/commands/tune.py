@@ -65,7 +65,7 @@ def run_reproduce(name: str, home: Path, *, json_out: bool) -> None:
     from tuning.models.resolve import resolve_base
     from tuning.training.reproduce import ReproduceError, differences, reproduce
 
-    folder = resolve_base(name, home)
+    folder = resolve_base(name, home, what="model")
     result = reproduce(folder, home, Console(stderr=True))
     changed = differences(result.variant)
     if json_out:
@@ -209,7 +209,7 @@ def _keep_metrics(
     from tuning.variant.folder import VARIANT_FILE
     from tuning.variant.manifest import store_metrics
 
-    folder = resolve_base(name, home)
+    folder = resolve_base(name, home, what="model")
     ours = folder.parent == Path(home) / "models"
     if (ours or write) and (folder / VARIANT_FILE).is_file():
         store_metrics(folder, metrics_of(suite, result))

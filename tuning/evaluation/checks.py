@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tuning.errors import TuningError
@@ -87,8 +87,13 @@ class Counted(Check):
         return RELATIONS[self.relation](found, self.count)
 
 
-def field_problem(details: ErrorDetails, model: type[BaseModel]) -> str:
-    """Which field of a line or of a check is wrong, and how; what pydantic found, in a sentence."""
+def field_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """Which field of a line or of a check is wrong, and how; what pydantic found, in a sentence.
+
+    An unknown field comes first: it may be the one that is missing, with a slip in its name.
+    """
+    found: list[ErrorDetails] = error.errors(include_url=False)
+    details = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
     name, *items = details["loc"]
     field = "".join([str(name), *(f"[{item}]" for item in items)])
     match details["type"]:

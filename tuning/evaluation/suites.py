@@ -77,9 +77,10 @@ def _read(name: str) -> list[SuiteItem]:
         path = Path(name).expanduser()
         lines = list(read_json_lines(path))
     except (OSError, RuntimeError, ValueError) as error:  # no such home; a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
         raise SuiteError(
-            f"suite {name!r}: cannot be read ({error}); give starter, constraints, a JSONL file or "
-            "a mixture"
+            f"suite {name!r}: cannot be read ({reason}); give starter, constraints, a JSONL file "
+            "or a mixture"
         ) from error
     items = [_item(line, f"{path}:{line.number}") for line in lines]
     if not items:
@@ -101,5 +102,5 @@ def _checked(content: dict[str, Any], where: str) -> SuiteItem:
     try:
         return SuiteItem.model_validate(content)
     except ValidationError as error:
-        problem = field_problem(error.errors(include_url=False)[0], SuiteItem)
+        problem = field_problem(error, SuiteItem)
         raise SuiteError(f"{where}: {problem}") from error

@@ -181,7 +181,7 @@ def parse_check(content: Any) -> Check:
     try:
         return KINDS[kind].model_validate(content)
     except ValidationError as error:
-        problem = field_problem(error.errors(include_url=False)[0], KINDS[kind])
+        problem = field_problem(error, KINDS[kind])
         raise CheckError(f"check of kind {kind!r}: {problem}") from error
     except RecursionError as error:
         raise CheckError("check: is nested too deeply; take checks out of each other") from error

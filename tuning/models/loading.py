@@ -50,7 +50,7 @@ def load_variant(name: str, home: Path, base: str | None = None) -> Loaded:
 
     from tuning.models.tokenizers import load_tokenizer
 
-    folder = resolve_base(name, home)
+    folder = resolve_base(name, home, what="model")
     variant = read_variant(folder)
     if not variant.is_adapter:
         model = load_model(folder, dtype=torch.float32)

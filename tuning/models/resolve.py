@@ -5,6 +5,7 @@ Knows the packaged starter, the variants under home, folders and hub ids; loads 
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -19,13 +20,16 @@ class BaseError(TuningError):
     """A base that cannot be found or loaded; names it and the remedy."""
 
 
-def resolve_base(name: str, home: Path, *, local_files_only: bool = False) -> Path:
-    """Folder of the model called `name`.
+def resolve_base(
+    name: str, home: Path, *, local_files_only: bool = False, what: str = "base"
+) -> Path:
+    """Folder of the model called `name`; an error calls it `what`.
 
     Looked up in this order: variants under `home`, the packaged models (`starter`, ...), a
     folder of that path, a hub id, which is downloaded (safetensors, tokenizer, config only).
     """
     from tuning.starter import shipped_models
+    from tuning.variant.folder import list_variants
 
     if re.fullmatch(r"[\w.-]+", name):
         own = _folder(str(Path(home) / "models" / name))
@@ -38,11 +42,14 @@ def resolve_base(name: str, home: Path, *, local_files_only: bool = False) -> Pa
     if path is not None:
         return path
     if "/" in name and HUB_ID.fullmatch(name):
-        return _download(name, local_files_only)
+        return _download(name, local_files_only, what)
+    known = [*shipped_models(), *(folder.name for folder in list_variants(home))]
+    near = difflib.get_close_matches(name[:100], known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
     raise BaseError(
-        f"base {name!r}: no variant under {home}, no packaged model "
-        f"({', '.join(shipped_models()) or 'none'}) and no folder; give one of these or a hub id "
-        "such as owner/model"
+        f"{what} {name!r}: no variant under {home}, no packaged model "
+        f"({', '.join(shipped_models()) or 'none'}) and no folder; {hint}give one of these or a "
+        "hub id such as owner/model"
     )
 
 
@@ -60,7 +67,7 @@ def revision_of(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" else None
 
 
-def _download(name: str, local_files_only: bool) -> Path:
+def _download(name: str, local_files_only: bool, what: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -71,6 +78,6 @@ def _download(name: str, local_files_only: bool) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BaseError(
-            f"base {name!r}: not a folder here, and the hub did not give it ({reason}); "
+            f"{what} {name!r}: not a folder here, and the hub did not give it ({reason}); "
             "check the id and the network, or give a folder"
         ) from error

@@ -323,7 +323,7 @@ class _PlanReader:
 
     def _where(self, keys: Keys, value: Any) -> dict[str, tuple[Any, ...]]:
         if not isinstance(value, dict):
-            raise self._file.error(keys, f"{value!r} is no mapping of columns to values; write one")
+            raise self._file.error(keys, f"must be a map of columns to values, got {value!r}")
         return {
             column: tuple(wanted) if isinstance(wanted, list) else (wanted,)
             for column, wanted in value.items()
@@ -351,17 +351,17 @@ class _PlanReader:
 
     def _texts(self, keys: Keys, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list):
-            raise self._file.error(keys, f"{value!r} is no list; write [one, two]")
+            raise self._file.error(keys, f"must be a list such as [one, two], got {value!r}")
         return tuple(self._text((*keys, str(at)), item) or "" for at, item in enumerate(value))
 
     def _truth(self, keys: Keys, value: Any) -> bool:
         if not isinstance(value, bool):
-            raise self._file.error(keys, f"{value!r} is not true or false; give one")
+            raise self._file.error(keys, f"must be true or false, got {value!r}")
         return value
 
     def _whole(self, keys: Keys, value: Any, least: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self._file.error(keys, f"{value!r} is no whole number from {least} on; give one")
+            raise self._file.error(keys, f"must be a whole number from {least} on, got {value!r}")
         return value
 
     def _share(self, keys: Keys, value: Any) -> float:
