@@ -278,6 +278,29 @@ def test_split_keeps_prompts_on_one_side_and_is_repeatable(tmp_path: Path) -> No
     assert not {e.group for e in first.train} & {e.group for e in first.heldout}
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, "no row held out: 2 % of 20 prompts is less than one; raise data_options.heldout"),
+        ({"heldout": 0.05}, None),
+        ({"heldout": 0}, None),
+        (
+            {"heldout": 0.4, "group_by": "category"},
+            "no row held out: 40 % of 2 groups of category is less than one; raise "
+            "data_options.heldout",
+        ),
+    ],
+)
+def test_a_share_that_holds_out_nothing_is_said(
+    tmp_path: Path, options: dict[str, Any], line: str | None
+) -> None:
+    items = [{**pair, "category": "ab"[number % 2]} for number, pair in enumerate(PAIRS)]
+    ledger = Ledger()
+    load_corpus((str(write(tmp_path / "d.jsonl", items)),), DataOptions(**options), 0, ledger)
+    said = [text for text in ledger.lines() if text.startswith("no row held out")]
+    assert said == ([line] if line else [])
+
+
 def test_heldout_file_leaks_are_removed(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", PAIRS)
     heldout = write(tmp_path / "held.jsonl", [{"question": "What is 3", "answer": "Three."}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,24 @@ def test_the_room_beside_virtual_tokens_is_the_longest_row(tmp_path: Path) -> No
     assert pick_max_length(replace(config, method="lora"), LlamaConfig()) == 2048
     nested = Gemma3Config(text_config={"max_position_embeddings": 100})
     assert pick_max_length(replace(config, method="lora"), nested) == 100
+
+
+def test_a_preview_shows_rows_of_every_source(tmp_path: Path) -> None:
+    files = [
+        write_rows(
+            tmp_path / f"{name}.jsonl",
+            [{"prompt": f"Say {word}.", "response": f"{name} {word}"} for word in ("red", "blue")],
+        )
+        for name in ("sun", "moon", "bird")
+    ]
+    config = config_for(make_base(tmp_path / "base"), files[0], tmp_path)
+    console = Console(width=200, record=True, file=io.StringIO())
+    show_preview(prepare(replace(config, data=tuple(map(str, files)))), 4, console)
+    shown = console.export_text()
+    places = re.findall(r"(\w+\.jsonl:\d): \d+ tokens", shown)
+    assert places == ["sun.jsonl:1", "moon.jsonl:1", "bird.jsonl:1", "sun.jsonl:2"]
+    assert "⟦" in shown
+    assert "sequences" not in shown
 
 
 def test_rows_of_any_line_ends_are_trained_shown_and_kept(tmp_path: Path) -> None:

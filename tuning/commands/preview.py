@@ -5,6 +5,7 @@ Uses the very encoding of a run, so what is shown is what would be trained.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -20,11 +21,11 @@ MARKS = ("⟦", "⟧")
 
 
 def show_preview(prepared: Prepared, count: int, console: Console) -> None:
-    """Print the ledger and the first `count` token rows."""
+    """Print the ledger and `count` token rows, as many of each source as there can be."""
     for line in prepared.ledger.lines():
         console.print(line, highlight=False)
     console.print(end_line(prepared), highlight=False, markup=False)
-    for row in prepared.rows[:count]:
+    for row in spread(prepared, count):
         example = prepared.corpus.train[row.example]
         head = f"{example.place}: {len(row)} tokens, {row.num_trained} trained"
         console.rule(head, style="")
@@ -36,6 +37,17 @@ def show_preview(prepared: Prepared, count: int, console: Console) -> None:
     if prepared.rows:
         exact = prepared.tokenizer.decode(prepared.rows[0].ids)
         console.print(Text(repr(exact)), soft_wrap=True, highlight=False)
+
+
+def spread(prepared: Prepared, count: int) -> list[TokenRow]:
+    """`count` rows: of each source the first, then of each the second, and so on, in order."""
+    turns: Counter[str] = Counter()
+    ranked: list[tuple[int, int]] = []
+    for position, row in enumerate(prepared.rows):
+        source = prepared.corpus.train[row.example].source
+        ranked.append((turns[source], position))
+        turns[source] += 1
+    return [prepared.rows[position] for _, position in sorted(ranked)[:count]]
 
 
 def end_line(prepared: Prepared) -> str:

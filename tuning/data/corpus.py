@@ -93,6 +93,8 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
     if options.heldout_file is None:
         examples, heldout = _split(examples, options.heldout, seed)
         ledger.rows_heldout = len(heldout)
+        if options.heldout and not heldout:
+            ledger.note = _why_none(examples, options)
     examples = _drop_leaks(examples, heldout, ledger)
     examples, heldout = _write_mixtures(examples, heldout, seed)
     train = [example for rows in examples for example in rows]
@@ -351,6 +353,15 @@ def _split(
     heldout = [example for rows in examples for example in rows if example.group in chosen]
     kept = [[example for example in rows if example.group not in chosen] for rows in examples]
     return kept, heldout
+
+
+def _why_none(examples: list[list[Example]], options: DataOptions) -> str:
+    """Why the share held nothing out, and what to set."""
+    groups = len({example.group for rows in examples for example in rows})
+    what = "prompts" if options.group_by is None else f"groups of {options.group_by}"
+    share = f"{options.heldout * 100:g} % of {groups:,} {what}"
+    why = "is less than one" if int(groups * options.heldout) < 1 else "take more of the rows"
+    return f"no row held out: {share} {why}; raise data_options.heldout"
 
 
 def _weigh(sizes: Sequence[int], weights: Sequence[float], seed: int) -> tuple[int, ...]:

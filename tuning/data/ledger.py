@@ -103,6 +103,8 @@ class Ledger:
     rows_read: int = 0
     rows_trained: int = 0
     rows_heldout: int = 0
+    note: str = ""
+    """Why nothing is held out though a share was asked for."""
     rows_dropped: Counter[str] = field(default_factory=Counter)
     """By reason: duplicate, near duplicate, in the held-out set, nothing left to train on, ..."""
     bad_rows: list[BadRow] = field(default_factory=list)
@@ -166,13 +168,15 @@ class Ledger:
         packed = ""
         if self.rows_packed:
             packed = f", {self.tokens_packed:,} tokens of {self.rows_packed:,} rows packed"
+        sequences = f"; {self.sequences:,} sequences in all" if self.sequences else ""
         dropped = "".join(f", {count:,} {reason}" for reason, count in self.rows_dropped.items())
         return [
             f"rows: {self.rows_read:,} read, {self.rows_trained:,} to train on, "
             f"{self.rows_heldout:,} held out, {len(self.bad_rows):,} bad{dropped}",
+            *([self.note] if self.note else []),
             f"tokens: {self.tokens_read:,} in the training rows, {self.tokens_trained:,} trained, "
             f"{self.tokens_masked:,} masked, {self.tokens_truncated:,} truncated, "
-            f"{self.tokens_dropped:,} dropped; {self.sequences:,} sequences in all{packed}",
+            f"{self.tokens_dropped:,} dropped{sequences}{packed}",
             *self.tally.lines(),
             *self._mixture_lines(),
             *(f"left out {row}" for row in self.bad_rows[:SHOWN]),
