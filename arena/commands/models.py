@@ -15,7 +15,11 @@ from arena.commands.options import DEFAULT_HOME, Home, Json
 models_app = typer.Typer(
     help="List, check, merge and remove variant folders.", no_args_is_help=True
 )
-starter_app = typer.Typer(help="Rebuild the embedded starter model.", no_args_is_help=True)
+starter_app = typer.Typer(
+    short_help="Pretrain a base like the starter.",
+    help="Pretrain a base like the starter (an earlier recipe made the shipped one).",
+    no_args_is_help=True,
+)
 
 
 @models_app.command("list")
