@@ -49,9 +49,10 @@ lint: $(done)/lint ## Check style, format and types
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-docs: $(done)/install ## Write what docs and README take from the program: help, scores, trees
+docs: $(done)/install ## Write what docs and README take from the program: help, scores, tables, trees
 	$(bin)/python tools/cli_reference.py
 	$(bin)/python tools/score_tables.py
+	$(bin)/python tools/settings_table.py
 	$(bin)/python tools/architecture.py
 
 screenshot: $(done)/test ## Take README's pictures of the page anew

@@ -83,7 +83,7 @@ class TrainingOptions:
     max_minutes: Annotated[Number, Field(ge=0.001)] | None = None
     """Wall time at most, from the start of the command; the learning rate follows the clock."""
     learning_rate: Annotated[Number, Field(ge=1e-12)] | None = None
-    """Peak learning rate; default by method and model width (`tuning.methods.adapters`)."""
+    """Peak learning rate; default by method and model width (`tuning.methods.requirements`)."""
     batch_size: Annotated[Count, Field(le=2**20)] = 32
     """Rows (or packs) of one optimizer step on one process, before accumulation."""
     accumulation: Annotated[Count, Field(le=2**20)] = 1
@@ -166,7 +166,7 @@ class TuningConfig:
     name: Text
     """Name of the variant to make."""
     method: Method = "lora"
-    """One of `Method`: full, lora, qlora, prefix, prompt, ia3."""
+    """What is trained: full, lora, qlora, prefix, prompt or ia3."""
     home: Folder = Path("workspace")
     """Folder whose `models/` holds the variants, also those that `base` may name."""
     seed: Annotated[Whole, Field(ge=0, le=2**32 - 1)] = 0

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import cli_reference
 import pytest
+import settings_table
+
+from tuning.config_files import setting_keys
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -131,6 +134,24 @@ def test_cli_page_is_what_the_program_says() -> None:
     assert cli_reference.PAGE.read_text(encoding="utf-8") == cli_reference.render(), (
         "docs/cli.md is old: run `make docs`"
     )
+
+
+@pytest.mark.parametrize("name", settings_table.render())
+def test_tables_of_settings_and_checks_are_what_the_code_says(name: str) -> None:
+    assert settings_table.shown(name) == settings_table.render()[name], (
+        "docs/tuning.md is old: run `make docs`"
+    )
+
+
+def test_the_table_of_settings_is_whole() -> None:
+    """Every key of the config, the starter's among them, with a default and a meaning."""
+    found = {key: (default, meaning) for key, default, meaning in settings_table.settings()}
+    assert set(found) == set(setting_keys())
+    assert all(default and meaning for default, meaning in found.values())
+    assert found["lora.rank"] == ("16", "Size of the low-rank matrices.")
+    assert found["data_options.heldout"][0] == "0.02"
+    assert found["training.packing"][0] == "false"
+    assert "| `lora` | `epochs` 6, `max_minutes` 1.7," in settings_table.shown("starter settings")
 
 
 def test_every_command_and_option_has_a_help_text() -> None:
