@@ -73,7 +73,7 @@ class AdapterTarget:
         return inputs * stack.in_gain[step.owners]
 
     def add(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """What the step's adapters make of the base output [1, tokens, out]."""
+        """What the step's adapters make of the base output, [1, tokens, out] or [tokens, out]."""
         step, stack = self._stacks.step, self.stack
         if step is None or stack is None:
             return output
@@ -89,11 +89,11 @@ class AdapterTarget:
             first, last = step.low * stack.width, step.high * stack.width
             if first or last != down.shape[0]:
                 down, up = down[first:last], up[first:last]
-            shrunk = functional.linear(inputs[0], down)
+            shrunk = functional.linear(inputs.reshape(-1, inputs.shape[-1]), down)
             columns = step.widened(stack.width)
             if columns is not None:
                 shrunk *= columns
-            output[0].addmm_(shrunk, up)
+            output.view(-1, output.shape[-1]).addmm_(shrunk, up)
         return output
 
 
@@ -106,7 +106,7 @@ class AdaptedLinear(nn.Module):
         self.target = target
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply to [1, tokens, in]; rows without an adapter come out as the base gives them."""
+        """Apply to [1, tokens, in] or [tokens, in]; other rows come out as the base gives them."""
         inputs = self.target.scale_input(inputs)
         return self.target.add(inputs, self.base(inputs))
 
@@ -151,8 +151,14 @@ class AdapterStacks:
         """ModelLoadError when a delta has no layer here or does not fit its shape."""
         if adapter.name in self._adapters:
             return  # It was checked when it came.
+        body = f"{self._model.base_model_prefix}."
         for path, delta in adapter.deltas.items():
             weight = weight_of(self._linear(path, adapter.name))
+            if not path.startswith(body):
+                raise ModelLoadError(
+                    f"{adapter.name}: {path} lies behind the last hidden state, where a step keeps "
+                    "only the tokens that are read; merge the adapter"
+                )
             wrong = [
                 f"{label} {tuple(tensor.shape)}"
                 for label, tensor, axis, size in (

@@ -38,6 +38,15 @@ WIDE = {
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.4}
 NEOX = {**WIDE, "rotary_pct": 0.25}
 NEOX.pop("num_key_value_heads")
+OPT = {
+    "hidden_size": 32,
+    "word_embed_proj_dim": 32,
+    "ffn_dim": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "init_std": 0.4,
+}
 GEMMA = {**WIDE, "head_dim": 8}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", WIDE),
@@ -48,10 +57,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("GPTNeoXConfig", NEOX),
     "gemma": ("GemmaConfig", GEMMA),
     "gemma2": ("Gemma2Config", {**GEMMA, "sliding_window": 6, "query_pre_attn_scalar": 8}),
+    "opt": ("OPTConfig", OPT),
 }
 ALL_LINEAR = {
     "gpt2": ["c_attn", "c_proj", "c_fc"],
     "gpt_neox": ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"],
+    "opt": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
 }
 LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

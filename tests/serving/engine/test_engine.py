@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import serving_models as tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     LogitsProcessorList,
@@ -568,3 +570,17 @@ def half_logprobs(model: torch.nn.Module, prompt: tuple[int, ...]) -> torch.Tens
     with torch.inference_mode(), tiny.peft_warnings():
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
     return torch.log_softmax(logits[-len(prompt) :].float(), -1)
+
+
+def test_adapter_behind_the_last_hidden_state_is_refused(tmp_path: Path) -> None:
+    """A step keeps only the tokens that are read there, so rows could not be told apart."""
+    base = tiny.save_checkpoint("llama", tmp_path / "base")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*save_embedding_layers.*")
+        tiny.save_adapter("llama", base, tmp_path / "head", "lora", target_modules=["lm_head"])
+    saved = tmp_path / "head" / "adapter_model.safetensors"
+    save_file({k: v for k, v in load_file(saved).items() if "lora" in k}, saved)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    engine = Engine(model, EngineLimits(2, 64, kv_tokens=256))
+    with pytest.raises(ModelLoadError, match="lm_head lies behind the last hidden state"):
+        engine.stacks.check(read_adapter(tmp_path / "head", "head"))
