@@ -11,6 +11,7 @@ from store_fixtures import Hand
 from arena.exports.dataset import ExportOptions, export
 from arena.exports.trl import PREFERENCE_SCHEMA, UNPAIRED_SCHEMA
 from arena.values.vote import Judgement, Strength, Winner
+from tuning import tune
 from tuning.config_files import add_assignments, load_config
 from tuning.data.columns import HARMLESS, OF_EXPORTS
 from tuning.data.corpus import Corpus, load_corpus
@@ -50,6 +51,16 @@ def test_the_better_answers_of_an_export_are_trained(voted: Hand, tmp_path: Path
     assert answers(read(tmp_path / "votes", *advice)) == {("One?", "good"), ("Two?", "fine")}
     for setting in advice:
         assert f"--set {setting}" in PAGE.read_text(encoding="utf-8")
+
+
+def test_a_variant_is_tuned_on_an_export(voted: Hand, tiny_base: Path, tmp_path: Path) -> None:
+    export(voted.store, tmp_path / "votes", ExportOptions())
+    given = {"base": str(tiny_base), "name": "voted", "data": (str(tmp_path / "votes"),)}
+    assignments = ["columns=completion:chosen", "drop=rejected", "max_steps=1", "samples=0"]
+    settings = add_assignments({**given, "home": tmp_path}, assignments)
+    made = tune(load_config(None, settings))
+    assert made.run["ledger"]["rows"]["trained"] == 2
+    assert "vote_id" in made.run["ledger"]["columns"]["harmless"]
 
 
 def test_the_good_answers_of_an_unpaired_export_are_trained(voted: Hand, tmp_path: Path) -> None:

@@ -281,6 +281,41 @@ def test_a_turn_without_weight_is_context_only(tmp_path: Path, off: dict[str, An
     assert ledger.rows_dropped == {"of no trained turn": 1}
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": None, "question": "Hi?", "answer": "Yes."},
+        {"prompt": "Hi?", "completion": None, "response": "Yes."},
+        {"question": "Hi?", "answer": "", "response": "Yes."},
+        {"instruction": "Hi?", "output": [], "response": "Yes."},
+    ],
+)
+def test_columns_that_say_nothing_decide_no_format(tmp_path: Path, row: dict[str, Any]) -> None:
+    blank = dict.fromkeys(row)
+    corpus, ledger = load(tmp_path, blank, row, {**row, [*row][-1]: "No."})
+    assert texts(corpus) == [["Hi?", "Yes."], ["Hi?", "No."]]
+    assert len(ledger.bad_rows) == 1
+
+
+def test_null_filled_formats_in_one_file_are_refused(tmp_path: Path) -> None:
+    pair = {"messages": None, "prompt": "a", "response": "b"}
+    with pytest.raises(TuningError, match=":2: row is of format prompt-response, those before"):
+        load(tmp_path, {"messages": [USER, ANSWER], "prompt": None, "response": None}, pair)
+
+
+def test_labels_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match=":1: kto_tag: is false, but label is true"):
+        load(tmp_path, {**PAIR, "label": True, "kto_tag": 0})
+
+
+@pytest.mark.parametrize("name", ["label", "kto_tag"])
+@pytest.mark.parametrize(("good", "bad"), [(1, 0), (1.0, 0.0), ("1", "0"), (True, "False")])
+def test_labels_may_be_numbers(tmp_path: Path, name: str, good: Any, bad: Any) -> None:
+    corpus, ledger = load(tmp_path, {**PAIR, name: good}, {**PAIR, "answer": "BAD", name: bad})
+    assert texts(corpus) == [["Hi?", "Yes."]]
+    assert ledger.rows_dropped == {f"{name} false": 1}
+
+
 @pytest.mark.parametrize("name", ["label", "kto_tag"])
 def test_answers_labelled_bad_are_not_trained(tmp_path: Path, name: str) -> None:
     rows: list[dict[str, Any]] = [

@@ -154,6 +154,57 @@ def test_a_readme_decides_as_it_does_for_datasets(
     assert set(left) == {"train.jsonl", "b.jsonl", "sub/c.jsonl", "README.md"} - set(trained)
 
 
+@pytest.mark.parametrize(
+    ("config", "trained"),
+    [
+        ("data_dir: data", ["data/train.jsonl"]),
+        ("data_dir: ./more/", ["more/x.jsonl"]),
+        ("data_files: '**/*.jsonl'", ["data/test.jsonl", "data/train.jsonl", "more/x.jsonl"]),
+        ("data_files: 'data/train*'", ["data/train.jsonl"]),
+        ("data_files: '*/*'", ["data/test.jsonl", "data/train.jsonl", "more/x.jsonl"]),
+        ("data_files: '.hid/*'", [".hid/b.jsonl"]),
+        ("data_files: _h/c.jsonl", ["_h/c.jsonl"]),
+        ("data_files: 'tra*'\n  data_dir: data", ["data/train.jsonl"]),
+    ],
+)
+def test_a_readme_names_data_files_as_datasets_finds_them(
+    tmp_path: Path, config: str, trained: list[str]
+) -> None:
+    folder = tmp_path / "rows"
+    names = ["data/train.jsonl", "data/test.jsonl", "more/x.jsonl", ".hid/b.jsonl", "_h/c.jsonl"]
+    fill(folder, *names)
+    (folder / "data" / "notes.txt").write_text("x")
+    (folder / "data" / "train.jsonl.lock").write_text("")
+    (folder / "README.md").write_text(README.format(configs=f"- config_name: default\n  {config}"))
+    rows, left = read(folder)
+    assert rows == trained
+    hidden = {".hid", "_h"} - {name.partition("/")[0] for name in rows}
+    others = {"README.md", "data/notes.txt", "data/train.jsonl.lock", *names[:3]}
+    assert set(left) == (others | hidden) - set(rows)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl.gz", "train.tsv", "train.json.zst", "t/train.arrow"])
+def test_rows_in_a_form_that_is_not_read_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "other.jsonl", name)
+    with pytest.raises(TuningError, match=rf"{name} holds rows in a form that is not read; unpack"):
+        read(tmp_path)
+    fill(tmp_path, "train.ndjson", "train_2.jsonl")
+    (tmp_path / name).rename(tmp_path / f"test{(tmp_path / name).suffix}")
+    rows, left = read(tmp_path)
+    assert rows == ["train.ndjson", "train_2.jsonl"]
+    assert left == {
+        f"test{Path(name).suffix}": "test split",
+        "other.jsonl": "not in the train split",
+    }
+
+
+def test_files_are_listed_where_all_are_read(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl", "b.jsonl")
+    ledger = Ledger()
+    load_corpus((str(tmp_path),), DataOptions(heldout=0), 0, ledger)
+    assert f"files: 2 read: {tmp_path}/a.jsonl, {tmp_path}/b.jsonl" in ledger.lines()
+
+
 def test_the_choice_is_that_of_datasets(tmp_path: Path) -> None:
     """The same README, read by the library that the rule is taken from."""
     from datasets import load_dataset
@@ -185,12 +236,14 @@ def test_the_choice_is_that_of_datasets(tmp_path: Path) -> None:
             "- config_name: x\n  data_files: {train_a: b.jsonl, train_b: b.jsonl}",
             r"several splits to train on \(train_a, train_b\)",
         ),
+        ("- config_name: x\n  data_files: sub", r"names 'sub', which is a folder; .* sub/\*, or"),
+        ("- config_name: x\n  data_dir: gone", "the folder holds no"),
         ("- config_name: x\n  data_files: []", "names nothing to train on"),
         ("- config_name: x\n  data_files: [{split: train}]", "names None, which is no file"),
     ],
 )
 def test_a_readme_that_does_not_fit_is_named(tmp_path: Path, configs: str, message: str) -> None:
-    fill(tmp_path, "b.jsonl")
+    fill(tmp_path, "b.jsonl", "sub/c.jsonl")
     (tmp_path / "README.md").write_text(README.format(configs=configs))
     with pytest.raises(TuningError, match=message) as caught:
         read(tmp_path)

@@ -88,11 +88,10 @@ class ColumnReader:
         has a key that nothing would use. Columns that nothing would use are for `finish`.
         """
         row = self._renamed(columns, where)
-        if self._known is None:
-            self._known = self._named or self._detect(row, where)
-        known = self._known
-        if not known.required <= set(row):
-            _refuse_mixture(row, known, where)
+        said = {name: value for name, value in row.items() if not says_nothing(value)}
+        known = self._known or self._named or self._detect(row, said, where)
+        if not known.required <= set(said):
+            _refuse_mixture(said, known, where)
         try:
             conversation = normalise_row(row, known)
             self._account(row, known, conversation, where)
@@ -124,14 +123,19 @@ class ColumnReader:
             f"--set columns={shlex.quote(f'context:{_printable(name)}')}"
         )
 
-    def _detect(self, row: Row, where: str) -> Format:
+    def _detect(self, row: Row, said: Row, where: str) -> Format:
+        """The format that the columns which say something fit; for this row alone, that of all."""
         asked = frozenset(self._map)
         if {"prompt", "response"} <= asked:
             return format_named("prompt-response")
         for known in FORMATS:
             if asked and asked & known.required and known.required <= asked:
                 return known
-        return detect_format(row, where)
+        try:
+            self._known = detect_format(said, where)
+        except FormatError:
+            return detect_format(row, where)
+        return self._known
 
     def _renamed(self, columns: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The row without what is to be dropped, its mapped columns under the names of formats."""

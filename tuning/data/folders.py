@@ -16,7 +16,9 @@ from typing import Any
 from tuning.errors import TuningError
 from tuning.yaml_text import parse_yaml
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+# Rows that other programs read: a folder that would train them is refused.
+FOREIGN = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tsv", ".arrow", ".feather", ".orc", ".xlsx")
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -41,13 +43,22 @@ class Listing:
 def list_folder(folder: Path, source: str) -> Listing:
     """The files of `folder` to train on; DataError where there are none or it is not clear."""
     files, left = _walk(folder, source)
-    chosen = _named_by_readme(folder, source)
+    chosen = _named_by_readme(folder, source, files)
     if chosen is None:
         chosen = _named_by_words(folder, source, files)
+    for item in chosen:
+        if item.suffix.lower() in FOREIGN:
+            raise DataError(
+                f"data {source!r}: {_relative(item, folder)} holds rows in a form that is not "
+                f"read; unpack or convert it to one of {', '.join(SUFFIXES)}, or give the files "
+                "themselves"
+            )
     taken = set(chosen)
     for item in files:
         if item not in taken:
             left.append((_relative(item, folder), _why_not(item, folder)))
+    above = {place for item in chosen for place in (item, *item.parents)}
+    left = [(name, why) for name, why in left if folder / name not in above]
     return Listing(tuple(chosen), tuple(sorted(left)))
 
 
@@ -83,13 +94,13 @@ def _walk(folder: Path, source: str) -> tuple[list[Path], list[tuple[str, str]]]
         for name in [*folders, *names]:
             item = Path(place, name)
             shown = _relative(item, folder)
-            if name.startswith((".", "_")):
+            if _is_hidden(name):
                 left.append((shown, "hidden"))
             elif not _is_plain(name):
                 raise DataError(
                     f"data {source!r}: the name {shown!a} is not UTF-8; rename the file"
                 )
-            elif name in names and (item.suffix.lower() not in SUFFIXES or name in ABOUT):
+            elif name in names and (item.suffix.lower() not in SUFFIXES + FOREIGN or name in ABOUT):
                 left.append((shown, "no data file"))
             elif name in folders and item.is_symlink():
                 left.append((shown, "link to a folder"))
@@ -97,7 +108,7 @@ def _walk(folder: Path, source: str) -> tuple[list[Path], list[tuple[str, str]]]
                 left.append((shown, "no plain file"))
             elif name in names:
                 files.append(item)
-        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        folders[:] = [name for name in folders if not _is_hidden(name)]
     return sorted(files), left
 
 
@@ -147,32 +158,23 @@ def _why_not(item: Path, folder: Path) -> str:
     return f"{split} split" if split in ("validation", "test") else "not in the train split"
 
 
-def _named_by_readme(folder: Path, source: str) -> list[Path] | None:
+def _named_by_readme(folder: Path, source: str, files: Sequence[Path]) -> list[Path] | None:
     """The train files that the README's `configs` name; None where it names none."""
     config = _default_config(_front_matter(folder / "README.md", source), source)
     if config is None or ("data_files" not in config and "data_dir" not in config):
         return None
     patterns = _train_patterns(config.get("data_files"), source)
+    place = folder
     if config.get("data_dir"):
-        patterns = [f"{config['data_dir']}/{item}" for item in patterns or ["**/*"]]
+        _refuse_outside(config["data_dir"], source)
+        place = folder / config["data_dir"]
+        if patterns is None:
+            within = [item for item in files if item.is_relative_to(place)]
+            return _named_by_words(place, source, within)
     chosen: dict[Path, None] = {}
     for pattern in patterns or []:
-        if (
-            not isinstance(pattern, str)
-            or Path(pattern).is_absolute()
-            or ".." in Path(pattern).parts
-        ):
-            raise DataError(
-                f"data {source!r}: README.md names {pattern!a}, which is no file of the "
-                "folder; mend configs.data_files, or give the files themselves"
-            )
-        try:
-            found = sorted(item for item in folder.glob(pattern) if item.is_file())
-        except (ValueError, OSError) as error:
-            raise DataError(
-                f"data {source!r}: README.md names {pattern!a} ({error}); mend it"
-            ) from error
-        chosen.update(dict.fromkeys(found))
+        _refuse_outside(pattern, source)
+        chosen.update(dict.fromkeys(_fitting(place, pattern, source, files)))
     if not chosen:
         names = _some([ascii(item) for item in patterns or []])
         raise DataError(
@@ -180,6 +182,43 @@ def _named_by_readme(folder: Path, source: str) -> list[Path] | None:
             "such file; mend configs.data_files, or give the files themselves"
         )
     return list(chosen)
+
+
+def _refuse_outside(pattern: Any, source: str) -> None:
+    if not isinstance(pattern, str) or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise DataError(
+            f"data {source!r}: README.md names {pattern!a}, which is no file of the "
+            "folder; mend configs, or give the files themselves"
+        )
+
+
+def _fitting(place: Path, pattern: str, source: str, files: Sequence[Path]) -> list[Path]:
+    """The files that a pattern names: of those found by a wildcard only visible data files."""
+    try:
+        found = sorted(place.glob(pattern))
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"data {source!r}: README.md names {pattern!a} ({error}); mend it"
+        ) from error
+    if not any(sign in pattern for sign in "*?["):
+        if any(item.is_dir() for item in found):
+            raise DataError(
+                f"data {source!r}: README.md names {pattern!a}, which is a folder; name its files, "
+                f"such as {pattern.rstrip('/')}/*, or write it as data_dir"
+            )
+        return [item for item in found if item.is_file()]
+    visible = set(files)
+    asked = sum(map(_is_hidden, Path(pattern).parts))
+    return [
+        item
+        for item in found
+        if item in visible
+        or (
+            0 < sum(map(_is_hidden, item.relative_to(place).parts)) <= asked
+            and item.is_file()
+            and item.suffix.lower() in SUFFIXES
+        )
+    ]
 
 
 def _front_matter(readme: Path, source: str) -> Mapping[str, Any]:
@@ -240,8 +279,8 @@ def _relative(item: Path, folder: Path) -> str:
     return item.relative_to(folder).as_posix()
 
 
-def _is_inside(pattern: str) -> bool:
-    return not Path(pattern).is_absolute() and ".." not in Path(pattern).parts
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
 
 
 def _is_plain(name: str) -> bool:

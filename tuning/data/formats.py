@@ -40,6 +40,7 @@ EXTRAS = ("input", "context")
 CHOICES = ("choices", "options")
 QUESTIONS = ("prompt", "instruction", "inputs", "question")
 LABELS = ("label", "kto_tag")
+TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 # What any row may have beside its conversation, and what rows of a prompt and an answer may.
 COMMON = frozenset({*SYSTEM, *LABELS, "tools"})
 BESIDE = COMMON | {*EXTRAS, *CHOICES, "history"}
@@ -160,16 +161,24 @@ def check_messages(messages: list[Message]) -> None:
 
 
 def _rejected(row: Row) -> str | None:
-    """Why an unpaired preference row is no lesson: its `label` is false."""
+    """Why an unpaired preference row is no lesson: its `label` is false, or 0."""
+    found: dict[str, bool] = {}
     for name in LABELS:
         value = row.get(name)
-        if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-            value = value.strip().lower() == "true"
-        if value is False:
-            return f"{name} false"
-        if value is not True and not says_nothing(value):
-            raise UnusedError(name, f"is {shorten(value)}; a label of an answer is true or false")
-    return None
+        if says_nothing(value):
+            continue
+        word = str(value).strip().lower()
+        if word not in TRUTH:
+            raise UnusedError(
+                name, f"is {shorten(value)}; a label of an answer is true or false (1 or 0)"
+            )
+        found[name] = TRUTH[word]
+    if len(set(found.values())) > 1:
+        (first, good), (second, other) = found.items()
+        raise UnusedError(
+            second, f"is {str(other).lower()}, but {first} is {str(good).lower()}; keep one"
+        )
+    return next((f"{name} false" for name, good in found.items() if not good), None)
 
 
 def _system(row: Row) -> Turns:

@@ -82,10 +82,11 @@ class Tally:
         found = [f"columns: {'; '.join(parts)}"] if parts else []
         if self.context_turns:
             found.append(f"turns: {self.context_turns:,} of the assistant are context only")
+        if self.files_read:
+            found.append(f"files: {len(self.files_read):,} read: {_some(self.files_read)}")
         if self.files_left:
             left = len(self.files_left)
             more = f", and {left - SHOWN:,} more" if left > SHOWN else ""
-            found.append(f"files: {len(self.files_read):,} read: {_some(self.files_read)}")
             found.append(f"files: {left:,} not read: {'; '.join(self.files_left[:SHOWN])}{more}")
         return found
 

@@ -59,6 +59,7 @@ def read_source(source: str, seed: int = 0, tally: Tally | None = None) -> Itera
 def _read_file(path: Path, source: str) -> Iterator[RawRow]:
     readers: dict[str, Callable[[Path, str], Iterator[RawRow]]] = {
         ".jsonl": _read_jsonl,
+        ".ndjson": _read_jsonl,
         ".json": _read_json,
         ".csv": _read_csv,
         ".parquet": _read_parquet,

@@ -42,6 +42,8 @@ def _try(model: Any, ids: Sequence[int], what: str, remedy: str, *, is_adapted: 
     model.eval()
     with torch.random.fork_rng(devices=[]):
         try:
+            if not _is_number(model, row):
+                return  # of the settings, not of the architecture; the first step names it
             reason = _gradient_fault(model, row, is_adapted) or _generation_fault(model, row)
         except Exception as error:  # an architecture may fail in any way of its own
             said = " ".join(str(error).split())[:200] or type(error).__name__
@@ -50,6 +52,11 @@ def _try(model: Any, ids: Sequence[int], what: str, remedy: str, *, is_adapted: 
             model.train(was_training)
     if reason is not None:
         raise MethodError(f"{what}: {_architecture(model)} {reason}; {remedy}")
+
+
+@torch.no_grad()
+def _is_number(model: Any, row: torch.Tensor) -> bool:
+    return not model(input_ids=row, use_cache=False).logits.isnan().any()
 
 
 def _architecture(model: Any) -> str:
