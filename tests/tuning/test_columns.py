@@ -153,6 +153,48 @@ def test_all_columns_that_nothing_uses_are_named_at_once(tmp_path: Path) -> None
     assert texts(load(tmp_path, *rows_, drop=tuple(given.split(",")))[0]) == [["Hi?", "Yes."]]
 
 
+PART = {"type": "text", "text": "Hi?", "cache_control": {"type": "ephemeral"}}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": [PART]}, ANSWER]},
+        {"messages": [USER, ANSWER], "full_topic": "x"},
+        {"messages": [USER, ANSWER], "views": 3, "title": "x"},
+        {"conversations": [{**USER, "audio": "x"}, ANSWER]},
+        {"prompt": [USER], "completion": [ANSWER], "rationale": "x"},
+        {**PAIR, "rationale": "x"},
+    ],
+    ids=repr,
+)
+def test_the_advice_for_what_nothing_uses_works(tmp_path: Path, row: dict[str, Any]) -> None:
+    with pytest.raises(TuningError) as caught:
+        load(tmp_path, row)
+    (given, *others) = re.findall(r"--set drop=([^ ,]+(?:,\S+)*)", str(caught.value))
+    assert not others
+    assert ("context:" in str(caught.value)) == ("question" in row)
+    assert texts(load(tmp_path, row, drop=tuple(given.rstrip(",").split(",")))[0]) == [
+        ["Hi?", "Yes."]
+    ]
+
+
+def test_a_column_mapped_to_two_parts_is_refused(tmp_path: Path) -> None:
+    row = {"chosen": "Human: Hi? Assistant: Yes.", "rejected": "x"}
+    with pytest.raises(TuningError, match="'chosen' is mapped to response and prompt, so"):
+        load(tmp_path, row, columns={"response": "chosen", "prompt": "chosen"}, drop=("rejected",))
+
+
+def test_a_text_of_the_whole_row_is_harmless_with_an_input(tmp_path: Path) -> None:
+    row = {"instruction": "Translate.", "input": "cat", "output": "chat"}
+    text = "### Instruction:\nTranslate.\n\n### Input:\ncat\n\n### Response:\nchat"
+    corpus, ledger = load(tmp_path, {**row, "text": text})
+    assert texts(corpus) == [["Translate.\n\ncat", "chat"]]
+    assert ledger.tally.harmless == {"text": 1}
+    with pytest.raises(TuningError, match=":1: text: column holds"):
+        load(tmp_path, {**row, "text": text.replace("cat\n", "dog\n")})
+
+
 PREFERENCES: list[dict[str, Any]] = [
     {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."},
     {"question": "Hi?", "chosen": "Yes.", "rejected": "No.", "system": ""},

@@ -9,6 +9,7 @@ import pytest
 from tuning.data.formats import (
     FormatError,
     RowError,
+    UnusedError,
     detect_format,
     format_named,
     normalise_row,
@@ -64,6 +65,88 @@ def test_formats(row: dict[str, Any], name: str, messages: list[dict[str, str]] 
     assert format_named(name) is found
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(42, "42"), (True, "true"), (-0.5, "-0.5"), (10**30, "1" + "0" * 30)]
+)
+@pytest.mark.parametrize("names", [("question", "answer"), ("prompt", "completion")])
+def test_numbers_and_truth_values_are_their_text(
+    value: Any, text: str, names: tuple[str, str]
+) -> None:
+    row = {names[0]: "Hi?", names[1]: value}
+    assert normalise_row(row, detect_format(row)).messages[1]["content"] == text
+
+
+CHOSEN = ["red", "blue", "3"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "text"),
+    [
+        (CHOSEN, "1", "blue"),
+        (CHOSEN, " 0 ", "red"),
+        (CHOSEN, "3", "3"),
+        (CHOSEN, "blue", "blue"),
+        ({"text": CHOSEN, "label": ["1", "2", "3"]}, "1", "1"),
+        (CHOSEN, "7", None),
+    ],
+)
+def test_an_answer_that_is_a_number_gives_its_choice(
+    choices: Any, answer: str, text: str | None
+) -> None:
+    row = {"question": "Which?", "choices": choices, "answer": answer}
+    if text is None:
+        with pytest.raises(RowError, match="is 7, but there are 3 choices"):
+            normalise_row(row, detect_format(row))
+    else:
+        assert normalise_row(row, detect_format(row)).messages[1]["content"] == text
+
+
+@pytest.mark.parametrize(
+    ("row", "roles"),
+    [
+        ({"messages": [{**SYSTEM, "role": "developer"}, USER, ANSWER]}, "system user assistant"),
+        (
+            {"messages": [{**USER, "role": "User"}, {**ANSWER, "role": "Assistant"}]},
+            "user assistant",
+        ),
+        (
+            {"conversations": [{"from": "Human", "value": "a"}, {"from": "GPT", "value": "b"}]},
+            "user assistant",
+        ),
+        (
+            {
+                "messages": [
+                    {**USER, "weight": 1},
+                    {
+                        "role": "assistant",
+                        "content": None,
+                        "function_call": {"name": "add", "arguments": '{"a": 1}'},
+                    },
+                    {"role": "function", "name": "add", "content": "1", "weight": 1},
+                    {**ANSWER, "weight": 1},
+                ]
+            },
+            "user assistant tool assistant",
+        ),
+        ({"messages": [{**SYSTEM, "weight": 0}, USER, ANSWER]}, "system user assistant"),
+    ],
+)
+def test_roles_of_other_writers(row: dict[str, Any], roles: str) -> None:
+    read = normalise_row(row, detect_format(row))
+    assert [message["role"] for message in read.messages] == roles.split()
+    assert not read.untrained
+    for message in read.messages:
+        for call in message.get("tool_calls", ()):
+            assert call == {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+
+
+def test_a_call_written_in_both_ways_is_refused() -> None:
+    call = {"name": "add", "arguments": "{}"}
+    turn = {**ANSWER, "function_call": call, "tool_calls": [{"function": call}]}
+    with pytest.raises(UnusedError, match=r"messages\[1\].function_call: stands beside tool_calls"):
+        normalise_row({"messages": [USER, turn]}, format_named("messages"))
+
+
 def test_sharegpt_roles_are_not_trained_as_prompts() -> None:
     """The known trap: human and gpt must become user and assistant, in this order."""
     row = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
@@ -93,7 +176,9 @@ def test_sharegpt_roles_are_not_trained_as_prompts() -> None:
         ({"prompt": "Hi?", "completion": [ANSWER]}, "completion", "both be text"),
         ({"prompt": "Hi?", "completion": None}, "completion", "both"),
         ({"instruction": "", "output": "x"}, "instruction", "is empty"),
-        ({"instruction": "x", "output": 3}, "output", "is int"),
+        ({"instruction": "x", "output": float("nan")}, "output", "is float"),
+        ({"instruction": "x", "output": [3]}, "output", "is list"),
+        ({"conversations": ["Hi?", "Yes."]}, "conversations[0]", "write turns with from and value"),
         ({"instruction": "x", "output": "y", "history": [["a"]]}, "history[0]", "no pair"),
         ({"messages": [{"role": "user", "content": "x" * 10_000_001}, ANSWER]}, "messages", "long"),
     ],
@@ -108,5 +193,9 @@ def test_bad_rows_are_named(row: dict[str, Any], field: str, reason: str) -> Non
 def test_unknown_columns_list_what_is_known() -> None:
     with pytest.raises(FormatError, match=r"columns a, b fit no known format .*alpaca"):
         detect_format({"a": 1, "b": 2})
+    with pytest.raises(
+        FormatError, match=r"text holds a whole dialogue, .* write its turns as mess"
+    ):
+        detect_format({"text": "### Human: Hi? ### Assistant: Yes."})
     with pytest.raises(FormatError, match="unknown format 'alpacca'"):
         format_named("alpacca")

@@ -5,6 +5,7 @@ Knows formats and the settings `data_options.columns`, `drop` and `format`; know
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -73,6 +74,7 @@ class ColumnReader:
         self._group_by = options.group_by
         self._known: Format | None = None
         self._unknown: dict[str, tuple[str, str]] = {}  # column: the place and what it holds
+        self._takes_context = True  # whether the rows with such columns can be asked with context
         known = frozenset().union(*(item.columns for item in FORMATS))
         wrong = sorted(set(self._map) - known)
         if wrong:
@@ -80,6 +82,14 @@ class ColumnReader:
                 f"data_options.columns: {wrong[0]!r} is nothing a row is made of; map some of "
                 f"{', '.join(sorted(known))} to columns of the data"
             )
+
+        for name, count in Counter(self._map.values()).items():
+            if count > 1:
+                parts = [part for part, column in self._map.items() if column == name]
+                raise FormatError(
+                    f"data_options.columns: {name!r} is mapped to {' and '.join(parts)}, so the "
+                    "model would learn what it is shown; map a column of its own to each"
+                )
 
     def read(self, columns: Mapping[str, Any], where: str) -> Conversation:
         """The conversation of one row.
@@ -118,10 +128,13 @@ class ColumnReader:
             what = (
                 f"{_printable(name)}: column holds {value}, which nothing uses; leave it out with"
             )
-        raise FormatError(
-            f"{where}: {what} --set drop={listed}, or map {'one' if more else 'it'} with "
-            f"--set columns={shlex.quote(f'context:{_printable(name)}')}"
-        )
+        mapped = ""
+        if self._takes_context:
+            mapped = (
+                f", or map {'one' if more else 'it'} with "
+                f"--set columns={shlex.quote(f'context:{_printable(name)}')}"
+            )
+        raise FormatError(f"{where}: {what} --set drop={listed}{mapped}")
 
     def _detect(self, row: Row, said: Row, where: str) -> Format:
         """The format that the columns which say something fit; for this row alone, that of all."""
@@ -159,22 +172,22 @@ class ColumnReader:
         return rest | taken
 
     def _without_keys(self, name: str, value: Any) -> Any:
-        """The turns of a column without the keys that `drop` names as `column.key`."""
-        keys = {item.partition(".")[2] for item in self._drop if item.startswith(f"{name}.")}
-        if not keys:
+        """A column without the keys within it that `drop` names as `column.key`, at any depth."""
+        if not any(item.startswith(f"{name}.") for item in self._drop):
             return value
         value = plain(value)
-        if not isinstance(value, list | tuple):
+        if isinstance(value, list | tuple):
+            return [self._without_keys(name, item) for item in value]
+        if not isinstance(value, Mapping):
             return value
-        turns = []
-        for item in value:
-            if isinstance(item, Mapping):
-                for key in keys & set(item):
-                    self._tally.dropped[f"{name}.{key}"] += 1
-                turns.append({key: left for key, left in item.items() if key not in keys})
+        left = {}
+        for key, item in value.items():
+            inner = f"{name}.{key}"
+            if inner in self._drop:
+                self._tally.dropped[inner] += 1
             else:
-                turns.append(item)
-        return turns
+                left[key] = self._without_keys(inner, item)
+        return left
 
     def _account(self, row: Row, known: Format, conversation: Conversation, where: str) -> None:
         """Count every column, and keep the names of those that say something nothing uses."""
@@ -186,6 +199,8 @@ class ColumnReader:
             harmless_here = name in HARMLESS or (name in OF_EXPORTS and row.keys() >= EXPORTED)
             if not harmless_here and not _says_again(name, value, texts):
                 self._unknown.setdefault(str(name), (where, shorten(value)))
+                text = not isinstance(plain(row.get("prompt")), list)
+                self._takes_context &= "context" in known.columns and text
                 continue
             harmless.append(self._own_name(name))
         used = [
@@ -223,8 +238,7 @@ class ColumnReader:
     def _unused(self, error: UnusedError) -> str:
         """One sentence on what is unused and which setting says what to do with it."""
         name = self._own_name(error.field)
-        head, bracket, tail = name.partition("[")
-        column = head + tail.partition("]")[2] if bracket else name
+        column = re.sub(r"\[\d+\]", "", name)
         return f"{_printable(name)}: {error.reason}; {REMEDY}={shlex.quote(_printable(column))}"
 
 
@@ -247,7 +261,10 @@ def _says_again(name: str, value: Any, texts: list[str]) -> bool:
     """Whether a column repeats a message, or as `text` the whole row."""
     if not isinstance(value, str):
         return False
-    return value.strip() in texts or (name == RENDERED and all(text in value for text in texts))
+    if value.strip() in texts:
+        return True
+    parts = [part.strip() for text in texts for part in text.split("\n\n")]
+    return name == RENDERED and all(part in value for part in parts)
 
 
 def _refuse_mixture(row: Row, known: Format, where: str) -> None:

@@ -6,6 +6,7 @@ Knows no layout of columns and no file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,11 +26,16 @@ SHAREGPT_ROLES = {
     "chatgpt": "assistant",
     "assistant": "assistant",
     "system": "system",
+    "developer": "system",
     "observation": "tool",
     "tool": "tool",
+    "function": "tool",
     "function_call": "assistant",
 }
-TURN_KEYS = ("weight", "train", "tool_calls", "tool_call_id", "name", "reasoning_content")
+TURN_KEYS = (
+    *("weight", "train", "tool_calls", "function_call"),
+    *("tool_call_id", "name", "reasoning_content"),
+)
 HARMLESS_TURN_KEYS = frozenset({"id", "index", "timestamp", "created_at", "model"})
 MAX_DEPTH = 64
 
@@ -96,8 +102,13 @@ def says_nothing(value: Any, depth: int = 0) -> bool:
 
 
 def read_text(row: Row, name: str, *, required: bool = True) -> str:
-    """The text in a column; blank where it is not required and not there."""
+    """The text in a column, of a number or truth value as JSON writes it.
+
+    Blank where it is not required and not there.
+    """
     value = row.get(name)
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return json.dumps(value)
     if value is None:
         if required:
             raise RowError(name, "is missing or null")
@@ -152,16 +163,21 @@ def read_turns(
     for index, item in enumerate(read_list(row, name)):
         where = f"{name}[{index}]"
         if not isinstance(item, Mapping):
-            raise RowError(where, f"is {type(item).__name__}, not an object")
+            raise RowError(
+                where,
+                f"is {type(item).__name__}, not an object; "
+                f"write turns with {' and '.join(keys[0])}",
+            )
         found = [pair for pair in keys if pair[0] in item]
         if not found:
             raise RowError(where, f"has no {keys[0][0]}")
         role_key, text_key = found[0]
         role = item[role_key]
-        if not isinstance(role, str) or role not in roles:
+        word = role.strip().lower() if isinstance(role, str) else ""
+        if word not in roles:
             known = ", ".join(roles)
             raise RowError(f"{where}.{role_key}", f"unknown role {shorten(role)} (of {known})")
-        message: Message = {"role": roles[role]}
+        message: Message = {"role": roles[word]}
         calls = read_tool_calls(item, where)
         message["content"] = _content(item.get(text_key), f"{where}.{text_key}", empty=bool(calls))
         if calls:
@@ -225,7 +241,7 @@ def _is_trained(item: Row, where: str, role: str) -> bool:
             raise UnusedError(
                 f"{where}.{key}", f"is {shorten(value)}; a turn is trained or not: {off} or {on}"
             )
-        if value == on and role != "assistant":
+        if value is True and role != "assistant":
             raise UnusedError(
                 f"{where}.{key}", f"is {on} on a {role} turn; only the assistant's are trained"
             )
@@ -234,7 +250,15 @@ def _is_trained(item: Row, where: str, role: str) -> bool:
 
 
 def read_tool_calls(item: Row, where: str) -> list[dict[str, Any]]:
-    """Calls as templates read them: their arguments an object, also where they came as JSON."""
+    """Calls as templates read them: their arguments an object, also where they came as JSON.
+
+    A `function_call`, as older rows of OpenAI have it, is a list of one.
+    """
+    old = plain(item.get("function_call"))
+    if not says_nothing(old):
+        if not says_nothing(item.get("tool_calls")):
+            raise UnusedError(f"{where}.function_call", "stands beside tool_calls")
+        item = {"tool_calls": [{"type": "function", "function": old}]}
     if says_nothing(item.get("tool_calls")):
         return []
     calls = []

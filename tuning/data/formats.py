@@ -41,6 +41,7 @@ CHOICES = ("choices", "options")
 QUESTIONS = ("prompt", "instruction", "inputs", "question")
 LABELS = ("label", "kto_tag")
 TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+TURN_ROLES = {role: role for role in ROLES} | {"developer": "system", "function": "tool"}
 # What any row may have beside its conversation, and what rows of a prompt and an answer may.
 COMMON = frozenset({*SYSTEM, *LABELS, "tools"})
 BESIDE = COMMON | {*EXTRAS, *CHOICES, "history"}
@@ -77,6 +78,11 @@ def detect_format(columns: Iterable[str], where: str = "data") -> Format:
         raise FormatError(
             f"{where}: rows of chosen and rejected answers are preferences, which this training "
             f"does not learn from; {_advice(columns if isinstance(columns, Mapping) else {})}"
+        )
+    if present == {"text"}:
+        raise FormatError(
+            f"{where}: column text holds a whole dialogue, in which nothing says what is "
+            "the answer; write its turns as messages, a list of role and content"
         )
     expected = "; ".join(f"{item.name}: {', '.join(sorted(item.required))}" for item in FORMATS)
     raise FormatError(
@@ -195,6 +201,9 @@ def _asked(row: Row, prompt: str, response: str) -> Turns:
     if options:
         parts.append("\n".join(options))
     answer = row.get(response)
+    if options and isinstance(answer, str) and answer.strip().isdecimal():
+        named = {part for option in options for part in option.split(") ", 1)}
+        answer = answer if answer.strip() in named else int(answer)
     if options and isinstance(answer, int) and not isinstance(answer, bool):
         if not 0 <= answer < len(options):
             raise RowError(response, f"is {answer}, but there are {len(options)} choices")
@@ -244,7 +253,7 @@ def _history(row: Row) -> list[Message]:
 
 
 def _turns(row: Row, name: str) -> Turns:
-    return read_turns(row, name, (("role", "content"),), {role: role for role in ROLES})
+    return read_turns(row, name, (("role", "content"),), TURN_ROLES)
 
 
 def _with_system(row: Row, turns: Turns) -> Turns:
@@ -273,7 +282,7 @@ def _sharegpt(row: Row) -> Turns:
 def _calls_as_calls(items: list[Any], turns: Turns) -> None:
     """Turns named function_call hold `{"name", "arguments"}` as JSON; templates want calls."""
     for index, (item, message) in enumerate(zip(items, turns.messages, strict=True)):
-        if "function_call" in (item.get("from"), item.get("role")):
+        if "function_call" in (_word(item.get("from")), _word(item.get("role"))):
             where = f"conversations[{index}]"
             found = read_json(message["content"], where)
             calls = found if isinstance(found, list) else [found]
@@ -282,10 +291,15 @@ def _calls_as_calls(items: list[Any], turns: Turns) -> None:
             message["content"] = ""
 
 
+def _word(role: Any) -> str:
+    return str(role).strip().lower()
+
+
 def _prompt_completion(row: Row) -> Turns:
-    if isinstance(row.get("prompt"), str) != isinstance(row.get("completion"), str):
+    scalar = str | bool | int | float
+    if isinstance(row.get("prompt"), scalar) != isinstance(row.get("completion"), scalar):
         raise RowError("completion", "prompt and completion must both be text or both be lists")
-    if isinstance(row.get("prompt"), str):
+    if isinstance(row.get("prompt"), scalar):
         return _asked(row, "prompt", "completion")
     turns = _with_system(row, _turns(row, "prompt"))
     for name in (*EXTRAS, *CHOICES, "history"):
