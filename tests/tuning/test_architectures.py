@@ -110,6 +110,17 @@ def test_a_method_that_does_not_hold_is_refused(kind: str, method: str, message:
     assert build(kind, "lora") is not None
 
 
+@pytest.mark.parametrize(("kind", "window"), [("mistral", 2), ("gemma2", 3)])
+def test_a_prefix_that_fills_the_attention_window_is_refused(kind: str, window: int) -> None:
+    """The cache keeps one position less than the window, and a row needs all virtual tokens."""
+    message = (
+        rf"virtual_tokens: 3 fill the attention window of {window} tokens.*at most {window - 1}"
+    )
+    with pytest.raises(MethodError, match=message):
+        build(kind, "prefix", sliding_window=window)
+    assert build(kind, "prefix", sliding_window=8) is not None
+
+
 @pytest.mark.parametrize("method", ["full", "lora", "prefix"])
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),

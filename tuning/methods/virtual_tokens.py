@@ -23,12 +23,14 @@ def cache_sizes(model: Any, options: PrefixOptions) -> dict[str, int]:
     """PEFT's settings of a prefix for this model, read from the keys and values that it caches.
 
     None where the layers' differ in size, which PEFT looks into itself. MethodError where some
-    layer has no keys and values of one size, so that no prefix can stand there.
+    layer has no keys and values of one size, so that no prefix can stand there, or looks back over
+    a window that a prefix would fill.
     """
     was_training = model.training
     ids = torch.full((1, 2), 1, device=model.device)
     try:
-        pairs = [(keys.shape, values.shape) for keys, values in _cached(model.eval(), ids)]
+        layers = _cache_layers(model.eval(), ids)
+        pairs = [(layer.keys.shape, layer.values.shape) for layer in layers]
     except (AttributeError, TypeError):  # a state, or a cache of its own
         pairs = []
     finally:
@@ -37,6 +39,13 @@ def cache_sizes(model: Any, options: PrefixOptions) -> dict[str, int]:
         raise MethodError(
             f"method prefix: {type(model).__name__} does not keep keys and values of one size in "
             "every layer, before which a prefix could stand; use --method lora"
+        )
+    windows = [size for layer in layers if (size := getattr(layer, "sliding_window", None))]
+    if windows and options.virtual_tokens >= min(windows):
+        raise MethodError(
+            f"prefix.virtual_tokens: {options.virtual_tokens} fill the attention window of "
+            f"{min(windows)} tokens in {type(model).__name__}, so that no row could see them all; "
+            f"give at most {min(windows) - 1}, or use --method lora"
         )
     if len(set(pairs)) > 1:
         if options.init == "data":
@@ -95,9 +104,13 @@ def _set_virtual_tokens(model: Any, context: torch.Tensor, method: str) -> None:
 
 def _cached(model: Any, ids: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Keys and values of each layer, of shape (batch, heads, tokens, head size)."""
+    return [(layer.keys, layer.values) for layer in _cache_layers(model, ids)]
+
+
+def _cache_layers(model: Any, ids: torch.Tensor) -> list[Any]:
     cache = model(input_ids=ids, use_cache=True).past_key_values
     cache = getattr(cache, "self_attention_cache", cache)  # of decoders that can cross-attend
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    return list(cache.layers)
 
 
 @torch.no_grad()
