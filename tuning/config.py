@@ -116,7 +116,7 @@ class LoraOptions:
     """Size of the low-rank matrices."""
     alpha: Annotated[Number, Field(gt=0)] | None = None
     """Scale; default twice the rank."""
-    dropout: Share = 0.0
+    dropout: Annotated[Share, Field(lt=1)] = 0.0
     """Share of the adapters' inputs that is left out at each step."""
     target_modules: Annotated[tuple[Name, ...], Several, Field(min_length=1)] = ("all-linear",)
     """Last names of the layers to adapt; `all-linear` takes all but the output head."""

@@ -124,6 +124,8 @@ def problem_of(details: ErrorDetails) -> str:
             return f"{number} is too small; give at least {bounds['ge']:g}"
         case "greater_than":
             return f"{number} is too small; give more than {bounds['gt']:g}"
+        case "less_than":
+            return f"{number} is too large; give less than {bounds['lt']:g}"
         case "less_than_equal":
             return f"{number} is too large; give at most {bounds['le']:.15g}"
         case "finite_number":

@@ -99,6 +99,7 @@ def test_every_key_survives_a_round_trip() -> None:
         ({"rank\nx": 4}, "'rank\\nx': unknown setting"),
         ({"packing": "perhaps"}, "training.packing: must be true or false, got 'perhaps'"),
         ({"dropout": "1.5"}, "lora.dropout: 1.5 is no share"),
+        ({"dropout": 1}, "lora.dropout: 1 is too large; give less than 1"),
         ({"name": "../x"}, "cannot be a folder name"),
         ({"name": ".hidden"}, "cannot be a folder name"),
         ({"base": ""}, "base: is not set"),
