@@ -14,6 +14,7 @@ from tuning.variant.folder import VariantError, load_json
 
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
+WEIGHT_DTYPES = ("F64", "F32", "F16", "BF16")
 LFS_HEAD = b"version https://git-lfs"
 # A header of more bytes than this is none: safetensors itself refuses it.
 MOST_HEADER = 100_000_000
@@ -100,7 +101,18 @@ def check_weight_files(folder: Path) -> None:
             f"{folder}: no *.safetensors weights; give a folder saved with safe serialization"
         )
     for path in paths:
-        read_header(path)
+        for name, part in read_header(path).items():
+            if part.get("dtype") not in (*WEIGHT_DTYPES, None):
+                _refuse_dtype(path, name, part["dtype"])
+
+
+def _refuse_dtype(path: Path, name: str, dtype: Any) -> None:
+    """Whole numbers and 8 bits mean something with scales alone, which no layer here applies."""
+    if name.rpartition(".")[2] == "weight":
+        raise CheckpointFilesError(
+            f"{path}: {name} is stored as {dtype}, which is no whole weight without the scales of "
+            "a quantisation; give the checkpoint they were made from"
+        )
 
 
 def _shards(folder: Path) -> set[str]:
