@@ -284,7 +284,7 @@ def tune_variant(
     from tuning.config_files import add_assignments
 
     if reproduce is not None:
-        run_reproduce(reproduce, home, json_out=json_out)
+        run_reproduce(reproduce, home, _given_beside(context), json_out=json_out)
         return
 
     source = context.get_parameter_source("home")
@@ -313,6 +313,17 @@ def tune_variant(
         run_preview(config, settings, preview)
         return
     run_tune(config, settings, json_out=json_out)
+
+
+def _given_beside(context: typer.Context) -> list[str]:
+    """The options on the command line that say what run to make."""
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in ("reproduce", "home", "json_out")
+        and (source := context.get_parameter_source(option.name or ""))
+        and source.name == "COMMANDLINE"
+    ]
 
 
 @app.command("eval")

@@ -196,6 +196,9 @@ def test_commands(home: Path, tmp_path: Path) -> None:
     again = run("tune", "--reproduce", "lora", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["same"] is True
+    refused = run("tune", "--reproduce", "lora", "--base", "starter", "--set", "seed=3")
+    assert refused.returncode == 1
+    assert "cannot take --base, --set; leave them out" in refused.stderr
     picture = tmp_path / "losses.png"
     drawn = run("models", "plot", "lora", "prefix", "--out", str(picture))
     assert drawn.returncode == 0, drawn.stderr

@@ -60,11 +60,19 @@ def run_preview(config_file: Path | None, settings: Mapping[str, Any], count: in
 
 
 @told
-def run_reproduce(name: str, home: Path, *, json_out: bool) -> None:
-    """`arena tune --reproduce NAME`: make the variant again and compare every bit."""
+def run_reproduce(name: str, home: Path, beside: Sequence[str] = (), *, json_out: bool) -> None:
+    """`arena tune --reproduce NAME`: make the variant again and compare every bit.
+
+    `beside` are the settings given with it, which would say another run: they are refused.
+    """
     from tuning.models.resolve import resolve_base
     from tuning.training.reproduce import ReproduceError, differences, reproduce
 
+    if beside:
+        raise ReproduceError(
+            f"--reproduce {name}: repeats the run with the settings it had, and cannot take "
+            f"{', '.join(beside)}; leave {'it' if len(beside) == 1 else 'them'} out"
+        )
     folder = resolve_base(name, home, what="model")
     result = reproduce(folder, home, Console(stderr=True))
     changed = differences(result.variant)
