@@ -341,15 +341,17 @@ def test_bf16_base_stays_bf16_when_full(tmp_path: Path, tiny_data: Path) -> None
     verify_variant(made.folder, base)
 
 
-def test_nan_stops_with_step_and_rows_and_leaves_nothing(tmp_path: Path, tiny_data: Path) -> None:
+@pytest.mark.parametrize("name", ["layers.0.mlp.up_proj", "embed_tokens"])
+def test_a_base_with_one_nan_is_refused_by_its_name(
+    tmp_path: Path, tiny_data: Path, name: str
+) -> None:
     base = make_base(tmp_path / "base")
     from safetensors.torch import load_file, save_file
 
     weights = load_file(base / "model.safetensors")
-    name = "model.layers.0.mlp.up_proj.weight"
-    weights[name] = torch.full_like(weights[name], float("nan"))
+    weights[f"model.{name}.weight"][-1, -1] = float("nan")
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TuningError, match=r"loss is nan at step 1 \(rows .*rows\.jsonl:\d+"):
+    with pytest.raises(TuningError, match=rf"base: model\.{name}\.weight holds NaN or infinite"):
         tune(config_for(base, tiny_data, tmp_path))
     assert list((tmp_path / "models").iterdir()) == []
 

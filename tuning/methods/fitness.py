@@ -22,8 +22,14 @@ def check_base(model: Any, ids: Sequence[int]) -> None:
     """MethodError when no method can teach this model to continue text.
 
     Tried on `ids`, a few real tokens: earlier ones must not see later ones, and an answer written
-    token by token must be that of the whole row.
+    token by token must be that of the whole row. All of its weights must be numbers.
     """
+    for name, part in model.named_parameters():
+        if not bool(torch.isfinite(part).all()):
+            raise MethodError(
+                f"base: {name} holds NaN or infinite numbers, which would be in every answer; "
+                "give a checkpoint without"
+            )
     _try(model, ids, "base", "give a base of another architecture", is_adapted=False)
 
 
@@ -32,7 +38,7 @@ def check_fit(model: Any, method: str, ids: Sequence[int]) -> None:
 
     The loss must reach what is trained, and answers be as they were trained, as of `check_base`.
     """
-    remedy = "use --method full" if method == "lora" else "use --method lora"
+    remedy = "lower lora.alpha, or use --method full" if method == "lora" else "use --method lora"
     _try(model, ids, f"method {method}", remedy, is_adapted=True)
 
 
@@ -80,6 +86,8 @@ def _gradient_fault(model: Any, row: torch.Tensor, is_adapted: bool) -> str | No
     middle = row.shape[1] // 2
     # Of a whole base the gradients would take as much memory as the base.
     trained = [part for part in model.parameters() if part.requires_grad] if is_adapted else []
+    if not bool(torch.isfinite(logits).all()):
+        return "gives NaN or infinite logits on a short row"
     score = torch.log_softmax(logits[:, middle].float(), -1)[..., :2].sum()
     *of_trained, of_tokens = torch.autograd.grad(score, [*trained, seen[-1]], allow_unused=True)
     # What precedes the row in prompt tuning is not among the embeddings of its tokens.
