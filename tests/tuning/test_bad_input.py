@@ -82,7 +82,7 @@ def test_an_unknown_target_module_lists_those_there_are(
         ({"weights": 1e-300}, r"data_options\.weights: \(1e-300,\) leave no row in an epoch"),
         ({"heldout": 1}, "no row is left to train on"),
         ({"learning_rate": 1e300}, "loss is nan at step 2"),
-        ({"alpha": 1e308}, "loss is nan at step 1"),
+        ({"alpha": 1e308}, r"gives NaN or infinite logits on a short row; lower lora\.alpha"),
     ],
 )
 def test_settings_that_are_good_alone_and_leave_nothing_to_train(
@@ -92,6 +92,21 @@ def test_settings_that_are_good_alone_and_leave_nothing_to_train(
     with pytest.raises(TuningError, match=message) as caught:
         tune(load_config(None, {**needed, "max_steps": 2, "samples": 0, **settings}))
     assert "\n" not in str(caught.value)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "prefix"])
+def test_a_last_step_that_leaves_no_numbers_is_not_saved(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path, method: str
+) -> None:
+    """No loss comes after it that could tell."""
+    needed = {"base": str(tiny_base), "data": [str(tiny_data)], "name": "v", "home": str(tmp_path)}
+    rate = {"max_steps": 1, "samples": 0, "heldout": 0, "learning_rate": 1e300}
+    with pytest.raises(
+        TuningError, match=r"step 1 left \S+ NaN or infinite; lower training"
+    ) as told:
+        tune(load_config(None, {**needed, **rate, "method": method, "virtual_tokens": 3}))
+    assert "\n" not in str(told.value)
     assert list((tmp_path / "models").iterdir()) == []
 
 

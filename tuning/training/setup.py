@@ -5,7 +5,7 @@ Knows settings and libraries; holds no state of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tuning.fused.model import Lean, make_lean
 from tuning.hardware import pick_attention
 from tuning.models.loading import load_model
 from tuning.training.distributed import is_sharded, num_processes
-from tuning.training.trainer import SftTrainer
+from tuning.training.trainer import NonFiniteLossError, SftTrainer
 from tuning.variant.checkpoint import read_model_config
 
 HELDOUT_BATCH = 32
@@ -158,6 +158,20 @@ def whole_weights(trainer: SftTrainer) -> dict[str, torch.Tensor] | None:
         return None
     state: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return state
+
+
+def refuse_non_finite(
+    model: torch.nn.Module, weights: Mapping[str, torch.Tensor] | None, step: int
+) -> None:
+    """NonFiniteLossError when a step left no numbers in what is to be saved, of `weights` or else
+    of what `model` trains: after the last step no loss tells.
+    """
+    trained = ((name, part) for name, part in model.named_parameters() if part.requires_grad)
+    for name, part in trained if weights is None else weights.items():
+        if part.is_floating_point() and not bool(torch.isfinite(part).all()):
+            raise NonFiniteLossError(
+                f"step {step} left {name} NaN or infinite; lower training.learning_rate"
+            )
 
 
 def tied_names(model: torch.nn.Module) -> set[str]:

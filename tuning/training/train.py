@@ -57,6 +57,7 @@ from tuning.training.setup import (
     let_zero3_gather,
     load_base,
     plan_of,
+    refuse_non_finite,
     remove_printers,
     tied_names,
     whole_weights,
@@ -210,6 +211,7 @@ class _Run:
             }
         elif self.config.method == "full":
             model.to(self.saved_dtype)
+        refuse_non_finite(model, weights, taken)
         run = describe_run(self.config, self.prepared, self.precision, self.rate)
         run["steps"] = step
         run["stopped_early"] = self.control.stopped_early
