@@ -195,6 +195,27 @@ def test_a_text_of_the_whole_row_is_harmless_with_an_input(tmp_path: Path) -> No
         load(tmp_path, {**row, "text": text.replace("cat\n", "dog\n")})
 
 
+def test_all_keys_of_turns_that_nothing_uses_are_named_at_once(tmp_path: Path) -> None:
+    rows_: list[dict[str, Any]] = [
+        {"conversations": [{**USER, "audio": "x"}, {**ANSWER, "mood": 1}]},
+        {"conversations": [{**USER, "name": "Ann"}, ANSWER], "views": 3},
+        {"conversations": [{"role": "user", "content": [PART]}, ANSWER]},
+    ]
+    with pytest.raises(TuningError) as caught:
+        load(tmp_path, *rows_)
+    names = [
+        *("conversations.audio", "conversations.mood", "views", "conversations.name"),
+        "conversations.content.cache_control",
+    ]
+    message = str(caught.value)
+    assert ":1: columns and keys conversations.audio, " in message
+    assert "; conversations[0].audio holds 'x'; leave them out with --set drop=" in message
+    given = message.partition("drop=")[2].split(",")
+    assert sorted(given) == sorted(names)
+    corpus, _ = load(tmp_path, *rows_, drop=tuple(given), deduplicate=False)
+    assert texts(corpus) == [["Hi?", "Yes."]] * 3
+
+
 PREFERENCES: list[dict[str, Any]] = [
     {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."},
     {"question": "Hi?", "chosen": "Yes.", "rejected": "No.", "system": ""},

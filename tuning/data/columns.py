@@ -73,7 +73,7 @@ class ColumnReader:
         self._map = dict(options.columns or {})
         self._group_by = options.group_by
         self._known: Format | None = None
-        self._unknown: dict[str, tuple[str, str]] = {}  # column: the place and what it holds
+        self._unknown: dict[str, tuple[str, str, str]] = {}  # name: row, place in it, what it holds
         self._takes_context = True  # whether the rows with such columns can be asked with context
         known = frozenset().union(*(item.columns for item in FORMATS))
         wrong = sorted(set(self._map) - known)
@@ -94,8 +94,8 @@ class ColumnReader:
     def read(self, columns: Mapping[str, Any], where: str) -> Conversation:
         """The conversation of one row.
 
-        RowError where the row cannot be used, FormatError where no row like it could be, or a turn
-        has a key that nothing would use. Columns that nothing would use are for `finish`.
+        RowError where the row cannot be used, FormatError where no row like it could be. Columns
+        and keys of turns that nothing would use are for `finish`.
         """
         row = self._renamed(columns, where)
         said = {name: value for name, value in row.items() if not says_nothing(value)}
@@ -109,25 +109,28 @@ class ColumnReader:
             raise RowError(self._own_name(error.field), error.reason) from error
         except UnusedError as error:
             raise FormatError(f"{where}: {self._unused(error)}") from error
-        _refuse_names(conversation, where)
+        for place, held in conversation.unused.items():
+            name = self._own_name(place)
+            self._unknown.setdefault(_without_places(name), (where, name, held))
+            self._takes_context = False
         self._tally.context_turns += len(conversation.untrained)
         return conversation
 
     def finish(self) -> None:
-        """After the last row: FormatError names every column that nothing would use."""
+        """After the last row: FormatError names every column and key that nothing would use."""
         if not self._unknown:
             return
-        (name, (where, value)), *more = self._unknown.items()
+        (name, (where, place, held)), *more = self._unknown.items()
         names = [*self._unknown][:SHOWN]
         listed = shlex.quote(",".join(map(_printable, names)))
         others = f" (and {len(self._unknown) - SHOWN} more)" if len(more) >= SHOWN else ""
         if more:
-            what = f"columns {', '.join(map(_printable, names))}{others} are used by nothing; "
-            what += f"{_printable(name)} holds {value}; leave them out with"
+            keys = any(name != place for name, (_, place, _) in self._unknown.items())
+            what = f"columns {'and keys ' if keys else ''}{', '.join(map(_printable, names))}"
+            what += f"{others} are used by nothing; {_printable(place)} {held}; leave them out with"
         else:
-            what = (
-                f"{_printable(name)}: column holds {value}, which nothing uses; leave it out with"
-            )
+            column = "column " if name == place else ""
+            what = f"{_printable(place)}: {column}{held}, which nothing uses; leave it out with"
         mapped = ""
         if self._takes_context:
             mapped = (
@@ -198,7 +201,7 @@ class ColumnReader:
                 continue
             harmless_here = name in HARMLESS or (name in OF_EXPORTS and row.keys() >= EXPORTED)
             if not harmless_here and not _says_again(name, value, texts):
-                self._unknown.setdefault(str(name), (where, shorten(value)))
+                self._unknown.setdefault(str(name), (where, str(name), f"holds {shorten(value)}"))
                 text = not isinstance(plain(row.get("prompt")), list)
                 self._takes_context &= "context" in known.columns and text
                 continue
@@ -238,7 +241,7 @@ class ColumnReader:
     def _unused(self, error: UnusedError) -> str:
         """One sentence on what is unused and which setting says what to do with it."""
         name = self._own_name(error.field)
-        column = re.sub(r"\[\d+\]", "", name)
+        column = _without_places(name)
         return f"{_printable(name)}: {error.reason}; {REMEDY}={shlex.quote(_printable(column))}"
 
 
@@ -246,15 +249,9 @@ def _printable(name: str) -> str:
     return (name if name.isprintable() else ascii(name))[:100]
 
 
-def _refuse_names(conversation: Conversation, where: str) -> None:
-    """A speaker's name: few templates write it. That of a tool repeats the call's."""
-    for index, message in enumerate(conversation.messages):
-        if "name" in message and message["role"] != "tool":
-            raise FormatError(
-                f"{where}: messages[{index}].name: is {shorten(message['name'])} on a "
-                f"{message['role']} turn, which chat templates do not write; "
-                f"{REMEDY}=messages.name"
-            )
+def _without_places(name: str) -> str:
+    """The name of a key for every turn: `messages.audio` of `messages[1].audio`."""
+    return re.sub(r"\[\d+\]", "", name)
 
 
 def _says_again(name: str, value: Any, texts: list[str]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,8 @@ class Conversation:
     """Positions of the assistant's turns that are context only."""
     rejected: str | None = None
     """Why nothing of the row is a lesson, such as `label: false`; None where it is one."""
+    unused: Mapping[str, str] = field(default_factory=dict)
+    """Keys of turns that nothing would use, such as `messages[1].audio`, and what they hold."""
 
     @property
     def num_trained_turns(self) -> int:
@@ -83,10 +85,12 @@ class Turns:
 
     messages: list[Message] = field(default_factory=list)
     untrained: set[int] = field(default_factory=set)
+    unused: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: Turns) -> None:
         """Put the turns of `other` behind these."""
         self.untrained |= {len(self.messages) + at for at in other.untrained}
+        self.unused |= other.unused
         self.messages += other.messages
 
 
@@ -157,7 +161,8 @@ def read_turns(
 ) -> Turns:
     """The turns in a column; `keys` are the names that role and text may have, `roles` the words.
 
-    RowError names what cannot be used, UnusedError a key of a turn that nothing would use.
+    RowError names what cannot be used, UnusedError a value of a key that is read; keys that
+    nothing would use are gathered.
     """
     turns = Turns()
     for index, item in enumerate(read_list(row, name)):
@@ -179,7 +184,8 @@ def read_turns(
             raise RowError(f"{where}.{role_key}", f"unknown role {shorten(role)} (of {known})")
         message: Message = {"role": roles[word]}
         calls = read_tool_calls(item, where)
-        message["content"] = _content(item.get(text_key), f"{where}.{text_key}", empty=bool(calls))
+        place = f"{where}.{text_key}"
+        message["content"] = _content(item.get(text_key), place, turns, empty=bool(calls))
         if calls:
             message["tool_calls"] = calls
         for key in ("tool_call_id", "name", "reasoning_content"):
@@ -187,7 +193,12 @@ def read_turns(
                 message[key] = read_text(item, key)
         if not _is_trained(item, where, message["role"]):
             turns.untrained.add(index)
-        _refuse_unused_keys(item, where, {role_key, text_key})
+        # A speaker's name: few templates write it. That of a tool repeats the call's.
+        if "name" in message and message["role"] != "tool":
+            name = shorten(message["name"])
+            turns.unused[f"{where}.name"] = f"is {name} on a {message['role']} turn"
+        known = (role_key, text_key, *TURN_KEYS, *HARMLESS_TURN_KEYS)
+        _gather_unused(item, where, known, turns)
         turns.messages.append(message)
     return turns
 
@@ -206,27 +217,25 @@ def texts_of(message: Message) -> list[str]:
     return [text for text in found if text]
 
 
-def _content(value: Any, where: str, *, empty: bool) -> str:
+def _content(value: Any, where: str, turns: Turns, *, empty: bool) -> str:
     """The text of a turn; a list of text parts is joined, as the APIs that send it read it."""
     value = plain(value)
     if value is None and empty:
         return ""
     if isinstance(value, list | tuple) and value:
-        return "".join(_part(part, f"{where}[{index}]") for index, part in enumerate(value))
+        return "".join(_part(part, f"{where}[{index}]", turns) for index, part in enumerate(value))
     if not isinstance(value, str):
         raise RowError(where, f"is {type(value).__name__}, not text")
     return value
 
 
-def _part(part: Any, where: str) -> str:
+def _part(part: Any, where: str, turns: Turns) -> str:
     if not isinstance(part, Mapping):
         raise RowError(where, f"is {type(part).__name__}, not an object")
     kind = part.get("type", "text")
     if kind != "text":
         raise RowError(where, f"is a part of type {shorten(kind)}, which is no text")
-    for key, value in part.items():
-        if key not in ("type", "text") and not says_nothing(value):
-            raise UnusedError(f"{where}.{key}", f"holds {shorten(value)}, which nothing uses")
+    _gather_unused(part, where, ("type", "text"), turns)
     return read_text({where: part.get("text")}, where)
 
 
@@ -283,11 +292,10 @@ def read_tool_calls(item: Row, where: str) -> list[dict[str, Any]]:
     return calls
 
 
-def _refuse_unused_keys(item: Row, where: str, used: set[str]) -> None:
+def _gather_unused(item: Row, where: str, known: Collection[str], turns: Turns) -> None:
     for key, value in item.items():
-        if key in used or key in TURN_KEYS or key in HARMLESS_TURN_KEYS or says_nothing(value):
-            continue
-        raise UnusedError(f"{where}.{key}", f"holds {shorten(value)}, which nothing uses")
+        if key not in known and not says_nothing(value):
+            turns.unused[f"{where}.{key}"] = f"holds {shorten(value)}"
 
 
 def read_json(text: str, where: str) -> Any:

@@ -130,7 +130,7 @@ def normalise_row(row: Row, known: Format) -> Conversation:
     rejected = _rejected(row)
     check_messages(turns.messages)
     return Conversation(
-        tuple(turns.messages), read_tools(row), frozenset(turns.untrained), rejected
+        tuple(turns.messages), read_tools(row), frozenset(turns.untrained), rejected, turns.unused
     )
 
 
