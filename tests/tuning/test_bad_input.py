@@ -110,6 +110,16 @@ def test_a_last_step_that_leaves_no_numbers_is_not_saved(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["all-linear", "q_proj"])
+def test_a_target_that_is_named_twice_is_refused(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(TuningError, match=f"{name}, {name} names a layer twice; give each name"):
+        tune(
+            config_for(tiny_base, tiny_data, tmp_path, lora=LoraOptions(target_modules=(name,) * 2))
+        )
+
+
 @pytest.mark.parametrize(
     "targets",
     [("all-linear", "q_proj"), ("q_proj", "all-linear"), ("all-linear", "q_proj", "nope")],

@@ -111,6 +111,10 @@ def _alpha(config: TuningConfig) -> float:
 
 def _check_targets(targets: Sequence[str], model: Any) -> None:
     known = linear_modules(model)
+    if len(set(targets)) < len(targets):
+        raise MethodError(
+            f"lora.target_modules: {', '.join(targets)} names a layer twice; give each name once"
+        )
     if "all-linear" in targets and len(targets) > 1:
         others = ", ".join(target for target in targets if target != "all-linear")
         raise MethodError(
