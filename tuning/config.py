@@ -233,13 +233,18 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
     return hint(**content)
 
 
+def check_folder_name(name: str) -> None:
+    """ConfigError where a variant cannot be called `name`: `.tmp` ends what is half written."""
+    if not NAME_PATTERN.fullmatch(name) or name.endswith(".tmp"):
+        raise ConfigError(
+            f"name: {shown(name)} cannot be a folder name; use letters, digits, '.', '_', '-', and "
+            "no .tmp at the end"
+        )
+
+
 def _check_together(config: TuningConfig) -> None:
     """Refuse values that are good alone and do not fit each other; one line each."""
-    if not NAME_PATTERN.fullmatch(config.name) or config.name.endswith(".tmp"):
-        raise ConfigError(
-            f"name: {shown(config.name)} cannot be a folder name; use letters, digits, '.', '_', "
-            "'-'"
-        )
+    check_folder_name(config.name)
     if config.training.packing and config.method in ("prefix", "prompt"):
         raise ConfigError(
             f"training.packing: cannot be used with method {config.method!r}, because rows packed "

@@ -18,7 +18,7 @@ from tuning_fixtures import files_at_most, make_base, rows, write_rows
 from tuning import TuningConfig, tune
 from tuning.commands.preview import show_preview
 from tuning.config import DataOptions, LoraOptions, TrainingOptions
-from tuning.errors import TuningError
+from tuning.errors import ConfigError, TuningError
 from tuning.evaluation.evaluate import Result, compare_all
 from tuning.evaluation.statistics import mcnemar
 from tuning.evaluation.suites import SuiteItem
@@ -112,6 +112,12 @@ def test_virtual_tokens_and_taken_names_are_refused(home: Path) -> None:
         merge_variant("prefix", home, "x")
     with pytest.raises(MergeError, match="exists; choose another"):
         merge_variant("lora", home, "prefix")
+    for name, message in (("x.tmp", "cannot be a folder name"), ("starter", "packaged model's")):
+        with pytest.raises(ConfigError, match=message):
+            merge_variant("lora", home, name)
+        with pytest.raises(ConfigError, match=message):
+            tune(config_for(home, name))
+        assert not (home / "models" / name).exists()
     assert not (home / "models" / "x").exists()
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 from tuning_fixtures import files_at_most, make_base, rows, write_rows
 
-from tuning import TuningConfig, tune
+from tuning import TuningConfig, TuningError, tune
 from tuning.config import CheckOptions, DataOptions, LoraOptions, PrefixOptions, TrainingOptions
 from tuning.config_files import load_config
 from tuning.training.checkpoints import CheckpointError, RunFolder, identity_of, locked_run
+from tuning.training.reproduce import ReproduceError, reproduce
 from tuning.training.train import InterruptedRunError
 
 pytestmark = [
@@ -193,7 +195,12 @@ def interrupted(place: Path, tmp_path: Path) -> TuningConfig:
     return config
 
 
-def stop_after(config: TuningConfig, step: int) -> str:
+def stop_after(
+    config: TuningConfig,
+    step: int,
+    run: Callable[[TuningConfig], object] = tune,
+    error: type[TuningError] = InterruptedRunError,
+) -> str:
     """Run here and raise SIGINT when the given step is logged; returns the message."""
     from tuning.training.history import History
 
@@ -208,8 +215,8 @@ def stop_after(config: TuningConfig, step: int) -> str:
     original = train.History
     train.History = Stopping  # type: ignore[misc]
     try:
-        with pytest.raises(InterruptedRunError) as caught:
-            tune(config)
+        with pytest.raises(error) as caught:
+            run(config)
     finally:
         train.History = original  # type: ignore[misc]
     return str(caught.value)
@@ -218,6 +225,17 @@ def stop_after(config: TuningConfig, step: int) -> str:
 def test_ctrl_c_saves_and_the_run_goes_on(interrupted: TuningConfig, whole: dict[str, str]) -> None:
     assert steps_of(interrupted) == ["04", "07"]
     assert tune(interrupted).weights_sha256 == whole["lora"]
+
+
+def test_a_repeated_run_that_is_stopped_promises_nothing(place: Path, tmp_path: Path) -> None:
+    """Its scratch folder is gone with it."""
+    config = config_for(place, tmp_path)
+    tune(config)
+    said = stop_after(config, 2, lambda it: reproduce(it.folder, it.home), ReproduceError)
+    assert said == (
+        "v: stopped before its run was repeated, of which nothing is kept; repeat the command to "
+        "begin anew"
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "foreign"])

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from tuning.config import NAME_PATTERN, ConfigError
+from tuning.config import check_folder_name
 from tuning.data.template import render_prompts, tokenize
 from tuning.errors import TuningError
 from tuning.models.generate import greedy_answers
 from tuning.models.loading import Loaded, find_base, load_variant
+from tuning.models.resolve import refuse_packaged
 from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer
 from tuning.quiet import known_warnings_hidden
 from tuning.variant.checkpoint import read_model_config
@@ -62,8 +63,8 @@ def merge_variant(name: str, home: Path, new_name: str, base: str | None = None)
     MergeError when the fp32 logits differ by more than `TOLERANCE`, or for virtual tokens, which
     no weight of the base can take up.
     """
-    if not NAME_PATTERN.fullmatch(new_name):
-        raise ConfigError(f"name: {new_name!r} cannot be a folder name; use letters and digits")
+    check_folder_name(new_name)
+    refuse_packaged(new_name)
     target = Path(home) / "models" / new_name
     if os.path.lexists(target):
         raise MergeError(f"{target}: exists; choose another --as name")

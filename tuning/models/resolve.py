@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from tuning.errors import TuningError
+from tuning.errors import ConfigError, TuningError
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -18,6 +18,16 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 class BaseError(TuningError):
     """A base that cannot be found or loaded; names it and the remedy."""
+
+
+def refuse_packaged(name: str) -> None:
+    """ConfigError for a new variant that would stand before a packaged model of its name."""
+    from tuning.starter import shipped_models
+
+    if name in (shipped := shipped_models()):
+        raise ConfigError(
+            f"name {name!r}: is a packaged model's ({', '.join(shipped)}); choose another"
+        )
 
 
 def resolve_base(

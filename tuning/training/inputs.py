@@ -20,7 +20,7 @@ from tuning.data.ledger import Ledger
 from tuning.data.probe import check_template
 from tuning.data.rendering import is_dated
 from tuning.data.template import ensure_template, read_template, turn_ends
-from tuning.models.resolve import BaseError, resolve_base, revision_of
+from tuning.models.resolve import BaseError, refuse_packaged, resolve_base, revision_of
 from tuning.models.tokenizers import load_tokenizer
 from tuning.variant.checkpoint import check_checkpoint
 from tuning.variant.folder import ADAPTER_KINDS, Base, Variant, read_variant
@@ -73,6 +73,7 @@ def check_home(config: TuningConfig) -> None:
 
 def check_name(config: TuningConfig) -> None:
     """Refuse early a name that is taken."""
+    refuse_packaged(config.name)
     if os.path.lexists(config.folder) and not config.overwrite:
         raise ConfigError(
             f"name {config.name!r}: {config.folder} exists; choose another --name, give "

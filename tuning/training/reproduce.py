@@ -48,7 +48,7 @@ def reproduce(folder: Path, home: Path, console: Console | None = None) -> Repro
 
     ReproduceError when the variant has no run, or when its data is not what it was.
     """
-    from tuning.training.train import tune
+    from tuning.training.train import InterruptedRunError, tune
 
     variant = read_variant(folder)
     if "config" not in variant.run or "merged" in variant.run:
@@ -74,9 +74,14 @@ def reproduce(folder: Path, home: Path, console: Console | None = None) -> Repro
     torch.set_num_threads(variant.run.get("threads", threads))
     try:
         with tempfile.TemporaryDirectory(prefix="arena-reproduce-") as scratch:
-            scratched = replace(config, home=Path(scratch))
+            scratched = replace(config, home=Path(scratch), name="again")
             made = tune(scratched, console=console, replayed=progress, day=day)
             return Reproduction(variant, made.weights_sha256)
+    except InterruptedRunError as error:
+        raise ReproduceError(
+            f"{variant.name}: stopped before its run was repeated, of which nothing is kept; "
+            "repeat the command to begin anew"
+        ) from error
     finally:
         torch.set_num_threads(threads)
 
