@@ -216,6 +216,34 @@ def test_all_keys_of_turns_that_nothing_uses_are_named_at_once(tmp_path: Path) -
     assert texts(corpus) == [["Hi?", "Yes."]] * 3
 
 
+@pytest.mark.parametrize("name", ["language", "task", "topic", "subject"])
+def test_a_harmless_column_that_the_prompt_leaves_out_is_named(tmp_path: Path, name: str) -> None:
+    asked = {"instruction": "Translate.", "input": "cat"}
+    rows_ = [
+        {**asked, "output": "chat", name: "French"},
+        {**asked, "output": "gato", name: "Spanish"},
+        {**asked, "output": "chatte", name: "French"},
+        {**asked, "input": "dog", "output": "Hund", name: "German"},
+    ]
+    _, ledger = load(tmp_path, *rows_)
+    assert ledger.to_json()["differing_columns"] == {name: 1}
+    (line,) = [line for line in ledger.lines() if line.startswith("warning: ")]
+    assert line.startswith(f"warning: {name} (1) differ between rows of the same prompt, and")
+    advice = re.findall(r"--set columns=context:(\w+)", line)
+    assert advice == [name]
+    _, quiet = load(tmp_path, rows_[0], rows_[3])
+    assert quiet.tally.differing == {}
+    assert not [line for line in quiet.lines() if line.startswith("warning: ")]
+
+
+@pytest.mark.parametrize("key", ["system", "context"])
+def test_metadata_may_not_hide_part_of_the_prompt(tmp_path: Path, key: str) -> None:
+    with pytest.raises(TuningError, match=r":1: metadata: column holds .* drop=metadata$"):
+        load(tmp_path, {**PAIR, "metadata": {key: "Be kind."}})
+    row = {**PAIR, "system": "Be kind.", "metadata": {"system": "Be kind.", "n": 1, key: None}}
+    assert load(tmp_path, row)[1].tally.harmless == {"metadata": 1}
+
+
 PREFERENCES: list[dict[str, Any]] = [
     {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."},
     {"question": "Hi?", "chosen": "Yes.", "rejected": "No.", "system": ""},

@@ -23,7 +23,9 @@ from tuning.data.fields import (
     shorten,
 )
 from tuning.data.formats import (
+    EXTRAS,
     FORMATS,
+    SYSTEM,
     Format,
     FormatError,
     detect_format,
@@ -45,6 +47,11 @@ HARMLESS_NAMES = """
 PANDAS_INDEX = {"", "Unnamed: 0"}
 HARMLESS = frozenset(HARMLESS_NAMES.split()) | PANDAS_INDEX
 """Columns that say which row it is or where it is from, and nothing that could be learned."""
+SUBJECT_NAMES = """
+    category topic subject domain task task_name task_type lang language
+"""
+SUBJECTS = frozenset(SUBJECT_NAMES.split())
+"""Harmless columns that can be part of what is asked: counted where they differ for one prompt."""
 EXPORT_NAMES = """
     vote_id battle_id turn mode blind partial flags strength weight reasons comment propensity
     winner margin model side kind ask_as weights_sha256 base sampling
@@ -76,6 +83,7 @@ class ColumnReader:
         self._unknown: dict[str, tuple[str, str, str]] = {}  # name: row, place in it, what it holds
         self._takes_context = True  # whether the rows with such columns can be asked with context
         known = frozenset().union(*(item.columns for item in FORMATS))
+        self._subjects: dict[tuple[str, int], int] = {}  # column and prompt: the value, hashed
         wrong = sorted(set(self._map) - known)
         if wrong:
             raise FormatError(
@@ -200,11 +208,16 @@ class ColumnReader:
             if name in known.columns or says_nothing(value) or name == self._group_by:
                 continue
             harmless_here = name in HARMLESS or (name in OF_EXPORTS and row.keys() >= EXPORTED)
-            if not harmless_here and not _says_again(name, value, texts):
+            if _holds_part_of_prompt(value, texts) or not (
+                harmless_here or _says_again(name, value, texts)
+            ):
                 self._unknown.setdefault(str(name), (where, str(name), f"holds {shorten(value)}"))
                 text = not isinstance(plain(row.get("prompt")), list)
-                self._takes_context &= "context" in known.columns and text
+                one = isinstance(value, str | int | float)
+                self._takes_context &= "context" in known.columns and text and one
                 continue
+            if name in SUBJECTS:
+                self._compare_subject(name, value, conversation)
             harmless.append(self._own_name(name))
         used = [
             self._own_name(name)
@@ -215,6 +228,16 @@ class ColumnReader:
         self._tally.harmless.update(harmless)
         for name in sorted(TURN_COLUMNS & known.columns):
             self._count_keys(name, row.get(name))
+
+    def _compare_subject(self, name: str, value: Any, conversation: Conversation) -> None:
+        """Count rows whose column says another thing than that of an earlier row alike in prompt.
+
+        The answers then depend on what the model is not shown, unless they only repeat each other.
+        """
+        asked = [item["content"] for item in conversation.messages if item["role"] != "assistant"]
+        first = self._subjects.setdefault((name, hash(tuple(asked))), hash(str(value)))
+        if first != hash(str(value)):
+            self._tally.differing[self._own_name(name)] += 1
 
     def _count_keys(self, name: str, turns: Any) -> None:
         """Count what the turns of a column have beside role and text."""
@@ -252,6 +275,16 @@ def _printable(name: str) -> str:
 def _without_places(name: str) -> str:
     """The name of a key for every turn: `messages.audio` of `messages[1].audio`."""
     return re.sub(r"\[\d+\]", "", name)
+
+
+def _holds_part_of_prompt(value: Any, texts: list[str]) -> bool:
+    """Whether a column such as `metadata` holds a system text or context that no message says."""
+    value = plain(value)
+    if not isinstance(value, Mapping):
+        return False
+    parts = [plain(value.get(name)) for name in (*SYSTEM, *EXTRAS)]
+    said = "\n\n".join(texts)
+    return any(isinstance(part, str) and part.strip() not in said for part in parts)
 
 
 def _says_again(name: str, value: Any, texts: list[str]) -> bool:

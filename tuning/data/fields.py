@@ -197,8 +197,8 @@ def read_turns(
         if "name" in message and message["role"] != "tool":
             name = shorten(message["name"])
             turns.unused[f"{where}.name"] = f"is {name} on a {message['role']} turn"
-        known = (role_key, text_key, *TURN_KEYS, *HARMLESS_TURN_KEYS)
-        _gather_unused(item, where, known, turns)
+        keys_read = (role_key, text_key, *TURN_KEYS, *HARMLESS_TURN_KEYS)
+        _gather_unused(item, where, keys_read, turns)
         turns.messages.append(message)
     return turns
 

@@ -32,6 +32,8 @@ class Tally:
     used: Counter[str] = field(default_factory=Counter)
     harmless: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    differing: Counter[str] = field(default_factory=Counter)
+    """Harmless columns that differ between rows of the same prompt: rows unlike the first."""
     context_turns: int = 0
     """Turns of the assistant that are context only, by their own weight."""
     seen: set[str] = field(default_factory=set)
@@ -47,6 +49,7 @@ class Tally:
         self.used.update(other.used)
         self.harmless.update(other.harmless)
         self.dropped.update(other.dropped)
+        self.differing.update(other.differing)
 
     def to_json(self) -> dict[str, Any]:
         """For `variant.json`; the first hundred names of each kind are listed, all are counted."""
@@ -59,6 +62,7 @@ class Tally:
                     ("dropped", self.dropped),
                 )
             },
+            "differing_columns": dict(self.differing),
             "context_turns": self.context_turns,
             "files": {
                 "read": self.files_read[:100],
@@ -80,6 +84,13 @@ class Tally:
             if counts
         ]
         found = [f"columns: {'; '.join(parts)}"] if parts else []
+        if self.differing:
+            names = ", ".join(f"{name} ({count:,})" for name, count in self.differing.items())
+            found.append(
+                f"warning: {names} differ between rows of the same prompt, and are not trained on; "
+                "if the answer depends on them, put them into the prompt (--set columns=context:"
+                f"{next(iter(self.differing))}, where prompts are texts)"
+            )
         if self.context_turns:
             found.append(f"turns: {self.context_turns:,} of the assistant are context only")
         if self.files_read:
