@@ -483,7 +483,11 @@ def test_checks_of_templates_are_rendered(tmp_path: Path) -> None:
         ({"options_column": "text", "options": None, "shares": {"options": 1}},
          r"fits no row .*no list of options"),
         ({"options_column": "choices", "options": None}, r"no row has a column 'choices'"),
-        ({"where": {"lang": "en"}}, r"sources\.films\.data: .* holds no row for this source"),
+        (
+            {"where": {"lable": "good"}},
+            r"sources\.films\.where: no row has a column 'lable'; there are id, label, text",
+        ),
+        ({"where": {"label": "en"}}, r"sources\.films\.data: .* holds no row for this source"),
         ({"group_by": "film"}, r"holds no row for this source \(.*:1: film: column of group_by is"),
         ({"shares": {"few_shot": 1}, "exemplars": 20}, r"20 exemplars are asked .* has 19 other"),
         ({"data": "absent.jsonl"}, r"data 'absent.jsonl': no such file or folder"),
@@ -497,6 +501,13 @@ def test_what_no_row_can_do_stops_the_run(
     path = mixture(tmp_path, {"sources": {"films": source}}, films=films(20))
     with pytest.raises(DataError, match=message):
         load(path)
+
+
+def test_a_setting_about_columns_that_a_mixture_reads_says_where_they_are_set(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(DataError, match=r"drop: 'id' is for sources .* in the mixture's YAML"):
+        load(one_source(tmp_path, 12), options=DataOptions(heldout=0, drop=("id",)))
 
 
 def test_settings_about_columns_are_refused(tmp_path: Path) -> None:

@@ -250,6 +250,11 @@ def _refuse_unknown_names(options: DataOptions, ledger: Ledger) -> None:
     ):
         for name in names:
             if name not in there:
+                if not tally.seen:  # the rows of mixtures alone: their columns are theirs to read
+                    raise DataError(
+                        f"data_options.{setting}: {name!r} is for sources whose rows are read as "
+                        "they are, and there are mixtures alone; say it in the mixture's YAML"
+                    )
                 raise DataError(
                     f"data_options.{setting}: {name!r} is in no row; the columns are "
                     f"{', '.join(map(ascii, sorted(map(str, tally.seen))[:20]))}"

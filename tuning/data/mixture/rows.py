@@ -105,6 +105,8 @@ class MixtureRows:
     bad: list[BadRow] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     """Files of folders, and columns of rows without templates."""
+    columns: dict[str, set[str]] = field(default_factory=dict)
+    """By data, all that its rows have."""
     unused_columns: dict[str, list[str]] = field(default_factory=dict)
     """By source, the columns that no template reads."""
 
@@ -120,6 +122,8 @@ def read_rows(plan: MixturePlan, seed: int, *, deduplicate: bool) -> MixtureRows
     for source in plan.sources:
         rows = pools[source.name]
         if not rows:
+            if present := found.columns[source.data]:
+                _require_columns(plan, source, present)
             first = f" ({found.bad[0]})" if found.bad else ""
             raise _error(
                 plan, source, "data", f"{source.data!r} holds no row for this source{first}"
@@ -149,7 +153,9 @@ def _pools(plan: MixturePlan, seed: int, found: MixtureRows) -> dict[str, list[M
             for source in sources
             if source.as_is and data != STARTER
         }
+        seen = found.columns[data] = set()
         for raw in _read(data, seed, found.tally):
+            seen.update(map(str, raw.columns))
             if raw.problem is not None:
                 found.read += 1
                 found.bad.append(BadRow(raw.source, raw.line, "row", raw.problem))
