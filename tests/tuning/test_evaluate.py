@@ -89,6 +89,11 @@ def test_suite_limit_is_spread_and_lines_are_named(tmp_path: Path) -> None:
             "suite.jsonl:1: has no field 'famly'; did you mean 'family'",
         ),
         ('{"prompt": "p", "check": {"kind": "rhyme"}}', "suite.jsonl:1: check: unknown check kind"),
+        (
+            '{"id": 1, "prompt": "p", "check": {"kind": "quoted"}}\n\n'
+            '{"id": "1", "prompt": "q", "check": {"kind": "quoted"}}',
+            "suite.jsonl:3: id '1' is that of line 1 as well; give each prompt its own",
+        ),
         ("", "holds no prompts"),
     ):
         path.write_text(line)

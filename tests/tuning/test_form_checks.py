@@ -184,6 +184,24 @@ def test_every_kind_is_documented_with_its_fields() -> None:
             "checks[0]: check of kind 'all': checks[0]: unknown check kind 'nocomma'; did you mean "
             "'no_comma'?",
         ),
+        (
+            {"kind": "list", "count": 2, "allowed": ["a", "A"]},
+            "count: 2 different items of the 1 allowed; no answer can pass",
+        ),
+        ({"kind": "mentions", "phrases": ["a"], "max_words": 0}, "max_words: 0 is too small"),
+        (
+            {"kind": "mentions", "phrases": ["a", "b c d"], "max_words": 2},
+            "max_words: 2 leave no room for 'b c d'; no answer can pass",
+        ),
+        (
+            {"kind": "fact", "answers": ["Paris", "Rome"], "wrong": ["rome", "paris"]},
+            "wrong: holds what every one of the answers ('Paris', 'Rome') has; no answer can",
+        ),
+        (
+            {"kind": "word_count", "count": 0, "relation": "at most"},
+            "count: at most 0 leaves only an empty answer, which fails; no answer can pass",
+        ),
+        ({"kind": "bullets", "count": 10**30}, "is too large; give at most 1000000"),
         ({"kind": "all", "checks": []}, "checks: [] is empty"),
         ({"kind": "all", "checks": ["no_comma"]}, "checks[0]: check: 'no_comma' is no object"),
         ({}, "unknown check kind None; known kinds: all, bullets"),

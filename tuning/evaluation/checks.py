@@ -9,9 +9,16 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tuning.errors import TuningError
@@ -53,8 +60,9 @@ def _filled(text: str) -> str:
     return text
 
 
-NotNegative = Annotated[Whole, Field(ge=0)]
-Positive = Annotated[Whole, Field(ge=1)]
+MOST = 1_000_000  # of words, lines and all else that is counted: no answer is as long
+NotNegative = Annotated[Whole, Field(ge=0, le=MOST)]
+Positive = Annotated[Whole, Field(ge=1, le=MOST)]
 Filled = Annotated[Text, AfterValidator(_filled)]
 Phrase = Annotated[Text, AfterValidator(_worded)]
 Word = Annotated[Text, AfterValidator(_single)]
@@ -87,6 +95,21 @@ class Counted(Check):
         return RELATIONS[self.relation](found, self.count)
 
 
+class CountedText(Counted):
+    """As `Counted`, of what every answer has one of: an empty answer never passes."""
+
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> Self:
+        if self.count == 0 and self.relation != "at least":
+            raise impossible(f"count: {self.relation} 0 leaves only an empty answer, which fails")
+        return self
+
+
+def impossible(reason: str) -> PydanticCustomError:
+    """The error of a check that no answer can pass, for `field_problem`."""
+    return PydanticCustomError("impossible", "{reason}", {"reason": reason})
+
+
 def field_problem(error: ValidationError, model: type[BaseModel]) -> str:
     """Which field of a line or of a check is wrong, and how; what pydantic found, in a sentence.
 
@@ -94,6 +117,8 @@ def field_problem(error: ValidationError, model: type[BaseModel]) -> str:
     """
     found: list[ErrorDetails] = error.errors(include_url=False)
     details = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
+    if details["type"] == "impossible":
+        return f"{details['msg']}; no answer can pass, mend the check"
     name, *items = details["loc"]
     field = "".join([str(name), *(f"[{item}]" for item in items)])
     match details["type"]:

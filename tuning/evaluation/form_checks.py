@@ -16,6 +16,7 @@ from pydantic import BeforeValidator
 from tuning.evaluation.checks import (
     Check,
     Counted,
+    CountedText,
     Filled,
     Letter,
     Phrase,
@@ -90,7 +91,7 @@ class LetterCount(Counted):
         return self.compare(answer.lower().count(self.letter.lower()))
 
 
-class WordCount(Counted):
+class WordCount(CountedText):
     """The number of words; an empty answer never passes."""
 
     kind: Literal["word_count"]
@@ -100,7 +101,7 @@ class WordCount(Counted):
         return count > 0 and self.compare(count)
 
 
-class SentenceCount(Counted):
+class SentenceCount(CountedText):
     """The number of sentences; an empty answer never passes."""
 
     kind: Literal["sentence_count"]
@@ -110,7 +111,7 @@ class SentenceCount(Counted):
         return count > 0 and self.compare(count)
 
 
-class ParagraphCount(Counted):
+class ParagraphCount(CountedText):
     """The number of paragraphs, parted by empty lines."""
 
     kind: Literal["paragraph_count"]
@@ -120,7 +121,7 @@ class ParagraphCount(Counted):
         return count > 0 and self.compare(count)
 
 
-class LineCount(Counted):
+class LineCount(CountedText):
     """The number of lines that are not empty."""
 
     kind: Literal["line_count"]

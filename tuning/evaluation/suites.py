@@ -18,6 +18,7 @@ from tuning.evaluation.checks import Check, Filled, field_problem
 from tuning.evaluation.form_suite import constraint_items
 from tuning.evaluation.verifiers import parse_check
 from tuning.json_lines import JsonError, Line, read_json_lines
+from tuning.value_types import shown
 
 STARTER = "starter"
 CONSTRAINTS = "constraints"
@@ -83,6 +84,14 @@ def _read(name: str) -> list[SuiteItem]:
             "or a mixture"
         ) from error
     items = [_item(line, f"{path}:{line.number}") for line in lines]
+    seen: dict[str, int] = {}
+    for line, item in zip(lines, items, strict=True):
+        if item.id in seen:
+            raise SuiteError(
+                f"{path}:{line.number}: id {shown(item.id)} is that of line {seen[item.id]} as "
+                "well; give each prompt its own"
+            )
+        seen[item.id] = line.number
     if not items:
         raise SuiteError(f"suite {str(path)!r}: holds no prompts; write one JSON object a line")
     return items

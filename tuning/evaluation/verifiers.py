@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, PlainValidator, ValidationError
+from pydantic import Field, PlainValidator, ValidationError, model_validator
 
 from tuning.evaluation.checks import (
     Check,
     CheckError,
     Filled,
-    NotNegative,
     Phrase,
     Phrases,
     Positive,
     Texts,
     Words,
     field_problem,
+    impossible,
     nearest,
 )
 from tuning.evaluation.form_checks import FORM_KINDS
@@ -60,6 +60,14 @@ class Fact(Check):
     answers: Phrases
     wrong: tuple[Phrase, ...] = ()
 
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> Self:
+        if all(any(has_phrase(text, wrong) for wrong in self.wrong) for text in self.answers):
+            raise impossible(
+                f"wrong: holds what every one of the answers {shown(self.answers)} has"
+            )
+        return self
+
     def passes(self, answer: str) -> bool:
         if len(lower_words(answer)) > LONGEST_STATEMENT or not _is_statement(answer):
             return False
@@ -93,6 +101,13 @@ class ListOf(Check):
     count: Positive
     allowed: Texts
     bullets: bool = False
+
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> Self:
+        different = len({item.lower() for item in self.allowed})
+        if different < self.count:
+            raise impossible(f"count: {self.count} different items of the {different} allowed")
+        return self
 
     def passes(self, answer: str) -> bool:
         if "?" in answer:
@@ -130,7 +145,14 @@ class Mentions(Check):
 
     kind: Literal["mentions"]
     phrases: Phrases
-    max_words: NotNegative
+    max_words: Positive
+
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> Self:
+        longest = max(self.phrases, key=lambda phrase: len(lower_words(phrase)))
+        if len(lower_words(longest)) > self.max_words:
+            raise impossible(f"max_words: {self.max_words} leave no room for {shown(longest)}")
+        return self
 
     def passes(self, answer: str) -> bool:
         text = answer.strip()
