@@ -151,7 +151,9 @@ class AdapterStacks:
         """ModelLoadError when a delta has no layer here or does not fit its shape."""
         if adapter.name in self._adapters:
             return  # It was checked when it came.
-        body = f"{self._model.base_model_prefix}."
+        # Where a model names its body otherwise, nothing is known of what lies behind it.
+        body = str(getattr(self._model, "base_model_prefix", ""))
+        body = f"{body}." if body and hasattr(self._model, body) else ""
         for path, delta in adapter.deltas.items():
             weight = weight_of(self._linear(path, adapter.name))
             if not path.startswith(body):
