@@ -141,7 +141,7 @@ def test_sides_run_at_their_own_pace(tmp_path: Path) -> None:
     slow = Script(words=("w ",) * 15, delay=0.2)
 
     async def play(service: BattleService) -> None:
-        pairs = []
+        tries = []
         for _ in range(5):  # the machine may be busy with other things for a while
             alone = (
                 (await finish(service, await named(service, "fast", "fast-two"))).sides[0].ended_at
@@ -150,11 +150,10 @@ def test_sides_run_at_their_own_pace(tmp_path: Path) -> None:
             assert alone is not None
             assert beside.ended_at is not None
             assert slower.ended_at is not None
-            assert slower.ended_at > beside.ended_at
-            pairs.append((alone, beside.ended_at))
-            if beside.ended_at <= alone * 1.1:
+            tries.append((alone, beside.ended_at, slower.ended_at))
+            if slower.ended_at > beside.ended_at and beside.ended_at <= alone * 1.1:
                 return
-        raise AssertionError(f"alone and beside a slow one, seconds: {pairs}")
+        raise AssertionError(f"alone, beside a slow one, and that one, seconds: {tries}")
 
     perform({"fast": fast, "fast-two": fast, "slow": slow}, tmp_path, play)
 

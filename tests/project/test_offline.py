@@ -36,6 +36,7 @@ for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
     setattr(socket, name, noted(getattr(socket, name)))
 """
 LOOPBACK = {"loaded", "None", "'127.0.0.1'", "'::1'", "'0.0.0.0'", "'localhost'", "b'127.0.0.1'"}
+SUPPORT = Path(__file__).parents[1] / "support"
 NAMESPACE = ["unshare", "--map-root-user", "--net"]
 UP_AND_RUNNING = 0x41  # IFF_UP | IFF_RUNNING
 SIOCSIFFLAGS = 0x8914
@@ -95,7 +96,7 @@ def test_up_needs_no_network_and_asks_for_no_name(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env=clean_environment(),
+        env=clean_environment() | {"PYTHONPATH": str(SUPPORT)},
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -120,7 +120,12 @@ def test_it_learns_and_learns_to_stop(taught: Path) -> None:
     assert variant.metrics["train_loss"] < 1.0
     loaded = load_variant("taught", taught)
     items = [
-        SuiteItem(str(i), "echo", row["messages"][0]["content"], {})
+        SuiteItem(
+            id=str(i),
+            family="echo",
+            prompt=row["messages"][0]["content"],
+            check={"kind": "exact", "answers": ["x"]},
+        )
         for i, row in enumerate(rows(12))
     ]
     answers = answer_items(loaded, items, 40)
@@ -196,7 +201,15 @@ def test_a_projected_prefix_follows_its_formula_and_is_saved_without_the_net(
     assert saved.shape == (7, 2 * layers * width)
     verify_variant(made.folder, tiny_base)
     loaded = load_variant("v", tmp_path)
-    answers = answer_items(loaded, [SuiteItem("1", "f", "Say red.", {})], 4)
+    answers = answer_items(
+        loaded,
+        [
+            SuiteItem(
+                id="1", family="f", prompt="Say red.", check={"kind": "exact", "answers": ["x"]}
+            )
+        ],
+        4,
+    )
     assert len(answers) == 1
 
 
