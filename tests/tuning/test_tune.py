@@ -30,6 +30,8 @@ pytestmark = [
 ]
 METHODS = ["full", "lora", "prefix", "prompt", "ia3"]
 
+ANY_CHECK = {"kind": "exact", "answers": ["x"]}  # a suite's line has one
+
 
 def config_for(base: Path, data: Path, home: Path, **changes: Any) -> TuningConfig:
     """A run of a few steps in fp32."""
@@ -124,7 +126,7 @@ def test_it_learns_and_learns_to_stop(taught: Path) -> None:
             id=str(i),
             family="echo",
             prompt=row["messages"][0]["content"],
-            check={"kind": "exact", "answers": ["x"]},
+            check=ANY_CHECK,
         )
         for i, row in enumerate(rows(12))
     ]
@@ -203,11 +205,7 @@ def test_a_projected_prefix_follows_its_formula_and_is_saved_without_the_net(
     loaded = load_variant("v", tmp_path)
     answers = answer_items(
         loaded,
-        [
-            SuiteItem(
-                id="1", family="f", prompt="Say red.", check={"kind": "exact", "answers": ["x"]}
-            )
-        ],
+        [SuiteItem(id="1", family="f", prompt="Say red.", check=ANY_CHECK)],
         4,
     )
     assert len(answers) == 1
