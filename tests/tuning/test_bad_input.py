@@ -82,7 +82,7 @@ def test_an_unknown_target_module_lists_those_there_are(
         ({"weights": 1e-300}, r"data_options\.weights: \(1e-300,\) leave no row in an epoch"),
         ({"heldout": 1}, "no row is left to train on"),
         ({"learning_rate": 1e300}, "loss is nan at step 2"),
-        ({"alpha": 1e308}, r"gives NaN or infinite logits on a short row; lower lora\.alpha"),
+        ({"alpha": 1e308}, "loss is nan at step 1"),
     ],
 )
 def test_settings_that_are_good_alone_and_leave_nothing_to_train(

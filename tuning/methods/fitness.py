@@ -38,7 +38,7 @@ def check_fit(model: Any, method: str, ids: Sequence[int]) -> None:
 
     The loss must reach what is trained, and answers be as they were trained, as of `check_base`.
     """
-    remedy = "lower lora.alpha, or use --method full" if method == "lora" else "use --method lora"
+    remedy = "use --method full" if method == "lora" else "use --method lora"
     _try(model, ids, f"method {method}", remedy, is_adapted=True)
 
 
