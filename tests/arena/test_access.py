@@ -131,6 +131,7 @@ def test_health_tells_of_servers_but_not_of_models(client: httpx2.Client) -> Non
     }
 
 
+@pytest.mark.slow
 def test_too_many_requests_of_one_voter_are_turned_away(tmp_path: Path) -> None:
     limits = PageLimits(requests_per_minute=5)
     with PageServer(tmp_path, "http://127.0.0.1:9", limits=limits) as page:

@@ -74,6 +74,7 @@ def test_sets_that_cannot_be_judged_say_why(page: PageServer) -> None:
         assert "line 1" in odd.json()["error"]
 
 
+@pytest.mark.slow
 def test_voter_clears_no_mark(page: PageServer) -> None:
     with visit(page) as voter:
         refused = voter.post("/api/admin/clear", json={"vote": 1, "reason": "rate"})

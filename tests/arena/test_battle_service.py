@@ -135,6 +135,7 @@ def test_example_is_drawn_as_ever_where_no_base_is_served(tmp_path: Path) -> Non
     perform({"one": Script(), "two": Script()}, tmp_path, play)
 
 
+@pytest.mark.slow
 def test_sides_run_at_their_own_pace(tmp_path: Path) -> None:
     """A fast side beside a slow one ends within a tenth of its time beside a fast one."""
     fast = Script(words=("w ",) * 400, delay=0.005)

@@ -43,6 +43,7 @@ def test_nothing_shares_the_page_through_others(words: tuple[str, ...]) -> None:
     assert "--share" not in cli_reference.options(TREE[words])
 
 
+@pytest.mark.slow
 def test_every_command_prints_its_help() -> None:
     for words in TREE:
         text = cli_reference.help_text(words)
@@ -121,6 +122,7 @@ MISTAKES: dict[str, tuple[list[str] | Callable[[Path], list[str | Path]], list[s
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_one_line_with_name_and_value(mistake: str, tmp_path: Path) -> None:
     words, expected = MISTAKES[mistake]
@@ -137,6 +139,7 @@ def test_mistake_is_one_line_with_name_and_value(mistake: str, tmp_path: Path) -
     assert not {path for path in left if "models" in path.parts or path.name == "out"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["up", "serve"])
 def test_port_in_use_is_named(command: str, tmp_path: Path) -> None:
     with socket.socket() as taken:

@@ -340,6 +340,7 @@ def lmsys_rows(count: int, length: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_large_file_is_the_same_battles_as_small_ones(tmp_path: Path) -> None:
     """Large files are converted in a process of their own."""
     rows = lmsys_rows(9_000, 500)
@@ -370,6 +371,7 @@ def test_a_large_file_is_the_same_battles_as_small_ones(tmp_path: Path) -> None:
     assert (done.num_new, done.num_known) == (2, 2)
 
 
+@pytest.mark.slow
 def test_an_import_that_is_killed_changes_nothing(tmp_path: Path) -> None:
     """Kill -9 while rows are being written; the same file goes in whole afterwards."""
     large = write_lines(tmp_path / "large.jsonl", lmsys_rows(9_000, 500))
@@ -398,6 +400,7 @@ import_file(Store(Path({str(store.path)!r})), Path({str(large)!r}), "lmsys")
         assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
+@pytest.mark.slow
 def test_an_import_that_finds_no_room_changes_nothing(tmp_path: Path) -> None:
     """Writes fail for real, once a file has grown to four megabytes."""
     large = write_lines(tmp_path / "large.jsonl", lmsys_rows(9_000, 500))

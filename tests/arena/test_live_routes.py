@@ -78,6 +78,7 @@ def test_answers_come_as_steps_and_the_end_as_the_whole_page(client: httpx2.Clie
     assert "hidden-" not in json.dumps(told)
 
 
+@pytest.mark.slow
 def test_reply_to_the_pages_script_goes_on_as_the_stream(client: httpx2.Client) -> None:
     """One request asks and tells the answers; what cannot be asked is told as JSON."""
     headers = {"accept": "text/event-stream, application/json"}
@@ -144,6 +145,7 @@ def test_acts_on_a_battle_of_somebody_else_change_nothing(
     messages(client, battle, token)
 
 
+@pytest.mark.slow
 def test_page_that_is_asked_for_again_finds_its_answers_however_late_its_script_runs(
     tmp_path: Path,
 ) -> None:
@@ -169,6 +171,7 @@ def test_page_that_is_asked_for_again_finds_its_answers_however_late_its_script_
         server.wait_for_streams(0, seconds=8)  # a stranger's look keeps nothing
 
 
+@pytest.mark.slow
 def test_leaving_ends_the_streams_and_a_second_reader_keeps_them(tmp_path: Path) -> None:
     with (
         FaultServer({"one": SLOW, "two": SLOW}) as server,

@@ -118,6 +118,7 @@ def test_a_persons_text_is_escaped() -> None:
     assert plain_html("<b> & \n") == "&lt;b&gt; &amp; \n"
 
 
+@pytest.mark.slow
 def test_long_nested_text_ends() -> None:
     assert len(answer_html("> " * 5000 + "x")) > 0
     assert len(answer_html("[" * 20_000)) > 0

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from store_fixtures import BASE, FULL, LORA, Hand, votes_of
 
 from arena.exports.dataset import ExportOptions, export
@@ -26,6 +27,7 @@ def read_at_once(hand: Hand) -> PairColumns:
     return PairCache(hand.store).refresh()
 
 
+@pytest.mark.slow
 def test_every_kind_of_change_is_seen(hand: Hand) -> None:
     """A hundred random acts; after each the refreshed rows are those read at once."""
     draw = random.Random(3)

@@ -130,6 +130,7 @@ def test_evalica_has_the_same_model_of_ties(name: str) -> None:
     assert points(ours.theta) == pytest.approx(points(scores), abs=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*sorted(GAMES), "many"])
 def test_choix_has_the_same_ratings_with_and_without_a_penalty(name: str) -> None:
     """choix adds `alpha` times the sum of squares, which is half of our `ridge`."""

@@ -233,6 +233,7 @@ def test_answers_that_failed_are_asked_again_and_never_judged(home: Path) -> Non
     perform(home, {"plain-one": Script(), "plain-two": Script(), "third": Script()}, play)
 
 
+@pytest.mark.slow
 def test_commands_add_answer_and_list(tmp_path: Path) -> None:
     file = tmp_path / "two.txt"
     file.write_text("Name a fruit.\nName a tool.\n")

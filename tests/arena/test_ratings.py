@@ -339,6 +339,7 @@ def test_style_is_told_from_strength() -> None:
     assert error(controlled) < 8 < error(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", [Ties.HALF, Ties.DAVIDSON])
 @pytest.mark.parametrize(
     ("num_models", "num_votes", "num_voters"),

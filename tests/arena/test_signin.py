@@ -175,6 +175,7 @@ def test_key_of_the_home_makes_an_admin_where_nobody_signs_in(tmp_path: Path) ->
             assert program.get("/api/admin/state").status_code == 200
 
 
+@pytest.mark.slow
 def test_user_file_that_makes_no_sense_is_told_and_lets_nobody_in(tmp_path: Path) -> None:
     for text, told in (
         ("[users.ann]\nrole = 'boss'\npassword = 'a$b$c'", "boss"),
@@ -203,6 +204,7 @@ def test_user_file_that_makes_no_sense_is_told_and_lets_nobody_in(tmp_path: Path
             make_user(name, role, password)
 
 
+@pytest.mark.slow
 def test_commands_keep_the_user_file(tmp_path: Path) -> None:
     def run(*words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -261,6 +263,7 @@ def test_only_admins_make_and_fetch_datasets(page: PageServer) -> None:
         assert root.post("/api/exports", json={"format": "xml"}).status_code == 422
 
 
+@pytest.mark.slow
 def test_voter_who_asks_too_often_waits(tmp_path: Path) -> None:
     from arena.config.page_config import PageLimits
 

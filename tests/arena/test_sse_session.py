@@ -85,6 +85,7 @@ def come_and_go(client: httpx2.Client, url: str) -> None:
         next(reply.iter_lines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.0, 0.1, 0.7])
 def test_result_reaches_the_connection_that_comes_back(pause: float) -> None:
     """Closed while the event runs; opened again before (0.7: after) it ends."""
@@ -100,6 +101,7 @@ def test_result_reaches_the_connection_that_comes_back(pause: float) -> None:
         assert result(client, url, event, 30) == "TWO", "the next stream is a new one"
 
 
+@pytest.mark.slow
 def test_newer_connection_takes_the_stream_over() -> None:
     with (
         slow_page(Middleware(SseSessionMiddleware)) as url,
@@ -130,6 +132,7 @@ def test_event_of_the_moment_of_closing_is_told_beside_the_one_before() -> None:
         assert result(client, url, second, 30) == "TWO"
 
 
+@pytest.mark.slow
 def test_event_asked_for_as_another_ends_is_told_by_the_same_stream() -> None:
     """A page that has a stream opens no other, so it must not be told to close this one."""
     with (
@@ -150,6 +153,7 @@ def test_event_asked_for_as_another_ends_is_told_by_the_same_stream() -> None:
         assert told == ["ONE", "TWO", "TWO"]
 
 
+@pytest.mark.slow
 def test_who_asks_as_the_stream_is_closed_is_answered_after_it() -> None:
     """Else the page may hear first that its event is under way, and then close its stream."""
     with (

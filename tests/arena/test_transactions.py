@@ -211,6 +211,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["vote", "skip"])
 def test_killed_anywhere_the_store_has_the_vote_and_the_reveal_or_neither(
     hand: Hand, act: str

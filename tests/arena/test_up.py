@@ -100,6 +100,7 @@ def test_the_model_server_dies_with_a_killed_page(models: Path, tmp_path: Path) 
         child.wait(10)
 
 
+@pytest.mark.slow
 def test_bad_base_is_one_line(tmp_path: Path) -> None:
     ports = ("--port", str(free_port()), "--serve-port", str(free_port()))
     done = run_arena("up", "--base", tmp_path / "none", *ports, "--home", "home", cwd=tmp_path)
@@ -108,6 +109,7 @@ def test_bad_base_is_one_line(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in done.stderr
 
 
+@pytest.mark.slow
 def test_ui_answers_alone_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     import subprocess
 

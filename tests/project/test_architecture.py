@@ -148,6 +148,7 @@ def test_a_room_says_what_it_is_for_and_what_it_does_not_know(package: str) -> N
             assert re.search(r"\bknows? (no|neither)", told, re.IGNORECASE), name
 
 
+@pytest.mark.slow
 def test_page_shows_the_trees() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert render(text) == text, "docs/architecture.md is old: run `make docs`"
@@ -179,6 +180,7 @@ def statements_in(name: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_only_storage_writes_sql() -> None:
     """Neither the libraries nor a statement stands elsewhere, nor what would run one."""
     outside = [name for name in MODULES if not in_storage(name)]
@@ -291,6 +293,7 @@ def test_light_modules_load_no_torch(module: str) -> None:
     assert not loaded & (HEAVY | {"gradio"})
 
 
+@pytest.mark.slow
 def test_arena_modules_but_the_page_load_no_gradio() -> None:
     light = [name for name in MODULES if name.startswith("arena.") and name not in page_side()]
     loaded = loaded_by("\n".join(f"import {name}" for name in light))

@@ -130,6 +130,7 @@ def test_files_and_names_that_the_page_leads_to_exist(page: Path) -> None:
     assert not [one for one in classes if not re.search(rf"\b{one}\b", code)]
 
 
+@pytest.mark.slow
 def test_cli_page_is_what_the_program_says() -> None:
     assert cli_reference.PAGE.read_text(encoding="utf-8") == cli_reference.render(), (
         "docs/cli.md is old: run `make docs`"

@@ -97,6 +97,7 @@ def read(path: Path, options: DataOptions | None = None) -> None:
     assert examples_sha256(corpus.train) == corpus.sha256
 
 
+@pytest.mark.slow
 @EACH
 @given(st.lists(rows_of_anything, min_size=1, max_size=4), settings_of_data)
 def test_rows_of_anything(

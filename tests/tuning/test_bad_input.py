@@ -48,6 +48,7 @@ def test_data_that_cannot_be_used(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_row_of_ten_megabytes_among_others_is_left_out(tiny_base: Path, tmp_path: Path) -> None:
     long = {"messages": [USER, {**ANSWER, "content": "x" * LONG}]}
     data = write_rows(tmp_path / "rows.jsonl", [*rows(24), long])

@@ -199,6 +199,7 @@ def test_it_is_not_evaluated(sound: Path, tmp_path: Path, case: str) -> None:
     assert_one_sentence(caught.value)
 
 
+@pytest.mark.slow
 def test_an_adapter_is_not_merged_into_a_base_that_lacks_a_layer(
     sound: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_prompt_beyond_the_context_is_counted_by_its_id(
     assert together[0] == alone[0]
 
 
+@pytest.mark.slow
 def test_a_sample_prompt_that_fills_the_context_ends_no_run(home: Path, tmp_path: Path) -> None:
     user, answer = rows(1)[0]["messages"]
     long = {"messages": [{**user, "content": "red " * 300}, answer]}

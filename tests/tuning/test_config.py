@@ -191,6 +191,7 @@ def assert_record_gives(config: TuningConfig) -> None:
     assert config.folder.parent == config.home / "models"
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(setting_keys())), VALUES)
 @settings(max_examples=150, deadline=None)
 def test_any_value_at_any_setting_is_taken_or_named(key: str, value: Any) -> None:

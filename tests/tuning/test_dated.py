@@ -120,6 +120,7 @@ def interrupted(config: TuningConfig, monkeypatch: pytest.MonkeyPatch, day: date
             tune(config, day=day)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_another_day_keeps_its_first_date(
     base: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_run_that_goes_on_another_day_keeps_its_first_date(
     assert made.weights_sha256 == whole.weights_sha256
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_anew_takes_the_new_date(
     base: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_run_that_starts_anew_takes_the_new_date(
     assert made.run["template_day"] == SECOND.isoformat()
 
 
+@pytest.mark.slow
 def test_the_date_of_a_template_without_one_is_not_kept(
     tiny_base: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +155,7 @@ def test_the_date_of_a_template_without_one_is_not_kept(
     assert tune(config, day=SECOND).run["template_day"] is None
 
 
+@pytest.mark.slow
 def test_rows_that_are_encoded_otherwise_stop_a_run_from_going_on(
     base: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +179,7 @@ def made_on(base: Path, data: Path, home: Path, day: date, **changes: Any) -> Va
     return tune(config_for(base, data, home, **changes), day=day)
 
 
+@pytest.mark.slow
 def test_reproduce_takes_the_date_that_the_variant_was_made_with(
     base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +189,7 @@ def test_reproduce_takes_the_date_that_the_variant_was_made_with(
     assert reproduce(made.folder, tmp_path).same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", ["template", "tokenizer"])
 def test_reproduce_says_when_the_encoded_rows_differ(
     base: Path, tiny_data: Path, tmp_path: Path, cause: str
@@ -199,6 +205,7 @@ def test_reproduce_says_when_the_encoded_rows_differ(
         reproduce(made.folder, tmp_path)
 
 
+@pytest.mark.slow
 def test_reproduce_needs_the_file_of_a_template_no_more(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -228,6 +228,7 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_eval_command(home: Path, tmp_path: Path) -> None:
     suite = str(home / "suite.jsonl")
     made = run(
@@ -256,6 +257,7 @@ def test_eval_command(home: Path, tmp_path: Path) -> None:
     assert not (home / "base" / "variant.json").exists()
 
 
+@pytest.mark.slow
 def test_models_commands(home: Path, tmp_path: Path) -> None:
     listed = json.loads(run(home, "models", "list", "--json").stdout)["models"]
     assert {"full", "lora", "prefix", "prompt"} <= {row["name"] for row in listed}
@@ -297,6 +299,7 @@ def test_models_commands(home: Path, tmp_path: Path) -> None:
     assert gone.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

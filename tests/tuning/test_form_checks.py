@@ -245,6 +245,7 @@ FIELDS = sorted({field for kind in KINDS.values() for field in kind.model_fields
 GOOD = [{"kind": kind, **fields} for kind, fields, *_ in CASES]
 
 
+@pytest.mark.slow
 @given(
     st.one_of(
         JSON,

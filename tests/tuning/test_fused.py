@@ -304,6 +304,7 @@ def test_layers_with_other_gradients_are_put_back(monkeypatch: pytest.MonkeyPatc
     assert said == ["the gradients of two rows would differ"]
 
 
+@pytest.mark.slow
 def test_a_base_without_lean_layers_is_tuned_as_if_they_were_off(tmp_path: Path) -> None:
     """Once through `tune`: one line that says so, and the weights of plain layers."""
     base = make_base(tmp_path / "base")

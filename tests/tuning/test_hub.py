@@ -121,6 +121,7 @@ def tune(hub: Hub, home: Path, base: str, data: str) -> subprocess.CompletedProc
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_base_and_data_come_from_the_hub(hub: Hub, tmp_path: Path) -> None:
     made = tune(hub, tmp_path, "owner/model", "owner/rows")
     assert made.returncode == 0, made.stderr
@@ -132,6 +133,7 @@ def test_base_and_data_come_from_the_hub(hub: Hub, tmp_path: Path) -> None:
     assert "pytorch_model.bin" not in hub.fetched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "data", "message"),
     [

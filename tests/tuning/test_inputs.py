@@ -106,6 +106,7 @@ def test_a_preview_shows_rows_of_every_source(tmp_path: Path) -> None:
     assert "sequences" not in shown
 
 
+@pytest.mark.slow
 def test_rows_of_any_line_ends_are_trained_shown_and_kept(tmp_path: Path) -> None:
     """Through samples, history and checkpoints, which are JSON Lines."""
     items = [

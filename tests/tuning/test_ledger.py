@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from tuning_fixtures import rows, write_rows
 
@@ -16,6 +17,7 @@ from tuning.variant import file_sha256
 LENGTH = 60
 
 
+@pytest.mark.slow
 def test_every_row_and_token_is_stored_and_printed(tiny_base: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -95,6 +97,7 @@ def test_every_row_and_token_is_stored_and_printed(tiny_base: Path, tmp_path: Pa
         assert words in printed
 
 
+@pytest.mark.slow
 def test_a_variant_says_what_it_was_made_of_and_with(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_dora_is_its_own_kind_and_rslora_scales_by_the_root(home: Path) -> None:
     assert layer.scaling["default"] == pytest.approx(8 / 4**0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "lora", "prefix"])
 def test_a_variant_is_made_again_bit_for_bit(home: Path, name: str) -> None:
     assert reproduce(home / "models" / name, home).same
@@ -141,6 +142,7 @@ def test_a_variant_from_before_lean_layers_is_made_again_without_them(home: Path
     assert not _config_of(variant, home).training.lean
 
 
+@pytest.mark.slow
 def test_a_run_ended_by_the_clock_is_made_again(home: Path) -> None:
     config = config_for(home, "timed")
     training = replace(config.training, max_steps=100_000, max_minutes=0.08)
@@ -190,6 +192,7 @@ def test_mcnemar_p_values() -> None:
     assert compare_all([left, right]) == [{"a": "l", "b": "r", "only_a": 2, "only_b": 1, "p": 1.0}]
 
 
+@pytest.mark.slow
 def test_commands(home: Path, tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "arena.cli", *arguments, "--home", str(home)]

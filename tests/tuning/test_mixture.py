@@ -327,6 +327,7 @@ def test_a_prompt_of_the_tests_is_not_trained_in_another_source(tmp_path: Path) 
     assert ledger.rows_dropped["also asked in the mixture's tests"] == 7
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_rows_whatever_else_changes(tmp_path: Path) -> None:
     """Over hash seeds, the order of keys, and where the files lie."""
     here, there = tmp_path / "here", tmp_path / "there"
@@ -412,6 +413,7 @@ def test_rows_without_templates_are_read_by_their_format(tmp_path: Path) -> None
     assert "more than one prompt" in bad.reason
 
 
+@pytest.mark.slow
 def test_the_starter_takes_part_with_its_own_tests(tmp_path: Path) -> None:
     sources = {
         "plural": {"data": "starter", "where": {"family": "plural"}},
@@ -564,6 +566,7 @@ VALUES = st.recursive(
 NAMES = st.sampled_from(["text", "label", "id", "choices", "film"])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.lists(st.dictionaries(NAMES, VALUES), min_size=1, max_size=6), seed=st.integers(0, 9)
@@ -609,6 +612,7 @@ def test_a_check_that_a_row_cannot_fill_is_named(tmp_path: Path) -> None:
         load_suite(path)
 
 
+@pytest.mark.slow
 def test_preview_ledger_and_variant_show_what_made_each_row(
     tiny_base: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_model_that_takes_no_positions_is_refused() -> None:
         check_packing(Bare(1, 1), token_rows(30, 9, 12), PLAN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_packed_run_on_such_a_base_is_refused_before_it_starts(
     method: str, tiny_data: Path, tmp_path: Path

@@ -59,6 +59,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(TINY)
 
 
+@pytest.mark.slow
 def test_run_learns_seals_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run_pretrain(TINY, tmp_path, json_out=True)
     facts = json.loads(capsys.readouterr().out)
@@ -86,6 +87,7 @@ def test_run_learns_seals_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
         pretrain(replace(TINY, hidden_size=64), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_finished_base_is_gone_on_from(tmp_path: Path) -> None:
     first = run_pretrain(TINY, tmp_path / "first")
     old = read_variant(first)
@@ -110,6 +112,7 @@ def test_a_finished_base_is_gone_on_from(tmp_path: Path) -> None:
         EarlierRun.read(shipped_models()["starter-lora"])
 
 
+@pytest.mark.slow
 def test_a_save_cut_between_its_renames_loses_nothing(tmp_path: Path) -> None:
     pretrain(TINY, tmp_path)
     (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
@@ -129,6 +132,7 @@ def test_stream_goes_on_where_it_was(tokenizer: PreTrainedTokenizerFast) -> None
     assert tokenizer.decode(rows[0][0]).startswith(END + corpus.document(0)[:20])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=st.text())
 def test_tokenizer_takes_any_text_and_gives_it_back(
@@ -214,6 +218,7 @@ def test_a_prefix_counts_as_keys_that_every_query_sees() -> None:
         assert head.entropy == pytest.approx(head.uniform, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_trained_heads_stay_within_the_limit_and_look_at_several_keys(tmp_path: Path) -> None:
     """Large steps of the gains, with and without a limit that they would pass."""
 

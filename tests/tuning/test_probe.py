@@ -345,6 +345,7 @@ def config_for(base: Path, data: Path, home: Path, file: Path | str | None) -> T
     )
 
 
+@pytest.mark.slow
 def test_a_template_from_a_file_replaces_the_bases_and_travels_with_the_variant(
     tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -222,6 +222,7 @@ def stop_after(
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_run_goes_on(interrupted: TuningConfig, whole: dict[str, str]) -> None:
     assert steps_of(interrupted) == ["04", "07"]
     assert tune(interrupted).weights_sha256 == whole["lora"]
@@ -238,6 +239,7 @@ def test_a_repeated_run_that_is_stopped_promises_nothing(place: Path, tmp_path: 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "foreign"])
 def test_a_torn_checkpoint_falls_back_to_the_one_before(
     interrupted: TuningConfig, whole: dict[str, str], damage: str
@@ -259,6 +261,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
     assert made.weights_sha256 == whole["lora"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -293,6 +296,7 @@ def test_changed_data_is_refused(interrupted: TuningConfig, tmp_path: Path) -> N
         shutil.copy(moved, interrupted.data[0])
 
 
+@pytest.mark.slow
 def test_changed_heldout_rows_are_refused(place: Path, tmp_path: Path) -> None:
     """They weigh nothing in the weights, but say when a run stops early and what its losses are."""
     own = write_rows(tmp_path / "own.jsonl", rows()[:3])
@@ -311,6 +315,7 @@ def test_changed_heldout_rows_are_refused(place: Path, tmp_path: Path) -> None:
         tune(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [20_000, 30_000], ids=["weights", "optimizer"])
 def test_a_full_disk_keeps_the_last_good_checkpoint(
     place: Path, interrupted: TuningConfig, whole: dict[str, str], limit: int
@@ -327,6 +332,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert tune(interrupted).weights_sha256 == whole["lora"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_end_leaves_no_half_variant(place: Path, tmp_path: Path) -> None:
     """The adapter is written, the tokenizer is not."""
     config = config_for(place, tmp_path, "prompt", checks=CheckOptions(save_every=0, samples=0))

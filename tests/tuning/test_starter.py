@@ -40,6 +40,7 @@ def test_suite_is_large_and_every_family_is_in_it() -> None:
     assert len({item.id for item in suite}) == len(suite)
 
 
+@pytest.mark.slow
 def test_every_reference_response_passes_and_neighbours_fail() -> None:
     for tasks in (heldout_tasks(), training_tasks()):
         for task in tasks:
@@ -48,6 +49,7 @@ def test_every_reference_response_passes_and_neighbours_fail() -> None:
             assert not judged(task.check, ""), task
 
 
+@pytest.mark.slow
 def test_response_of_another_task_of_the_family_fails() -> None:
     by_family: dict[str, list[Task]] = {}
     for task in heldout_tasks():
@@ -61,6 +63,7 @@ def test_response_of_another_task_of_the_family_fails() -> None:
         assert passed / len(pairs) < 0.5, family
 
 
+@pytest.mark.slow
 def test_rows_and_documents_follow_from_their_seed() -> None:
     assert training_rows(3) == training_rows(3)
     assert training_rows(3) != training_rows(4)
@@ -71,6 +74,7 @@ def test_rows_and_documents_follow_from_their_seed() -> None:
 STRETCHES = (0, corpus.RECALL_START, corpus.REVIEW_START, corpus.DIALOGUE_START)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", STRETCHES)
 def test_corpus_holds_no_heldout_prompt_and_no_sheet_is_answered(start: int) -> None:
     prompts = [task.prompt for task in heldout_tasks()]
@@ -87,6 +91,7 @@ def test_corpus_holds_no_heldout_prompt_and_no_sheet_is_answered(start: int) -> 
     assert num_sheets > 25
 
 
+@pytest.mark.slow
 def test_dialogues_answer_only_what_is_not_held_out() -> None:
     prompts, rng = {task.prompt for task in heldout_tasks()}, Random("dialogues")
     tasks = [task for _ in range(3000) for task in open_tasks(rng)]

@@ -38,6 +38,7 @@ def config_for(base: Path, data: Path, home: Path, **training: object) -> Tuning
     )
 
 
+@pytest.mark.slow
 def test_lora_takes_all_linear_layers_ten_times_the_rate_and_twice_the_rank(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -58,6 +59,7 @@ def test_lora_takes_all_linear_layers_ten_times_the_rate_and_twice_the_rank(
     assert all(any(name in key for key in adapted) for name in linear)
 
 
+@pytest.mark.slow
 def test_lora_takes_the_scale_and_the_layers_it_is_given(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ def test_schedules(schedule: str, at: float, share: float) -> None:
     assert schedule_factor(at, schedule, 0.1) == pytest.approx(share, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_steps_follow_the_schedule_asked_for(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -96,6 +99,7 @@ def test_the_steps_follow_the_schedule_asked_for(
     assert rates == pytest.approx([1e-2, 7.5e-3, 5e-3, 2.5e-3])
 
 
+@pytest.mark.slow
 def test_a_clipped_gradient_moves_less(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     """AdamW divides by the gradient's size, unless that is far below its epsilon of 1e-8."""
     moved = []
@@ -115,6 +119,7 @@ def test_auto_takes_bf16_where_the_processor_has_tiles_for_it() -> None:
     assert pick_precision("bf16") == "bf16"
 
 
+@pytest.mark.slow
 def test_bf16_runs_wherever_it_is_asked_for(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +131,7 @@ def test_bf16_runs_wherever_it_is_asked_for(
     assert short.metrics["eval_loss"] == pytest.approx(exact.metrics["eval_loss"], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_losses_speed_and_time_left_are_shown(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -142,6 +148,7 @@ def test_losses_speed_and_time_left_are_shown(
     assert f"held-out {heldout[-2]:.3f}" in shown.getvalue()
 
 
+@pytest.mark.slow
 def test_the_same_prompts_are_answered_at_each_evaluation(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +163,7 @@ def test_the_same_prompts_are_answered_at_each_evaluation(
     assert asked == [asked[0]] * 4
 
 
+@pytest.mark.slow
 def test_home_may_be_written_in_the_file_or_given(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +178,7 @@ def test_home_may_be_written_in_the_file_or_given(
         assert (home / "models" / "v" / "variant.json").is_file()
 
 
+@pytest.mark.slow
 def test_flags_and_keys_set_the_same(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = ["tune", "--base", str(tiny_base), "--data", str(tiny_data), "--name", "v"]
     words += ["--epochs", "2", "--max-steps", "1", "--learning-rate", "1e-3", "--batch-size", "4"]

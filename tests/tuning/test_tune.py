@@ -63,6 +63,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
 def test_every_method_makes_a_whole_variant(
@@ -93,6 +94,7 @@ def test_every_method_makes_a_whole_variant(
     assert not list((tmp_path / "models").glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "ia3"])
 def test_peft_loads_the_adapter_unchanged(
     tiny_base: Path, tiny_data: Path, tmp_path: Path, method: str
@@ -136,6 +138,7 @@ def test_it_learns_and_learns_to_stop(taught: Path) -> None:
     assert sum(a == b for a, b in zip(answers, expected, strict=True)) >= 6, answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_variant_is_tuned_from_a_variant(taught: Path, tiny_data: Path, method: str) -> None:
     made = tune(
@@ -157,6 +160,7 @@ def test_a_variant_is_tuned_from_a_variant(taught: Path, tiny_data: Path, method
     verify_variant(made.folder, parent.folder)
 
 
+@pytest.mark.slow
 def test_an_adapter_as_base_is_refused_with_the_remedy(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -166,6 +170,7 @@ def test_an_adapter_as_base_is_refused_with_the_remedy(
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["v"]
 
 
+@pytest.mark.slow
 def test_prefix_parameters_follow_the_formula(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -186,6 +191,7 @@ def test_prefix_parameters_follow_the_formula(
     }
 
 
+@pytest.mark.slow
 def test_a_projected_prefix_follows_its_formula_and_is_saved_without_the_net(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -211,6 +217,7 @@ def test_a_projected_prefix_follows_its_formula_and_is_saved_without_the_net(
     assert len(answers) == 1
 
 
+@pytest.mark.slow
 def test_a_base_with_a_template_of_its_own_keeps_it(tmp_path: Path, tiny_data: Path) -> None:
     base = make_base(tmp_path / "base")
     own = (
@@ -280,6 +287,7 @@ def test_label_loss_equals_the_full_loss(
     assert float(total / items) == pytest.approx(float(full.loss), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulation_equals_one_large_batch(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -293,6 +301,7 @@ def test_accumulation_equals_one_large_batch(
     assert all((left[name] - right[name]).abs().max() < 1e-5 for name in left)
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_weights(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -304,6 +313,7 @@ def test_the_same_run_twice_gives_the_same_weights(
     assert first.weights_sha256 == second.weights_sha256
 
 
+@pytest.mark.slow
 def test_the_clock_ends_a_run(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     made = tune(config_for(tiny_base, tiny_data, tmp_path, max_steps=100_000, max_minutes=0.08))
     assert 0 < made.run["steps"] < 5_000
@@ -314,6 +324,7 @@ def test_the_clock_ends_a_run(tiny_base: Path, tiny_data: Path, tmp_path: Path) 
     assert steps[-1]["learning_rate"] < max(item["learning_rate"] for item in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_early_stopping_takes_the_weights_of_the_best_evaluation(
     method: str, tiny_base: Path, tiny_data: Path, tmp_path: Path
@@ -340,11 +351,13 @@ def test_early_stopping_takes_the_weights_of_the_best_evaluation(
         assert all(torch.equal(found[name], other[name]) for name in found) is are_equal, steps
 
 
+@pytest.mark.slow
 def test_packed_run_trains(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     made = tune(config_for(tiny_base, tiny_data, tmp_path, method="lora", packing=True))
     assert math.isfinite(made.metrics["train_loss"])
 
 
+@pytest.mark.slow
 def test_bf16_base_stays_bf16_when_full(tmp_path: Path, tiny_data: Path) -> None:
     base = make_base(tmp_path / "base", dtype=torch.bfloat16)
     made = tune(config_for(base, tiny_data, tmp_path, precision="bf16"))
@@ -367,6 +380,7 @@ def test_a_base_with_one_nan_is_refused_by_its_name(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_stops_before_the_step(
     tmp_path: Path, tiny_data: Path
 ) -> None:
@@ -382,6 +396,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_blows_up_names_the_last_good_checkpoint(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -393,6 +408,7 @@ def test_a_run_that_blows_up_names_the_last_good_checkpoint(
     assert not config.folder.exists()
 
 
+@pytest.mark.slow
 def test_neftune_noise_is_repeatable_and_stays_out_of_the_weights(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -412,6 +428,7 @@ def test_neftune_noise_is_repeatable_and_stays_out_of_the_weights(
     verify_variant(tune(replace(low_rank, training=noisy)).folder, tiny_base)
 
 
+@pytest.mark.slow
 def test_every_bad_row_is_listed_and_samples_are_shown(tiny_base: Path, tmp_path: Path) -> None:
     import io
 
@@ -473,6 +490,7 @@ def test_mistakes_leave_nothing_behind(
     assert not models.exists() or list(models.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_taken_name_is_refused_and_overwrite_replaces(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -499,6 +517,7 @@ def test_base_without_safetensors_and_with_wrong_vocabulary(
         tune(config_for(base, tiny_data, tmp_path))
 
 
+@pytest.mark.slow
 def test_deep_verification_names_what_is_wrong(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

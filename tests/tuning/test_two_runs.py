@@ -74,6 +74,7 @@ def another_run(base: Path, data: Path, home: Path) -> Iterator[subprocess.Popen
         run.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_until_the_first_is_killed(tiny_base: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", rows())
     config = config_for(tiny_base, data, tmp_path)

@@ -46,6 +46,7 @@ def started(model: transformers.PreTrainedModel, num_threads: int) -> Engine:
     return engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 def test_in_bf16_it_is_nearer_the_exact_answer_than_torch(architecture: str) -> None:
     half = tiny.make_model(architecture).to(torch.bfloat16)
@@ -143,6 +144,7 @@ print(scores[0], _score.stats.cache_hits and "kept" or "compiled")
 """
 
 
+@pytest.mark.slow
 def test_what_is_kept_on_disk_follows_every_source(tmp_path: Path) -> None:
     """Numba alone would look at `step.py`, and go on with what `intrinsics.py` was."""
     package = tmp_path / "serving" / "kernels"

@@ -142,6 +142,7 @@ def setups(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Setup]:
     return made | {case: made[case.partition(",")[0]].compiled() for case in COMPILED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", CASES)
 def test_greedy_tokens_equal_generate_alone(setups: dict[str, Setup], architecture: str) -> None:
     setup = setups[architecture]
@@ -184,6 +185,7 @@ def test_greedy_tokens_equal_generate_beside_the_base_and_its_own_kind(
                 assert got.tokens == setup.truth(adapter, prompt), (mix, adapter)
 
 
+@pytest.mark.slow
 def test_variants_differ_so_that_equality_says_something(setups: dict[str, Setup]) -> None:
     asked = tiny.prompts(3, seed=5)
     for setup in setups.values():
@@ -193,6 +195,7 @@ def test_variants_differ_so_that_equality_says_something(setups: dict[str, Setup
         assert len(told) == len(setup.folders)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -298,6 +301,7 @@ def test_a_seed_gives_the_same_tokens_alone_and_in_company(setups: dict[str, Set
     assert other.tokens != alone.tokens
 
 
+@pytest.mark.slow
 def test_sampled_tokens_follow_the_model_s_exact_probabilities(setups: dict[str, Setup]) -> None:
     """Chi-square of first tokens over fixed seeds, base and LoRA rows mixed in every batch.
 
@@ -378,6 +382,7 @@ def test_prompt_logprobs_equal_the_model_over_chunks(setups: dict[str, Setup], c
             assert got.tokens == setup.truth(adapter, prompt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral"])
 def test_a_shared_beginning_is_computed_once_per_variant(tmp_path: Path, architecture: str) -> None:
     limits = EngineLimits(kv_tokens=4096, max_total_tokens=256, prefix_cache_tokens=400)
@@ -401,6 +406,7 @@ def test_a_shared_beginning_is_computed_once_per_variant(tmp_path: Path, archite
     assert engine.stats.prefill_tokens - before == 121
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma2"])
 def test_rows_of_very_different_lengths_share_a_step(tmp_path: Path, architecture: str) -> None:
     limits = EngineLimits(kv_tokens=8192, max_total_tokens=512, prefix_cache_tokens=0)
@@ -498,6 +504,7 @@ def test_a_long_prompt_does_not_hold_up_running_streams(setups: dict[str, Setup]
     assert late.tokens == setup.truth("prefix", long)
 
 
+@pytest.mark.slow
 def test_an_input_gain_on_a_joined_layer_takes_the_group_apart(tmp_path: Path) -> None:
     setup = Setup("llama", tmp_path, EngineLimits(max_total_tokens=256, prefix_cache_tokens=0))
     prompt = tiny.prompts(1, seed=30)[0]

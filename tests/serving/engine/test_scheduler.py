@@ -81,6 +81,7 @@ def run(engine: Engine) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_the_youngest_give_way_and_all_come_to_their_end(tight: Tight) -> None:
     engine = tight.engine()
     asked = list(zip([None, *KINDS] * 3, tiny.prompts(9, seed=7, longest=16), strict=True))
@@ -106,6 +107,7 @@ def test_the_oldest_is_never_held_up(tight: Tight) -> None:
     run(engine)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -157,6 +159,7 @@ def address_space(spare: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_request_that_finds_no_memory_is_answered_alone(tight: Tight) -> None:
     many = 4_000_000
     engine = tight.engine(

@@ -450,6 +450,7 @@ def test_a_base_without_safetensors_is_one_clear_error(tmp_path: Path) -> None:
         tiny_config(tmp_path, dtype="int3")
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_line_and_fails(tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])

@@ -439,6 +439,7 @@ with ServerThread(config) as server:
 """
 
 
+@pytest.mark.slow
 def test_a_request_without_memory_is_503_and_the_next_is_served(tmp_path: Path) -> None:
     """Keys and values of 32 KiB a token, so that the memory of 40,000 is really not there."""
     wide = {**tiny.WIDE, "head_dim": 1024, "max_position_embeddings": 65_536}

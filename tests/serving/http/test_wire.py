@@ -496,6 +496,7 @@ def test_a_deadline_ends_a_request_with_an_error(tiny_home: Path) -> None:
         assert httpx.get(f"{server.url}/health").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_very_long_text_is_refused_and_holds_nobody_up(tiny_server: ServerThread) -> None:
     for body, route in (
         ({"inputs": "the river " * 40_000}, "generate"),
