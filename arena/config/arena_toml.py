@@ -49,9 +49,9 @@ def _two_names(pair: tuple[str, str]) -> tuple[str, str]:
 NOT_BLANK = r"\S"
 NUMBER = "give a number"
 WHOLE = "give a whole number"
-Number = Annotated[int, Strict()] | Annotated[float, Strict()]
-Whole = Annotated[int, Strict()]
-Weight = Annotated[Number, Field(ge=0, lt=math.inf)]
+StrictNumber = Annotated[int, Strict()] | Annotated[float, Strict()]
+StrictWhole = Annotated[int, Strict()]
+Weight = Annotated[StrictNumber, Field(ge=0, lt=math.inf)]
 NamePair = Annotated[tuple[str, str], AfterValidator(_two_names)]
 FILE_TABLE = ConfigDict(extra="forbid")
 
@@ -73,12 +73,14 @@ class ParticipantConfig:
     key_env: Annotated[str | None, AfterValidator(_filled_variable)] = Field(
         default=None, description="give the name of an environment variable"
     )
-    temperature: Number | None = Field(default=None, description=NUMBER)
-    top_p: Number | None = Field(default=None, description=NUMBER)
-    top_k: Whole | None = Field(default=None, description=WHOLE)
-    repetition_penalty: Number | None = Field(default=None, description=NUMBER)
-    max_new_tokens: Whole | None = Field(default=None, ge=1, description=f"{WHOLE}, 1 or more")
-    seed: Whole | None = Field(default=None, description=WHOLE)
+    temperature: StrictNumber | None = Field(default=None, description=NUMBER)
+    top_p: StrictNumber | None = Field(default=None, description=NUMBER)
+    top_k: StrictWhole | None = Field(default=None, description=WHOLE)
+    repetition_penalty: StrictNumber | None = Field(default=None, description=NUMBER)
+    max_new_tokens: StrictWhole | None = Field(
+        default=None, ge=1, description=f"{WHOLE}, 1 or more"
+    )
+    seed: StrictWhole | None = Field(default=None, description=WHOLE)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         default=None, description="give a list of texts"
     )
@@ -101,7 +103,9 @@ class PairingConfig:
     required: tuple[NamePair, ...] = Field(
         default=(), description="give pairs of two different names"
     )
-    required_share: Number = Field(default=0.25, ge=0, lt=1, description="give 0 <= share < 1")
+    required_share: StrictNumber = Field(
+        default=0.25, ge=0, lt=1, description="give 0 <= share < 1"
+    )
 
     @property
     def label(self) -> str:

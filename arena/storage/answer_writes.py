@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from arena.storage.database import Row, insert
+from arena.storage.database import SqlRow, insert
 from arena.storage.history_queries import index_turn
 from arena.storage.quarantine import evidence
 from arena.storage.rows import answer_from, answer_row, battle_from, sampling_json
@@ -29,7 +29,7 @@ from arena.values.refusals import AlreadyVotedError, UnfinishedError, UnknownBat
 from arena.values.texts import check_text, clean_text
 
 
-def add_turn(db: Database, row: Row, prompt: str, shared_side: int | None, now: int) -> int:
+def add_turn(db: Database, row: SqlRow, prompt: str, shared_side: int | None, now: int) -> int:
     """Append a turn to a battle and return its position; `shared_side`: whose past all continue.
 
     Without `shared_side` each side continues its own answers. Raises TextError, BattleError;

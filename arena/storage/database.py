@@ -20,7 +20,7 @@ from sqlite_utils import Database
 from arena.errors import ArenaError
 
 T = TypeVar("T")
-Row = Mapping[str, Any]
+SqlRow = Mapping[str, Any]
 """A row of a query, by column."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from sqlite_utils import Database
 
-from arena.storage.database import Row, insert
+from arena.storage.database import SqlRow, insert
 from arena.storage.rows import battle_row, sampling_json
 from arena.values.battle import Participant
 from arena.values.refusals import WrongTokenError
@@ -55,7 +55,7 @@ def voter_row(db: Database, pseudonym: str) -> int:
     return int(rows[0]["id"])
 
 
-def authorised(db: Database, battle_id: str, token: str | None, voter: str | None) -> Row:
+def authorised(db: Database, battle_id: str, token: str | None, voter: str | None) -> SqlRow:
     """The battle's row for who holds its token or owns it, or for anybody if nobody does."""
     row = battle_row(db, battle_id)
     if token is not None and hmac.compare_digest(sha256(token), row["token_sha256"]):

@@ -42,7 +42,7 @@ ROW = np.dtype(
 
 PairArray = npt.NDArray[np.void]
 Column = npt.NDArray[Any]
-Mark = npt.NDArray[np.int64]
+CacheMark = npt.NDArray[np.int64]
 
 MANY = 20_000
 """With more changes than that all is read anew; so many rows are worth a copy on disk."""
@@ -113,7 +113,7 @@ class PairCache:
         self._path = store.path.with_name(f"{store.path.name}-pairs")
         self._lock = threading.Lock()
         self._pairs = PairColumns.of(np.empty(0, ROW))
-        self._mark: Mark | None = None
+        self._mark: CacheMark | None = None
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Database, PairColumns]]:
@@ -155,7 +155,7 @@ class PairCache:
         if rows.dtype == ROW and mark.dtype == np.int64 and mark.shape == (2,):
             self._pairs, self._mark = PairColumns.of(rows), mark
 
-    def _save(self, rows: PairArray, mark: Mark) -> None:
+    def _save(self, rows: PairArray, mark: CacheMark) -> None:
         """Write the copy, whole or not at all; a folder that is not writable has none."""
         try:
             with tempfile.NamedTemporaryFile(
@@ -170,13 +170,13 @@ class PairCache:
         Path(file.name).replace(self._path)
 
 
-def _newest(db: Database) -> Mark:
+def _newest(db: Database) -> CacheMark:
     """Number and stamp of the newest change."""
     row = db.execute("SELECT seq, stamp FROM vote_changes ORDER BY seq DESC LIMIT 1").fetchone()
     return np.array(row, np.int64)
 
 
-def _changes_since(db: Database, mark: Mark, newest: Mark) -> int | None:
+def _changes_since(db: Database, mark: CacheMark, newest: CacheMark) -> int | None:
     """How many changes came after that one; None if this database does not have it: it was
     replaced, or an older copy was put back.
     """

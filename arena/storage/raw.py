@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from arena.storage.database import Row
+from arena.storage.database import SqlRow
 from arena.storage.record_fields import Record
 from arena.values.texts import canonical_json
 
@@ -73,12 +73,12 @@ def raw_line(record: Record) -> str:
 class Grouped:
     """Hands out the rows of one battle after another from rows in the order of battles."""
 
-    def __init__(self, rows: Iterator[Row]) -> None:
+    def __init__(self, rows: Iterator[SqlRow]) -> None:
         """`rows` have a column `battle_id` that never falls."""
         self._rows = rows
         self._next = next(rows, None)
 
-    def take(self, battle_id: int) -> list[Row]:
+    def take(self, battle_id: int) -> list[SqlRow]:
         """All rows of a battle; battles are asked for in order."""
         taken = []
         while self._next is not None and self._next["battle_id"] == battle_id:
@@ -87,12 +87,12 @@ class Grouped:
         return taken
 
 
-def _record(battle: Row, parts: Mapping[str, list[Row]], voters: dict[int, int]) -> Record:
+def _record(battle: SqlRow, parts: Mapping[str, list[SqlRow]], voters: dict[int, int]) -> Record:
     def number(voter: int | None) -> int | None:
         return None if voter is None else voters.setdefault(voter, len(voters) + 1)
 
     owner = number(battle["owner_id"])
-    by_turn: dict[int, dict[str, list[Row]]] = {}
+    by_turn: dict[int, dict[str, list[SqlRow]]] = {}
     for name in ("answers", "votes", "skips", "history"):
         for row in parts[name]:
             by_turn.setdefault(row["position"], {}).setdefault(name, []).append(row)
@@ -113,7 +113,7 @@ def _record(battle: Row, parts: Mapping[str, list[Row]], voters: dict[int, int])
     }
 
 
-def _turn(turn: Row, parts: Mapping[str, list[Row]], number: Any) -> Record:
+def _turn(turn: SqlRow, parts: Mapping[str, list[SqlRow]], number: Any) -> Record:
     return {
         **{name: turn[name] for name in TURN_COLUMNS},
         "context": turn["history"],

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from arena.storage.database import Row
+from arena.storage.database import SqlRow
 from arena.values.battle import (
     Answer,
     AnswerStatus,
@@ -54,7 +54,7 @@ def sampling_from(text: str) -> SamplingSettings:
     return SamplingSettings(**{**fields, "stop": tuple(fields.get("stop", ()))})
 
 
-def participant_from(row: Row) -> Participant:
+def participant_from(row: SqlRow) -> Participant:
     """A row of `participants`."""
     return Participant(
         name=row["name"],
@@ -69,7 +69,7 @@ def participant_from(row: Row) -> Participant:
     )
 
 
-def answer_from(row: Row) -> Answer:
+def answer_from(row: SqlRow) -> Answer:
     """A row of `answers`."""
     return Answer(
         id=row["id"],
@@ -94,7 +94,7 @@ def answer_from(row: Row) -> Answer:
     )
 
 
-def judgement_from(row: Row) -> Judgement:
+def judgement_from(row: SqlRow) -> Judgement:
     """The judgement columns of a row of `votes`."""
     return Judgement(
         winner=Winner(row["winner"]) if row["winner"] else None,
@@ -118,7 +118,7 @@ def judgement_columns(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def vote_from(row: Row) -> Vote:
+def vote_from(row: SqlRow) -> Vote:
     """A row of VOTE_SQL."""
     return Vote(
         id=row["id"],
@@ -134,7 +134,7 @@ def vote_from(row: Row) -> Vote:
     )
 
 
-def battle_row(db: Database, battle_id: str) -> Row:
+def battle_row(db: Database, battle_id: str) -> SqlRow:
     """The row of `battles` with a public id; UnknownBattleError if there is none."""
     rows = list(db.query("SELECT * FROM battles WHERE public_id = ?", [battle_id]))
     if not rows:
@@ -142,7 +142,7 @@ def battle_row(db: Database, battle_id: str) -> Row:
     return dict(rows[0])
 
 
-def answer_row(db: Database, answer_id: int) -> Row:
+def answer_row(db: Database, answer_id: int) -> SqlRow:
     """The row of `answers` with an id; UnknownBattleError if there is none."""
     rows = list(db.query("SELECT * FROM answers WHERE id = ?", [answer_id]))
     if not rows:
@@ -173,7 +173,7 @@ def turns_from(db: Database, battle: int) -> tuple[Turn, ...]:
     )
 
 
-def battle_from(db: Database, row: Row) -> Battle:
+def battle_from(db: Database, row: SqlRow) -> Battle:
     """A row of `battles` with its sides and turns."""
     sides = db.query(
         "SELECT p.* FROM sides s JOIN participants p ON p.id = s.participant_id"
@@ -197,12 +197,12 @@ def battle_from(db: Database, row: Row) -> Battle:
     )
 
 
-def votes_from(db: Database, row: Row) -> tuple[Vote, ...]:
+def votes_from(db: Database, row: SqlRow) -> tuple[Vote, ...]:
     """All votes on a row of `battles`, by turn and then in the order they were cast."""
     found = db.query(VOTE_SQL + " WHERE b.id = ? ORDER BY t.position, v.id", [row["id"]])
     return tuple(vote_from(vote) for vote in found)
 
 
-def stored_from(db: Database, row: Row) -> StoredBattle:
+def stored_from(db: Database, row: SqlRow) -> StoredBattle:
     """A row of `battles` with its sides, turns and votes."""
     return StoredBattle(battle_from(db, row), votes_from(db, row))

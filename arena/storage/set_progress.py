@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from sqlite_utils import Database
 
 from arena.storage import database, identities
-from arena.storage.database import Row
+from arena.storage.database import SqlRow
 from arena.storage.history_queries import index_turn
 from arena.storage.rows import battle_from, battle_row
 from arena.storage.store import Store, now_ms
@@ -113,7 +113,7 @@ def answered(
         }
 
 
-def _matches(row: Row, prompts: Sequence[str]) -> bool:
+def _matches(row: SqlRow, prompts: Sequence[str]) -> bool:
     index = row["set_index"]
     return index is not None and index < len(prompts) and row["prompt"] == prompts[index]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from arena.storage.database import Row
+from arena.storage.database import SqlRow
 from arena.storage.identities import voter_row
 from arena.storage.quarantine import QuarantineRules, evidence, suspicions
 from arena.storage.rows import (
@@ -39,7 +39,7 @@ Decide = Callable[[StoredBattle], Judgement]
 
 def cast(
     db: Database,
-    battle: Row,
+    battle: SqlRow,
     voter: str,
     judgement: Judgement | Decide,
     *,
@@ -94,7 +94,7 @@ def cast(
     remember(db, judged.id, voter_id, "cast" if old is None else "change", said, now)
 
 
-def undo(db: Database, battle: Row, voter: str, now: int) -> None:
+def undo(db: Database, battle: SqlRow, voter: str, now: int) -> None:
     """Take the vote on the last turn back; what it said stays in `vote_history`."""
     stored = stored_from(db, battle)
     judged, old = last_turn(stored.battle), own_vote(stored, voter)
@@ -105,7 +105,7 @@ def undo(db: Database, battle: Row, voter: str, now: int) -> None:
     db.execute("DELETE FROM votes WHERE id = ?", [old.id])
 
 
-def skip(db: Database, battle: Row, voter: str, now: int) -> None:
+def skip(db: Database, battle: SqlRow, voter: str, now: int) -> None:
     """Note that the voter would not judge the last turn; refused when it has a vote of theirs."""
     stored = stored_from(db, battle)
     judged, voter_id = last_turn(stored.battle), voter_row(db, voter)
@@ -119,7 +119,7 @@ def skip(db: Database, battle: Row, voter: str, now: int) -> None:
         remember(db, judged.id, voter_id, "skip", {}, now)
 
 
-def reveal(db: Database, battle: Row, now: int) -> None:
+def reveal(db: Database, battle: SqlRow, now: int) -> None:
     """Note that the names may be shown: later votes on this battle are not blind."""
     db.execute(
         "UPDATE battles SET revealed_ms = coalesce(revealed_ms, ?) WHERE id = ?",

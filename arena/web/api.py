@@ -33,25 +33,25 @@ SideLetter = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 ALL_SIDES = Body(default_factory=lambda: OneOrAll())
 
 
-class _Body(BaseModel):
+class _StrictBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class NewBattle(_Body):
+class NewBattle(_StrictBody):
     """A prompt, and either nothing (a blind battle) or two to eight participants by name."""
 
     prompt: str
     models: list[str] | None = Field(None, min_length=2, max_length=8)
 
 
-class NextTurn(_Body):
+class NextTurn(_StrictBody):
     """Another prompt; `continue_from`: the side whose answers all go on from."""
 
     prompt: str
     continue_from: SideLetter | None = None
 
 
-class OneOrAll(_Body):
+class OneOrAll(_StrictBody):
     """Which side is meant; all of them when it is left out."""
 
     side: SideLetter | None = None
@@ -62,7 +62,7 @@ class OneOrAll(_Body):
         return None if self.side is None else SIDES.index(self.side)
 
 
-class NewVote(_Body):
+class NewVote(_StrictBody):
     """A judgement of the last turn; `change` replaces an earlier one."""
 
     winner: Winner | None = None

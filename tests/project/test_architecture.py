@@ -154,6 +154,26 @@ def test_page_shows_the_trees() -> None:
     assert render(text) == text, "docs/architecture.md is old: run `make docs`"
 
 
+# One name in two places for one thing: a wire type copies its specification's name.
+SAME_THING = {"Message"}
+
+
+def test_two_things_never_share_a_name() -> None:
+    """Public classes and type aliases, over all three packages; imported names do not count."""
+    places: dict[str, set[str]] = {}
+    for module, tree in MODULES.items():
+        for node in tree.body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign):
+                names = [one.id for one in node.targets if isinstance(one, ast.Name)]
+            for name in names:
+                if re.fullmatch(r"[A-Z][A-Za-z]*[a-z][A-Za-z]*", name):
+                    places.setdefault(name, set()).add(module)
+    assert len(places) > 300, "the reader sees the names there are"
+    shared = {name: sorted(where) for name, where in places.items() if len(where) > 1}
+    assert set(shared) == SAME_THING, shared
+
+
 SQL = re.compile(
     r"""\s*(
     SELECT\b.+\bFROM\b | WITH\s.+\bAS\s*\( | (INSERT|REPLACE)\s+(OR\s+\w+\s+)?INTO\b

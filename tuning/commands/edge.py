@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 from tuning.errors import TuningError
 
 Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 # How torch says that memory is out on a processor, where it has no exception of its own for it.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
@@ -22,11 +22,11 @@ class MachineError(TuningError):
     """What the machine does not give: a file, room on a disk, memory."""
 
 
-def told(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def told(command: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """`command`, with what the machine refuses raised as a MachineError."""
 
     @wraps(command)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         try:
             return command(*args, **kwargs)
         except BrokenPipeError:

@@ -15,7 +15,7 @@ from tuning.config import DataOptions
 from tuning.data.fields import (
     HARMLESS_TURN_KEYS,
     Conversation,
-    Row,
+    DataRow,
     RowError,
     UnusedError,
     plain,
@@ -147,7 +147,7 @@ class ColumnReader:
             )
         raise FormatError(f"{where}: {what} --set drop={listed}{mapped}")
 
-    def _detect(self, row: Row, said: Row, where: str) -> Format:
+    def _detect(self, row: DataRow, said: DataRow, where: str) -> Format:
         """The format that the columns which say something fit; for this row alone, that of all."""
         asked = frozenset(self._map)
         if {"prompt", "response"} <= asked:
@@ -200,7 +200,7 @@ class ColumnReader:
                 left[key] = self._without_keys(inner, item)
         return left
 
-    def _account(self, row: Row, known: Format, conversation: Conversation, where: str) -> None:
+    def _account(self, row: DataRow, known: Format, conversation: Conversation, where: str) -> None:
         """Count every column, and keep the names of those that say something nothing uses."""
         texts = [message["content"].strip() for message in conversation.messages]
         harmless = []
@@ -297,7 +297,7 @@ def _says_again(name: str, value: Any, texts: list[str]) -> bool:
     return name == RENDERED and all(part in value for part in parts)
 
 
-def _refuse_mixture(row: Row, known: Format, where: str) -> None:
+def _refuse_mixture(row: DataRow, known: Format, where: str) -> None:
     """A row that fits another format shows a mixed file, which would be half read: refuse it."""
     try:
         other = detect_format(row)

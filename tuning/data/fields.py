@@ -14,7 +14,7 @@ from typing import Any
 from tuning.errors import TuningError
 from tuning.json_lines import JsonError, parse_json
 
-Row = Mapping[str, Any]
+DataRow = Mapping[str, Any]
 Message = dict[str, Any]
 """`role` and `content`, and where a turn has them what templates know: `tool_calls`,
 `tool_call_id`, `name`, `reasoning_content`."""
@@ -105,7 +105,7 @@ def says_nothing(value: Any, depth: int = 0) -> bool:
     return all(says_nothing(item, depth + 1) for item in inner)
 
 
-def read_text(row: Row, name: str, *, required: bool = True) -> str:
+def read_text(row: DataRow, name: str, *, required: bool = True) -> str:
     """The text in a column, of a number or truth value as JSON writes it.
 
     Blank where it is not required and not there.
@@ -124,7 +124,7 @@ def read_text(row: Row, name: str, *, required: bool = True) -> str:
     return value
 
 
-def read_list(row: Row, name: str, *, required: bool = True) -> list[Any]:
+def read_list(row: DataRow, name: str, *, required: bool = True) -> list[Any]:
     """The list in a column; empty where it is not required and not there."""
     value = plain(row.get(name))
     if value is None:
@@ -138,7 +138,7 @@ def read_list(row: Row, name: str, *, required: bool = True) -> list[Any]:
     return list(value)
 
 
-def read_tools(row: Row) -> tuple[dict[str, Any], ...]:
+def read_tools(row: DataRow) -> tuple[dict[str, Any], ...]:
     """The functions in the column `tools`: a list of schemas, or its JSON."""
     value = row.get("tools")
     if says_nothing(value):
@@ -157,7 +157,7 @@ def read_tools(row: Row) -> tuple[dict[str, Any], ...]:
 
 
 def read_turns(
-    row: Row, name: str, keys: tuple[tuple[str, str], ...], roles: Mapping[str, str]
+    row: DataRow, name: str, keys: tuple[tuple[str, str], ...], roles: Mapping[str, str]
 ) -> Turns:
     """The turns in a column; `keys` are the names that role and text may have, `roles` the words.
 
@@ -239,7 +239,7 @@ def _part(part: Any, where: str, turns: Turns) -> str:
     return read_text({where: part.get("text")}, where)
 
 
-def _is_trained(item: Row, where: str, role: str) -> bool:
+def _is_trained(item: DataRow, where: str, role: str) -> bool:
     """Whether the turn's own `weight` (0 or 1) and `train` leave it trained."""
     trained = True
     for key, off, on in (("weight", 0, 1), ("train", False, True)):
@@ -258,7 +258,7 @@ def _is_trained(item: Row, where: str, role: str) -> bool:
     return trained or role != "assistant"
 
 
-def read_tool_calls(item: Row, where: str) -> list[dict[str, Any]]:
+def read_tool_calls(item: DataRow, where: str) -> list[dict[str, Any]]:
     """Calls as templates read them: their arguments an object, also where they came as JSON.
 
     A `function_call`, as older rows of OpenAI have it, is a list of one.
@@ -292,7 +292,7 @@ def read_tool_calls(item: Row, where: str) -> list[dict[str, Any]]:
     return calls
 
 
-def _gather_unused(item: Row, where: str, known: Collection[str], turns: Turns) -> None:
+def _gather_unused(item: DataRow, where: str, known: Collection[str], turns: Turns) -> None:
     for key, value in item.items():
         if key not in known and not says_nothing(value):
             turns.unused[f"{where}.{key}"] = f"holds {shorten(value)}"

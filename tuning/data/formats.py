@@ -14,8 +14,8 @@ from tuning.data.fields import (
     ROLES,
     SHAREGPT_ROLES,
     Conversation,
+    DataRow,
     Message,
-    Row,
     RowError,
     Turns,
     UnusedError,
@@ -32,7 +32,7 @@ from tuning.data.fields import (
 )
 from tuning.errors import TuningError
 
-__all__ = ["Conversation", "Message", "Row", "RowError", "UnusedError"]
+__all__ = ["Conversation", "DataRow", "Message", "RowError", "UnusedError"]
 
 MAX_ROW_CHARACTERS = 10_000_000
 SYSTEM = ("system", "system_prompt")
@@ -58,7 +58,7 @@ class Format:
     name: str
     required: frozenset[str]
     optional: frozenset[str]
-    turns: Callable[[Row], Turns]
+    turns: Callable[[DataRow], Turns]
 
     @property
     def columns(self) -> frozenset[str]:
@@ -91,7 +91,7 @@ def detect_format(columns: Iterable[str], where: str = "data") -> Format:
     )
 
 
-def _advice(row: Row) -> str:
+def _advice(row: DataRow) -> str:
     """The settings that train on the chosen answer of this preference row."""
     chosen, prompt = plain(row.get("chosen")), plain(row.get("prompt"))
     asked = next((name for name in QUESTIONS if isinstance(row.get(name), str)), None)
@@ -121,7 +121,7 @@ def format_named(name: str) -> Format:
     raise FormatError(f"data_options.format: unknown format {name!r}; known are auto, {names}")
 
 
-def normalise_row(row: Row, known: Format) -> Conversation:
+def normalise_row(row: DataRow, known: Format) -> Conversation:
     """The conversation of one row, checked; RowError names the field and the reason."""
     missing = sorted(known.required - set(row))
     if missing:
@@ -166,7 +166,7 @@ def check_messages(messages: list[Message]) -> None:
             raise RowError(where, "text cannot be encoded as UTF-8 (lone surrogate)") from None
 
 
-def _rejected(row: Row) -> str | None:
+def _rejected(row: DataRow) -> str | None:
     """Why an unpaired preference row is no lesson: its `label` is false, or 0."""
     found: dict[str, bool] = {}
     for name in LABELS:
@@ -187,12 +187,12 @@ def _rejected(row: Row) -> str | None:
     return next((f"{name} false" for name, good in found.items() if not good), None)
 
 
-def _system(row: Row) -> Turns:
+def _system(row: DataRow) -> Turns:
     texts = [text for name in SYSTEM if (text := read_text(row, name, required=False)).strip()]
     return Turns([{"role": "system", "content": "\n\n".join(texts)}] if texts else [])
 
 
-def _asked(row: Row, prompt: str, response: str) -> Turns:
+def _asked(row: DataRow, prompt: str, response: str) -> Turns:
     """Prompt and answer; input, context and choices follow the prompt after blank lines."""
     turns = _system(row)
     turns.messages += _history(row)
@@ -216,7 +216,7 @@ def _asked(row: Row, prompt: str, response: str) -> Turns:
     return turns
 
 
-def _options(row: Row) -> list[str]:
+def _options(row: DataRow) -> list[str]:
     """Lines `A) text` of the choices: a list of texts, or `{"text": [...], "label": [...]}`."""
     lines: list[str] = []
     for name in CHOICES:
@@ -240,7 +240,7 @@ def _options(row: Row) -> list[str]:
     return lines
 
 
-def _history(row: Row) -> list[Message]:
+def _history(row: DataRow) -> list[Message]:
     messages: list[Message] = []
     for index, pair in enumerate(read_list(row, "history", required=False)):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -252,11 +252,11 @@ def _history(row: Row) -> list[Message]:
     return messages
 
 
-def _turns(row: Row, name: str) -> Turns:
+def _turns(row: DataRow, name: str) -> Turns:
     return read_turns(row, name, (("role", "content"),), TURN_ROLES)
 
 
-def _with_system(row: Row, turns: Turns) -> Turns:
+def _with_system(row: DataRow, turns: Turns) -> Turns:
     """The column's system text first; the turns may repeat it, but not say another."""
     system = _system(row)
     if system.messages and turns.messages and turns.messages[0]["role"] == "system":
@@ -267,11 +267,11 @@ def _with_system(row: Row, turns: Turns) -> Turns:
     return system
 
 
-def _messages(row: Row) -> Turns:
+def _messages(row: DataRow) -> Turns:
     return _with_system(row, _turns(row, "messages"))
 
 
-def _sharegpt(row: Row) -> Turns:
+def _sharegpt(row: DataRow) -> Turns:
     keys = (("from", "value"), ("role", "content"))
     turns = read_turns(row, "conversations", keys, SHAREGPT_ROLES)
     if not says_nothing(row.get("tools")):
@@ -295,7 +295,7 @@ def _word(role: Any) -> str:
     return str(role).strip().lower()
 
 
-def _prompt_completion(row: Row) -> Turns:
+def _prompt_completion(row: DataRow) -> Turns:
     scalar = str | bool | int | float
     if isinstance(row.get("prompt"), scalar) != isinstance(row.get("completion"), scalar):
         raise RowError("completion", "prompt and completion must both be text or both be lists")

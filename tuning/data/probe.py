@@ -39,7 +39,7 @@ class Chat(Protocol):
 
 
 @dataclass(frozen=True)
-class Mark:
+class MarkedText:
     """A text of the probe: in which message it is (from 0), under which key, and what it says."""
 
     message: int
@@ -112,9 +112,9 @@ def _lost_tool(text: str, tools: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def mark(messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Mark]]:
+def mark(messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[MarkedText]]:
     """The conversation with a mark for each text, and the marks in their order."""
-    marks: list[Mark] = []
+    marks: list[MarkedText] = []
     marked: list[dict[str, Any]] = []
     for at, message in enumerate(messages):
         marked.append(
@@ -126,7 +126,7 @@ def mark(messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], l
     return marked, marks
 
 
-def _marked(value: Any, message: int, key: str, marks: list[Mark]) -> Any:
+def _marked(value: Any, message: int, key: str, marks: list[MarkedText]) -> Any:
     """`value` with marks for its texts; all else stays as it is."""
     if isinstance(value, Mapping):
         return {
@@ -141,7 +141,7 @@ def _marked(value: Any, message: int, key: str, marks: list[Mark]) -> Any:
     if arguments is not None:
         return json.dumps(_marked(arguments, message, key, marks))
     number = len(marks)
-    marks.append(Mark(message, key, f"Mark{number:04d}: {WORDS * 4}End{number:04d}"))
+    marks.append(MarkedText(message, key, f"Mark{number:04d}: {WORDS * 4}End{number:04d}"))
     return marks[-1].text
 
 
@@ -156,7 +156,7 @@ def _json_object(text: str) -> dict[str, Any] | None:
 def _check_turn(
     tokenizer: Any,
     messages: Sequence[dict[str, Any]],
-    marks: Sequence[Mark],
+    marks: Sequence[MarkedText],
     tools: Sequence[Mapping[str, Any]],
     where: str,
     day: date | None,
@@ -187,7 +187,9 @@ def _check_turn(
         )
 
 
-def _problem(text: str, messages: Sequence[Mapping[str, Any]], marks: Sequence[Mark]) -> str | None:
+def _problem(
+    text: str, messages: Sequence[Mapping[str, Any]], marks: Sequence[MarkedText]
+) -> str | None:
     """What is wrong with the marks of `messages` in `text`."""
     last = len(messages) - 1
     users = [at for at, message in enumerate(messages) if message["role"] == "user"]

@@ -61,14 +61,14 @@ def _filled(text: str) -> str:
 
 
 MOST = 1_000_000  # of words, lines and all else that is counted: no answer is as long
-NotNegative = Annotated[Whole, Field(ge=0, le=MOST)]
+FromZero = Annotated[Whole, Field(ge=0, le=MOST)]
 Positive = Annotated[Whole, Field(ge=1, le=MOST)]
 Filled = Annotated[Text, AfterValidator(_filled)]
 Phrase = Annotated[Text, AfterValidator(_worded)]
 Word = Annotated[Text, AfterValidator(_single)]
 Letter = Annotated[Text, AfterValidator(_letter)]
 Phrases = Annotated[tuple[Phrase, ...], Field(min_length=1)]
-Words = Annotated[tuple[Word, ...], Field(min_length=1)]
+WordList = Annotated[tuple[Word, ...], Field(min_length=1)]
 Texts = Annotated[tuple[Filled, ...], Field(min_length=1)]
 
 
@@ -87,7 +87,7 @@ class Check(BaseModel):
 class Counted(Check):
     """A number that an answer holds, compared with `count`; `relation` is "at least" by default."""
 
-    count: NotNegative
+    count: FromZero
     relation: Literal["at least", "at most", "exactly"] = "at least"
 
     def compare(self, found: int) -> bool:

@@ -23,7 +23,7 @@ from tuning.evaluation.checks import (
     Positive,
     Texts,
     Word,
-    Words,
+    WordList,
 )
 from tuning.evaluation.texts import (
     lines_of,
@@ -53,7 +53,7 @@ class Keywords(Check):
     """Every word of `words` occurs."""
 
     kind: Literal["keywords"]
-    words: Words
+    words: WordList
 
     def passes(self, answer: str) -> bool:
         found = set(lower_words(answer))
@@ -74,7 +74,7 @@ class ForbiddenWords(Check):
     """None of `words` occurs, in an answer of at least one word."""
 
     kind: Literal["forbidden_words"]
-    words: Words
+    words: WordList
 
     def passes(self, answer: str) -> bool:
         found = set(lower_words(answer))

@@ -20,7 +20,7 @@ from tuning.evaluation.checks import (
     Phrases,
     Positive,
     Texts,
-    Words,
+    WordList,
     field_problem,
     impossible,
     nearest,
@@ -75,7 +75,7 @@ class Fact(Check):
         return right and not any(has_phrase(answer, wrong) for wrong in self.wrong)
 
 
-class Number(Check):
+class LastNumber(Check):
     """One statement whose last number is `value`; no question."""
 
     kind: Literal["number"]
@@ -129,7 +129,7 @@ class Story(Check):
     """Has every word of `words`, `min_sentences` or more different whole sentences, no question."""
 
     kind: Literal["story"]
-    words: Words
+    words: WordList
     min_sentences: Positive
 
     def passes(self, answer: str) -> bool:
@@ -183,7 +183,7 @@ CONTENT_KINDS: tuple[type[Check], ...] = (
     Fact,
     ListOf,
     Mentions,
-    Number,
+    LastNumber,
     Story,
     Verbatim,
 )

@@ -123,7 +123,7 @@ def pretrain(
     finished run. `report` receives one record every few steps.
     Raises `PretrainError` if `out` holds a run with another configuration.
     """
-    run = _Run.start(config, out)
+    run = _PretrainRun.start(config, out)
     began, spent_before = time.monotonic(), run.seconds
     saved_at = began
     while run.progress < 1:
@@ -138,7 +138,7 @@ def pretrain(
     return run.finish()
 
 
-class _Run:
+class _PretrainRun:
     """Model, optimizers, data position and history of one run."""
 
     def __init__(self, config: PretrainConfig, out: Path, state: dict[str, Any] | None) -> None:
@@ -175,7 +175,7 @@ class _Run:
                 optimizer.load_state_dict(saved)
 
     @classmethod
-    def start(cls, config: PretrainConfig, out: Path) -> _Run:
+    def start(cls, config: PretrainConfig, out: Path) -> _PretrainRun:
         """A new run, or the one whose whole checkpoint lies in `out`."""
         out.mkdir(parents=True, exist_ok=True)
         old, path = out / "checkpoint.old", out / "checkpoint" / "state.pt"
