@@ -6,6 +6,7 @@ Uses the very encoding of a run, so what is shown is what would be trained.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from rich.console import Console
@@ -24,7 +25,7 @@ def show_preview(prepared: Prepared, count: int, console: Console) -> None:
     """Print the ledger and `count` token rows, as many of each source as there can be."""
     for line in prepared.ledger.lines():
         console.print(line, highlight=False)
-    console.print(end_line(prepared), highlight=False, markup=False)
+    console.print(end_line(prepared.tokenizer, prepared.stop_ids), highlight=False, markup=False)
     for row in spread(prepared, count):
         example = prepared.corpus.train[row.example]
         head = f"{example.place}: {len(row)} tokens, {row.num_trained} trained"
@@ -50,12 +51,9 @@ def spread(prepared: Prepared, count: int) -> list[TokenRow]:
     return [prepared.rows[position] for _, position in sorted(ranked)[:count]]
 
 
-def end_line(prepared: Prepared) -> str:
+def end_line(tokenizer: Any, stop_ids: Collection[int]) -> str:
     """Where an answer ends: the token that is learned, and those of the base."""
-    tokenizer = prepared.tokenizer
-    names = {
-        id_: f"{tokenizer.convert_ids_to_tokens(id_)!r} (id {id_})" for id_ in prepared.stop_ids
-    }
+    names = {id_: f"{tokenizer.convert_ids_to_tokens(id_)!r} (id {id_})" for id_ in stop_ids}
     own = names.pop(tokenizer.eos_token_id)
     more = f"; generation also stops at {', '.join(names.values())}" if names else ""
     return f"an answer ends with {own}{more}"

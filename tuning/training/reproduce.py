@@ -19,7 +19,7 @@ from tuning.config_files import load_config
 from tuning.errors import TuningError
 from tuning.models.loading import find_base
 from tuning.training.checkpoints import flatten
-from tuning.training.inputs import Prepared, prepare
+from tuning.training.inputs import prepare
 from tuning.variant.folder import Variant, read_variant
 from tuning.variant.plots import read_history
 
@@ -65,7 +65,8 @@ def reproduce(folder: Path, home: Path, console: Console | None = None) -> Repro
     if prepared.tokens_sha256 != variant.run.get("tokens_sha256", prepared.tokens_sha256):
         raise ReproduceError(
             f"{variant.name}: its data is encoded otherwise than when the variant was made "
-            f"({_why_otherwise(variant, prepared)}); restore the base's tokenizer files"
+            f"({_why_otherwise(variant, prepared.tokenizer.chat_template)}); restore the base's "
+            "tokenizer files"
         )
     progress = {
         item["step"]: item["progress"] for item in read_history(folder) if "progress" in item
@@ -86,10 +87,10 @@ def reproduce(folder: Path, home: Path, console: Console | None = None) -> Repro
         torch.set_num_threads(threads)
 
 
-def _why_otherwise(variant: Variant, prepared: Prepared) -> str:
+def _why_otherwise(variant: Variant, template: str) -> str:
     path = variant.folder / TEMPLATE_FILE
     saved = path.read_text(encoding="utf-8") if path.is_file() else None
-    if saved != prepared.tokenizer.chat_template:
+    if saved != template:
         return "the chat template is another one"
     return "the template is the same; the tokenizer, or the version that encodes, is another one"
 

@@ -113,8 +113,11 @@ def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> 
 
 
 def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
-    _save_weights(config, prepared, outcome, folder)
-    save_tokenizer(prepared.tokenizer, folder)
+    tokenizer = prepared.tokenizer
+    adapts = None if config.method == "full" else prepared.base.id
+    stop_ids = list(prepared.stop_ids)
+    _save_weights(outcome, folder, stop_ids, tokenizer.pad_token_id, adapts=adapts)
+    save_tokenizer(tokenizer, folder)
     history = History(folder / HISTORY_FILE)
     for record in outcome.history.records:
         history.add(record)
@@ -142,19 +145,21 @@ def _write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def _save_weights(config: TuningConfig, prepared: Prepared, outcome: Outcome, folder: Path) -> None:
+def _save_weights(
+    outcome: Outcome, folder: Path, stop_ids: list[int], pad_id: int, *, adapts: str | None
+) -> None:
+    """The weights and where generation stops; `adapts` names the base of an adapter."""
     from transformers import GenerationConfig
 
     model = outcome.model
-    full = config.method == "full"
-    generation = model.generation_config if full else GenerationConfig()
-    generation.eos_token_id = list(prepared.stop_ids)
-    generation.pad_token_id = prepared.tokenizer.pad_token_id
-    if full:
+    generation = model.generation_config if adapts is None else GenerationConfig()
+    generation.eos_token_id = stop_ids
+    generation.pad_token_id = pad_id
+    if adapts is None:
         model.save_pretrained(folder, state_dict=outcome.weights)
         return
     generation.save_pretrained(folder)
-    model.peft_config["default"].base_model_name_or_path = prepared.base.id
+    model.peft_config["default"].base_model_name_or_path = adapts
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=outcome.weights)
 
 
