@@ -29,12 +29,12 @@ from arena.ratings.leaderboard import (
     POINTS,
     Effect,
     Leaderboard,
-    Note,
     PairStanding,
     Rating,
     effect,
     sigmoid,
 )
+from arena.ratings.notes import MIN_DECIDED, MIN_VOTERS, lost_note, notes
 from arena.ratings.resampling import bootstrap, percentiles, share_disconnected
 from arena.ratings.vote_table import (
     BOTH_BAD,
@@ -48,13 +48,6 @@ from arena.ratings.vote_table import (
     pair_counts,
     to_cells,
 )
-
-MIN_VOTERS = 10
-"""From this many voters on, votes of one voter count as dependent."""
-
-MIN_DECIDED = 5
-"""With fewer decisive votes a model's interval is not left to the sandwich: ties alone would
-give an interval of no width."""
 
 MAX_PAIRED_MODELS = 40
 """Pairs are listed one by one up to this many models."""
@@ -125,8 +118,8 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
         nll=result.nll,
         converged=result.converged,
         notes=(
-            *_notes(kept, config, result, links, reference, thin, clustered=clustered),
-            *_lost_note(lost),
+            *notes(kept, config.fit, result, links, reference, thin, clustered=clustered),
+            *lost_note(lost),
         ),
     )
 
@@ -201,14 +194,6 @@ def _resampled_bounds(
         cells, table, num_rounds=config.bootstrap, seed=0, clustered=clustered
     )
     return (lower, upper), lost
-
-
-def _lost_note(lost: float) -> list[Note]:
-    if not lost:
-        return []
-    return [
-        Note(f"In {lost:.1%} of the resamples the votes no longer fix every gap between models.")
-    ]
 
 
 def _ratings(
@@ -325,75 +310,3 @@ def gap_variances(result: Fit, v: Floats, links: Connectivity, reference: Anchor
 def _differences(v: Floats) -> Floats:
     own = np.diag(v)
     return np.asarray(own[:, None] + own[None, :] - 2 * v)
-
-
-def _notes(
-    table: VoteTable,
-    config: RatingConfig,
-    result: Fit,
-    links: Connectivity,
-    reference: Anchors,
-    few: list[str],
-    *,
-    clustered: bool,
-) -> list[Note]:
-    """What these votes do not support, one sentence each."""
-    if not len(table):
-        return [Note("There are no blind votes to rate yet. Vote on the page first.", "none")]
-    notes = []
-    if links.num_components > 1:
-        notes.append(
-            Note(
-                f"The models form {links.num_components} groups that were never compared with each"
-                " other. Gaps between groups mean nothing.",
-                "groups",
-                count=links.num_components,
-            )
-        )
-    loose = [model for i, model in enumerate(table.models) if not reference.connected[i]]
-    if loose:
-        notes.append(
-            Note(
-                f"The votes alone do not determine the rating of {_listed(loose)} (never lost,"
-                " or never won, against the rest)."
-                f" The penalty of {config.fit.ridge:g} decides there.",
-                "loose",
-                models=_listed(loose),
-            )
-        )
-    thin = [m for m in few if m not in loose]
-    if thin:
-        notes.append(
-            Note(
-                f"Fewer than {MIN_DECIDED} decisive votes: {_listed(thin)}.",
-                "few",
-                count=MIN_DECIDED,
-                models=_listed(thin),
-            )
-        )
-    if config.fit.position and result.position is None:
-        notes.append(
-            Note(
-                "Left and right have not both won yet, so the effect of position cannot be told.",
-                "one_side",
-            )
-        )
-    if not clustered and table.cluster is not None:
-        notes.append(
-            Note(
-                f"Fewer than {MIN_VOTERS} voters: the intervals treat votes as independent.",
-                "few_voters",
-                count=MIN_VOTERS,
-            )
-        )
-    if config.fit.ties is Ties.DAVIDSON and result.nu is None:
-        notes.append(
-            Note("Davidson's tie parameter needs ties and decisive votes. It was left out.")
-        )
-    if not result.converged:
-        notes.append(Note("The fit did not converge. Do not use these numbers.", "not_converged"))
-    return notes
-
-
-def _listed(models: list[str], most: int = 5) -> str:
-    return ", ".join(models[:most]) + (" …" if len(models) > most else "")

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tuning_fixtures import make_base
 
 from tuning.config import DataOptions, TuningConfig
-from tuning.data.corpus import examples_sha256, load_corpus
+from tuning.data.corpus import load_corpus
+from tuning.data.examples import examples_sha256
 from tuning.data.ledger import Ledger
 from tuning.errors import TuningError
 from tuning.training.train import tune

@@ -11,10 +11,11 @@ import pytest
 from tuning_fixtures import rows, write_rows
 
 from tuning.config import DataOptions
-from tuning.data.corpus import load_corpus, plain_words
+from tuning.data.corpus import load_corpus
 from tuning.data.duplicates import NearDuplicates
 from tuning.data.ledger import Ledger
 from tuning.data.sources import read_source
+from tuning.data.split import plain_words
 from tuning.errors import TuningError
 
 PAIRS = [{"question": f"What is {i}?", "answer": f"It is {i}."} for i in range(20)]

@@ -9,8 +9,9 @@ import pytest
 from tuning_fixtures import make_tokenizer, rows, write_rows
 
 from tuning.config import DataOptions
-from tuning.data.corpus import Example, load_corpus
+from tuning.data.corpus import load_corpus
 from tuning.data.encode import CHUNK, encode_examples, encode_heldout
+from tuning.data.examples import Example
 from tuning.data.ledger import Ledger
 from tuning.data.template import ensure_template
 from tuning.errors import TuningError

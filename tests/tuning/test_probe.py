@@ -21,8 +21,8 @@ from tuning_fixtures import (
 
 from tuning import TuningConfig, TuningError, tune
 from tuning.config import DataOptions, TemplateOptions, TrainingOptions
-from tuning.data.corpus import Example
 from tuning.data.encode import TokenRow, encode_examples
+from tuning.data.examples import Example
 from tuning.data.fields import Conversation
 from tuning.data.ledger import Ledger
 from tuning.data.probe import check_template, mark, shapes

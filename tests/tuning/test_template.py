@@ -14,8 +14,8 @@ from serving.models.registry import ServedModel
 from serving.models.tokenizers import TokenizerCache
 from serving.protocol.schema import ChatRequest
 from tuning.config import DataOptions
-from tuning.data.corpus import Example
 from tuning.data.encode import IGNORED, encode_examples, encode_heldout
+from tuning.data.examples import Example
 from tuning.data.ledger import Ledger
 from tuning.data.rendering import TemplateError
 from tuning.data.template import (

@@ -5,11 +5,6 @@ Knows messages and the ledger; knows neither tokens nor models.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +12,8 @@ from typing import Any
 
 from tuning.config import DataOptions
 from tuning.data.columns import ColumnReader
-from tuning.data.fields import Conversation, Message, RowError
+from tuning.data.examples import Example, examples_sha256
+from tuning.data.fields import Conversation, RowError
 from tuning.data.folders import DataError
 from tuning.data.ledger import BadRow, Ledger
 from tuning.data.mixture.drawing import Drawn, draw
@@ -25,31 +21,14 @@ from tuning.data.mixture.kept import drop_asked
 from tuning.data.mixture.plan import is_mixture, load_plan
 from tuning.data.mixture.rows import MixtureRow, read_rows
 from tuning.data.sources import STARTER, RawRow, read_source
-
-MAX_HELDOUT_ROWS = 256
-
-
-@dataclass(frozen=True)
-class Example:
-    """One clean conversation, the place it came from, and its group for the held-out split."""
-
-    messages: tuple[Message, ...]
-    source: str
-    line: int
-    group: str
-    tools: tuple[dict[str, Any], ...] = ()
-    """Functions that the assistant may call, for the chat template."""
-    untrained: frozenset[int] = frozenset()
-    """Positions of the assistant's turns that are context only."""
-    row: MixtureRow | None = None
-    """The columns of a mixture's row, whose messages are made after the held-out split."""
-    drawn: Drawn | None = None
-    """What made the messages of a mixture's row."""
-
-    @property
-    def place(self) -> str:
-        """`file:line`, as errors name it."""
-        return f"{self.source}:{self.line}"
+from tuning.data.split import (
+    drop_leaks,
+    drop_repeats,
+    prompt_key,
+    split_off,
+    weighed_order,
+    why_none_heldout,
+)
 
 
 @dataclass(frozen=True)
@@ -89,13 +68,13 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
         ledger.tally.seen |= beside.tally.seen
         ledger.tally.dropped.update(beside.tally.dropped)
     _refuse_unknown_names(options, ledger)
-    examples = _drop_repeats(examples, options, ledger)
+    examples = drop_repeats(examples, options, ledger)
     if options.heldout_file is None:
-        examples, heldout = _split(examples, options.heldout, seed)
+        examples, heldout = split_off(examples, options.heldout, seed)
         ledger.rows_heldout = len(heldout)
         if options.heldout and not heldout:
-            ledger.note = _why_none(examples, options)
-    examples = _drop_leaks(examples, heldout, ledger)
+            ledger.note = why_none_heldout(examples, options)
+    examples = drop_leaks(examples, heldout, ledger)
     examples, heldout = _write_mixtures(examples, heldout, seed)
     train = [example for rows in examples for example in rows]
     if not train:
@@ -103,32 +82,12 @@ def load_corpus(sources: Sequence[str], options: DataOptions, seed: int, ledger:
             f"data {', '.join(sources)}: no row is left to train on ({_why(ledger)}); mend the data"
         )
     ledger.rows_trained = len(train)
-    order = _weigh([len(rows) for rows in examples], options.weights, seed)
+    order = weighed_order([len(rows) for rows in examples], options.weights, seed)
     if not order:
         raise DataError(
             f"data_options.weights: {options.weights} leave no row in an epoch; give larger ones"
         )
     return Corpus(tuple(train), order, tuple(heldout), examples_sha256(train), hashes)
-
-
-def examples_sha256(examples: Sequence[Example]) -> str:
-    """Fingerprint of the conversations in their order: sha256 of their canonical JSON lines."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(_canonical(example.messages, example).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _canonical(messages: Sequence[Message], example: Example) -> str:
-    """One line of JSON that is the same for the same lesson; plain messages are a list alone."""
-    content: Any = list(messages)
-    if example.tools or example.untrained:
-        content = {
-            "messages": content,
-            "tools": example.tools,
-            "untrained": sorted(example.untrained),
-        }
-    return json.dumps(content, ensure_ascii=False, sort_keys=True)
 
 
 def _read_examples(
@@ -259,129 +218,6 @@ def _refuse_unknown_names(options: DataOptions, ledger: Ledger) -> None:
                     f"data_options.{setting}: {name!r} is in no row; the columns are "
                     f"{', '.join(map(ascii, sorted(map(str, tally.seen))[:20]))}"
                 )
-
-
-def prompt_key(messages: Sequence[Message]) -> str:
-    """What makes two prompts the same: their words, punctuation aside."""
-    return " | ".join(
-        plain_words(message["content"]) for message in messages if message["role"] != "assistant"
-    )
-
-
-def _asked(example: Example) -> list[str]:
-    """The key of what is asked, for a mixture's row in the words of every trained template."""
-    if example.row is not None:
-        return [plain_words(question) for question in example.row.questions]
-    return [prompt_key(example.messages)]
-
-
-def plain_words(text: str) -> str:
-    """Words and numbers of `text`; case and signs stay: PARIS is not paris, 3 - 2 not 3 + 2."""
-    return " ".join(re.findall(r"\w+|[^\w\s.,!?'\"]", text))
-
-
-def _drop_repeats(
-    examples: list[list[Example]], options: DataOptions, ledger: Ledger
-) -> list[list[Example]]:
-    if not options.deduplicate:
-        return examples
-    from tuning.data.duplicates import NearDuplicates
-
-    seen: set[str] = set()
-    near = NearDuplicates(options.near_duplicates) if options.near_duplicates < 1 else None
-
-    def reason(example: Example) -> str | None:
-        trimmed = [
-            {**message, "content": message["content"].strip()} for message in example.messages
-        ]
-        exact = _canonical(trimmed, example)
-        if exact in seen:
-            return "duplicate"
-        seen.add(exact)
-        words = " | ".join(
-            f"{message['role']} {plain_words(message['content'])}" for message in example.messages
-        )
-        if near is not None and near.seen_before(words):
-            return "near duplicate"
-        return None
-
-    kept: list[list[Example]] = []
-    for rows in examples:
-        kept.append([])
-        for example in rows:
-            why = reason(example)
-            if why is None:
-                kept[-1].append(example)
-            else:
-                ledger.rows_dropped[why] += 1
-    return kept
-
-
-def _drop_leaks(
-    examples: list[list[Example]], heldout: Sequence[Example], ledger: Ledger
-) -> list[list[Example]]:
-    """Leave out training rows whose prompt is held out: of an own file, or of another group."""
-    forbidden = {key for example in heldout for key in _asked(example)}
-    kept = [
-        [example for example in rows if forbidden.isdisjoint(_asked(example))] for rows in examples
-    ]
-    leaked = sum(map(len, examples)) - sum(map(len, kept))
-    if leaked:
-        ledger.rows_dropped["also in the held-out set"] += leaked
-    return kept
-
-
-def _split(
-    examples: list[list[Example]], share: float, seed: int
-) -> tuple[list[list[Example]], list[Example]]:
-    """Hold out whole groups, chosen by a hash of group and seed: none is on both sides."""
-    groups = {example.group for rows in examples for example in rows}
-    wanted = min(int(len(groups) * share), MAX_HELDOUT_ROWS)
-    ranked = sorted(
-        groups,
-        key=lambda group: hashlib.sha256(
-            f"{seed} {group}".encode("utf-8", "surrogatepass")
-        ).digest(),
-    )
-    chosen: set[str] = set()
-    sizes: dict[str, int] = {}
-    for rows in examples:
-        for example in rows:
-            sizes[example.group] = sizes.get(example.group, 0) + 1
-    total, budget = 0, min(int(sum(sizes.values()) * share), MAX_HELDOUT_ROWS)
-    for group in ranked:
-        if len(chosen) >= wanted:
-            break
-        if total + sizes[group] <= budget:
-            chosen.add(group)
-            total += sizes[group]
-    heldout = [example for rows in examples for example in rows if example.group in chosen]
-    kept = [[example for example in rows if example.group not in chosen] for rows in examples]
-    return kept, heldout
-
-
-def _why_none(examples: list[list[Example]], options: DataOptions) -> str:
-    """Why the share held nothing out, and what to set."""
-    groups = len({example.group for rows in examples for example in rows})
-    what = "prompts" if options.group_by is None else f"groups of {options.group_by}"
-    share = f"{options.heldout * 100:g} % of {groups:,} {what}"
-    why = "is less than one" if int(groups * options.heldout) < 1 else "take more of the rows"
-    return f"no row held out: {share} {why}; raise data_options.heldout"
-
-
-def _weigh(sizes: Sequence[int], weights: Sequence[float], seed: int) -> tuple[int, ...]:
-    """Repeat each source's rows by its weight; a fraction takes a seeded sample of them."""
-    order: list[int] = []
-    start = 0
-    for index, size in enumerate(sizes):
-        weight = weights[index] if weights else 1.0
-        whole = math.floor(weight)
-        order.extend(list(range(start, start + size)) * whole)
-        part = round((weight - whole) * size)
-        picked = random.Random(f"{seed} {index}").sample(range(size), part)
-        order.extend(start + position for position in sorted(picked))
-        start += size
-    return tuple(order)
 
 
 def _source_sha256(source: str, examples: Sequence[Example]) -> str:

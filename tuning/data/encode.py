@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuning.config import DataOptions
-from tuning.data.corpus import Example
+from tuning.data.examples import Example
 from tuning.data.fields import RowError, texts_of
 from tuning.data.folders import DataError
 from tuning.data.ledger import BadRow, Ledger

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from tuning.config import TuningConfig
 from tuning.data.batching import Collator, PlannedRows
-from tuning.data.corpus import examples_sha256
+from tuning.data.examples import examples_sha256
 from tuning.data.rendering import render
 from tuning.errors import TuningError
 from tuning.hardware import pick_precision, pick_width_step
