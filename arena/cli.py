@@ -231,6 +231,9 @@ def tune_variant(
     method: Annotated[
         str | None, typer.Option("--method", help="full, lora, qlora, prefix, prompt or ia3.")
     ] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="sft, reward, dpo, kto or rl.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the variant.")] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file with the same keys as --set.")
@@ -293,6 +296,7 @@ def tune_variant(
         "base": base,
         "data": tuple(data or ()),
         "method": method,
+        "objective": objective,
         "name": name,
         "training.epochs": epochs,
         "training.max_steps": max_steps,

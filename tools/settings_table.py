@@ -16,7 +16,7 @@ from typing import Any
 
 import tuning.config
 from tuning.config import TuningConfig, hints_of
-from tuning.config_files import STARTER_DEFAULTS
+from tuning.config_files import OBJECTIVE_DEFAULTS, STARTER_DEFAULTS
 from tuning.evaluation.verifiers import KINDS
 
 PAGE = Path(__file__).parent.parent / "docs" / "tuning.md"
@@ -44,6 +44,10 @@ def render() -> dict[str, str]:
         (f"`{method}`", ", ".join(f"`{key}` {value:g}" for key, value in values.items()))
         for method, values in STARTER_DEFAULTS.items()
     ]
+    objectives = [
+        (f"`{name}`", ", ".join(f"`{key}` {value:g}" for key, value in values.items()))
+        for name, values in OBJECTIVE_DEFAULTS.items()
+    ]
     checks = [
         (
             f"`{name}`",
@@ -58,6 +62,7 @@ def render() -> dict[str, str]:
             [(f"`{key}`", default, meaning) for key, default, meaning in settings()],
         ),
         "starter settings": _table(("method", "settings"), starter),
+        "objective settings": _table(("objective", "settings"), objectives),
         "checks": _table(("kind", "fields", "passes when"), checks),
     }
 

@@ -11,7 +11,7 @@ from tuning.errors import TuningError
 
 if TYPE_CHECKING:
     from tuning.config import TuningConfig
-    from tuning.training.train import tune
+    from tuning.objectives import tune
 
 __all__ = ["TuningConfig", "TuningError", "tune"]
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return TuningConfig
     if name == "tune":
-        from tuning.training.train import tune
+        from tuning.objectives import tune
 
         return tune
     raise AttributeError(f"module 'tuning' has no attribute {name!r}")

@@ -33,6 +33,27 @@ from tuning.value_types import (
 
 Precision = Literal["auto", "bf16", "fp32"]
 Method = Literal["full", "lora", "qlora", "prefix", "prompt", "ia3"]
+ObjectiveName = Literal["sft", "reward", "dpo", "kto", "rl"]
+# As TRL names them; the last two are KTO's.
+PreferenceLoss = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+    "kto",
+    "apo_zero_unpaired",
+]
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
@@ -139,6 +160,40 @@ class PrefixOptions:
 
 
 @dataclass(frozen=True)
+class PreferenceOptions:
+    """How preferences are learned from: reward models, DPO, KTO and reinforcement learning."""
+
+    strength: Literal["none", "margin", "scale"] = "scale"
+    """What the strength of a vote does (reward): nothing, a margin between the scores, or a factor
+    of the pair's loss (scaled Bradley-Terry)."""
+    center: NotNegative = 0.01
+    """Weight of the mean of (chosen score + rejected score)², which keeps scores around 0."""
+    ties: Literal["leave_out", "equal"] = "leave_out"
+    """What ties become for a reward model: left out and counted, or pairs of equal answers."""
+    row_weights: Switch = True
+    """Use the weights of rows, as those of rankings; without, every pair counts the same."""
+    loss: Annotated[tuple[PreferenceLoss, ...], Several] = ()
+    """Losses of dpo or kto, by TRL's names; default sigmoid for dpo, kto for kto."""
+    loss_weights: Annotated[tuple[NotNegative, ...], Several] = ()
+    """Weight of each loss; default 1 each."""
+    beta: Annotated[Number, Field(gt=0)] = 0.1
+    """How much a step away from the start costs (dpo, kto); for ipo its tau."""
+    label_smoothing: Annotated[Number, Field(ge=0, lt=0.5)] | Literal["auto"] = 0.0
+    """Share of votes taken to be the wrong way round (robust, exo_pair); `auto` estimates it from
+    repeated votes."""
+    reward: Name | None = None
+    """What rl maximises: a reward model by name, or `suite` for the checks of the rows."""
+    kl: NotNegative = 0.05
+    """Weight of the KL divergence from the start (rl)."""
+    generations: Annotated[Count, Field(ge=2, le=1024)] = 4
+    """Answers written for each prompt (rl)."""
+    sampling_temperature: Annotated[Number, Field(gt=0, le=100)] = 1.0
+    """Temperature of those answers."""
+    answer_tokens: Count = 64
+    """Longest of those answers in tokens."""
+
+
+@dataclass(frozen=True)
 class CheckOptions:
     """What happens while training goes on."""
 
@@ -167,6 +222,9 @@ class TuningConfig:
     """Name of the variant to make."""
     method: Method = "lora"
     """What is trained: full, lora, qlora, prefix, prompt or ia3."""
+    objective: ObjectiveName = "sft"
+    """What it is trained for: sft (answers as in the rows), reward (a model that scores answers),
+    dpo and kto (preferences), or rl (a reward)."""
     home: Folder = Path("workspace")
     """Folder whose `models/` holds the variants, also those that `base` may name."""
     seed: Annotated[Whole, Field(ge=0, le=2**32 - 1)] = 0
@@ -185,6 +243,8 @@ class TuningConfig:
     """For lora and qlora."""
     prefix: PrefixOptions = field(default_factory=PrefixOptions)
     """For prefix and prompt."""
+    preference: PreferenceOptions = field(default_factory=PreferenceOptions)
+    """For the objectives reward, dpo, kto and rl."""
     checks: CheckOptions = field(default_factory=CheckOptions)
     """Evaluations, early stopping, checkpoints, samples."""
 
@@ -203,6 +263,8 @@ class TuningConfig:
     @property
     def kind(self) -> str:
         """Kind of the variant this run makes (contract 1)."""
+        if self.objective == "reward":
+            return "reward"
         if self.method in ("lora", "qlora"):
             return "dora" if self.lora.dora else "lora"
         return self.method
@@ -249,6 +311,17 @@ def _check_together(config: TuningConfig) -> None:
         raise ConfigError(
             f"training.packing: cannot be used with method {config.method!r}, because rows packed "
             "behind virtual tokens would see each other; set packing to false"
+        )
+    if config.training.packing and config.objective != "sft":
+        raise ConfigError(
+            f"training.packing: cannot be used with objective {config.objective!r}, whose rows are "
+            "compared one by one; set packing to false"
+        )
+    losses, shares = config.preference.loss, config.preference.loss_weights
+    if shares and len(shares) != len(losses):
+        raise ConfigError(
+            f"preference.loss_weights: {shown(shares)} does not fit {len(losses)} loss(es); give "
+            "one number for each of preference.loss"
         )
     weights = config.data_options.weights
     if weights and len(weights) != len(config.data):

@@ -32,6 +32,13 @@ STARTER_DEFAULTS: dict[str, dict[str, Any]] = {
     "prompt": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 3e-2},
     "ia3": {"epochs": 12, "max_minutes": 4.7, "batch_size": 64, "learning_rate": 2e-2},
 }
+# Of the other objectives: one pass, held-out prompts, for scores the best evaluation's weights.
+OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "reward": {"epochs": 1, "heldout": 0.1, "patience": 2},
+    "dpo": {"epochs": 1, "heldout": 0.1},
+    "kto": {"epochs": 1, "heldout": 0.1},
+    "rl": {"epochs": 1, "heldout": 0.1},
+}
 
 
 def load_config(
@@ -56,6 +63,8 @@ def load_config(
     if merged["data"] in ("starter", ("starter",), ["starter"]):
         defaults = STARTER_DEFAULTS.get(str(merged.get("method", TuningConfig.method)), {})
         merged = {**{_full_key(key): value for key, value in defaults.items()}, **merged}
+    defaults = OBJECTIVE_DEFAULTS.get(str(merged.get("objective", TuningConfig.objective)), {})
+    merged = {**{_full_key(key): value for key, value in defaults.items()}, **merged}
     config: TuningConfig = _build(TuningConfig, merged, "")
     return config
 

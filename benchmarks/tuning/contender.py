@@ -118,7 +118,8 @@ def make_ours(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any])
     from tuning.fused.loss import label_loss
     from tuning.fused.model import make_lean
     from tuning.hardware import pick_attention, pick_width_step
-    from tuning.training.trainer import SftTrainer
+    from tuning.training.steps import Measured, Steps
+    from tuning.training.trainer import RunTrainer
 
     encoded = []
     for index, (ids, masked) in enumerate(rows):
@@ -140,20 +141,24 @@ def make_ours(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any])
     model = with_lora(build_base(shape, pick_attention(longest)))
     batch = Collator(0)([[row] for row in encoded[:2]])
     step = pick_width_step("bf16" if arguments["bf16"] else "fp32")
-    return SftTrainer(
+    lean = make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0])
+
+    def loss(model: Any, batch: Any) -> Measured:
+        return Measured(*label_loss(model, batch, lean=lean))
+
+    collate = Collator(0, pack, step, model.config.max_position_embeddings)
+    return RunTrainer(
         model=model,
         args=TrainingArguments(
             **arguments, remove_unused_columns=False, train_sampling_strategy="sequential"
         ),
         train_dataset=PlannedRows(encoded, plan),
-        data_collator=Collator(0, pack, step, model.config.max_position_embeddings),
-        virtual_tokens=0,
+        steps=Steps(collate, loss, heldout=[], heldout_loss=loss),
         factor=lambda step: 1.0,
         name_rows=str,
-        on_log=lambda record: None,
+        on_log=lambda record, measures: None,
         on_batch=lambda count: None,
         checkpoints=None,
-        lean=make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0]),
     )
 
 

@@ -21,7 +21,7 @@ from tuning.data.corpus import load_corpus
 from tuning.data.examples import examples_sha256
 from tuning.data.ledger import Ledger
 from tuning.errors import TuningError
-from tuning.training.train import tune
+from tuning.objectives import tune
 
 USER = {"role": "user", "content": "Hi?"}
 ANSWER = {"role": "assistant", "content": "Yes."}

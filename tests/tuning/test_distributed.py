@@ -38,13 +38,13 @@ RunFolder.commit = commit_and_die
 # One process is told to stop by a signal, the other one is not.
 STOPPED = """
 import os, signal
-from tuning.training.trainer import SftTrainer
-usual = SftTrainer.training_step
+from tuning.training.trainer import RunTrainer
+usual = RunTrainer.training_step
 def step(self, *arguments):
     if self.state.global_step == 3 and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
     return usual(self, *arguments)
-SftTrainer.training_step = step
+RunTrainer.training_step = step
 """
 # accelerate 1.15 has FSDP on accelerators alone, by one condition on the kind of device. Lifted,
 # all that follows is real: FSDP2 of torch over gloo, its gathering, its sharded checkpoints.

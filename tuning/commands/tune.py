@@ -25,8 +25,8 @@ def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out:
     from tuning.config_files import load_config
 
     config = load_config(config_file, settings)
+    from tuning.objectives import tune
     from tuning.training.distributed import is_main_process
-    from tuning.training.train import tune
 
     console = Console(stderr=True)
     variant = tune(config, console=console)
@@ -52,9 +52,15 @@ def run_preview(config_file: Path | None, settings: Mapping[str, Any], count: in
 
     config = load_config(config_file, {"name": "preview", **settings})
     from tuning.commands.preview import show_preview
+    from tuning.errors import ConfigError
     from tuning.quiet import quiet_libraries
     from tuning.training.inputs import prepare
 
+    if config.objective != "sft":
+        raise ConfigError(
+            f"objective: {config.objective!r} compares answers, and --preview shows rows of sft; "
+            "leave --preview out"
+        )
     quiet_libraries()
     show_preview(prepare(config), count, Console())
 
@@ -66,6 +72,7 @@ def run_reproduce(name: str, home: Path, beside: Sequence[str] = (), *, json_out
     `beside` are the settings given with it, which would say another run: they are refused.
     """
     from tuning.models.resolve import resolve_base
+    from tuning.objectives import objective_of
     from tuning.training.reproduce import ReproduceError, differences, reproduce
 
     if beside:
@@ -74,7 +81,7 @@ def run_reproduce(name: str, home: Path, beside: Sequence[str] = (), *, json_out
             f"{', '.join(beside)}; leave {'it' if len(beside) == 1 else 'them'} out"
         )
     folder = resolve_base(name, home, what="model")
-    result = reproduce(folder, home, Console(stderr=True))
+    result = reproduce(folder, home, Console(stderr=True), objective_of)
     changed = differences(result.variant)
     if json_out:
         content = {"name": name, "same": result.same, "differences": changed}

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tuning.config import ConfigError, TuningConfig
 from tuning.data.corpus import Corpus, load_corpus
 from tuning.data.encode import TokenRow, encode_examples, encode_heldout, rows_sha256
-from tuning.data.ledger import Ledger
+from tuning.data.examples import examples_sha256
+from tuning.data.ledger import BadRow, Ledger
 from tuning.data.probe import check_template
 from tuning.data.rendering import is_dated
 from tuning.data.template import ensure_template, read_template, turn_ends
@@ -30,9 +31,83 @@ DEFAULT_MAX_LENGTH = 2048
 MIN_LENGTH = 8  # the least that training.max_length may be
 
 
+class RunLedger(Protocol):
+    """What became of every row of a run."""
+
+    @property
+    def bad_rows(self) -> Sequence[BadRow]:
+        """Rows that could not be used."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """For `variant.json`."""
+        ...
+
+    def lines(self) -> list[str]:
+        """What a person reads before training starts."""
+        ...
+
+
+class Inputs(Protocol):
+    """What a run and its variant need to know of the inputs, whatever the run is for."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def parent(self) -> Variant: ...
+    @property
+    def base(self) -> Base: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def template(self) -> str: ...
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
+    @property
+    def rows(self) -> Sequence[Any]: ...
+    @property
+    def heldout(self) -> Sequence[Any]: ...
+    @property
+    def day(self) -> date | None: ...
+    @property
+    def order(self) -> tuple[int, ...]: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def ledger(self) -> RunLedger: ...
+    @property
+    def sources(self) -> dict[str, str]:
+        """Source name to its sha256."""
+        ...
+
+    @property
+    def data_sha256(self) -> str:
+        """Fingerprint of the rows that are trained on."""
+        ...
+
+    @property
+    def heldout_sha256(self) -> str:
+        """Fingerprint of the rows that are held out."""
+        ...
+
+    @property
+    def tokens_sha256(self) -> str:
+        """Fingerprint of both as they are encoded."""
+        ...
+
+    @property
+    def drawn(self) -> list[dict[str, Any]]:
+        """What made the messages of a mixture's rows."""
+        ...
+
+    def place(self, example: int) -> str:
+        """Where the row numbered `example` in batches came from, as `file:line`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """The inputs of a run, checked and encoded."""
+    """The inputs of supervised tuning, checked and encoded."""
 
     folder: Path
     parent: Variant
@@ -56,6 +131,32 @@ class Prepared:
     def tokens_sha256(self) -> str:
         """Fingerprint of what is trained on and evaluated: ids and labels, row by row."""
         return rows_sha256((*self.rows, *self.heldout))
+
+    @property
+    def data_sha256(self) -> str:
+        """Fingerprint of the conversations that are trained on."""
+        return self.corpus.sha256
+
+    @property
+    def heldout_sha256(self) -> str:
+        """Fingerprint of the conversations that are held out."""
+        return examples_sha256(self.corpus.heldout)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Source name to its sha256."""
+        return self.corpus.sources
+
+    @property
+    def drawn(self) -> list[dict[str, Any]]:
+        """What made the messages of each of a mixture's rows."""
+        places = dict.fromkeys(row.example for row in self.rows)
+        made = [self.corpus.train[place].drawn for place in places]
+        return [row.to_json() for row in made if row]
+
+    def place(self, example: int) -> str:
+        """Where a trained conversation came from."""
+        return self.corpus.train[example].place
 
 
 def check_home(config: TuningConfig) -> None:

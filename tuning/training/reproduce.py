@@ -7,6 +7,7 @@ step by step with the same learning rates. Same machine and versions are up to t
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,7 @@ from tuning.config_files import load_config
 from tuning.errors import TuningError
 from tuning.models.loading import find_base
 from tuning.training.checkpoints import flatten
-from tuning.training.inputs import prepare
+from tuning.training.objective import Objective, Supervised
 from tuning.variant.folder import Variant, read_variant
 from tuning.variant.plots import read_history
 
@@ -43,12 +44,19 @@ class Reproduction:
         return self.weights_sha256 == self.variant.weights_sha256
 
 
-def reproduce(folder: Path, home: Path, console: Console | None = None) -> Reproduction:
+def reproduce(
+    folder: Path,
+    home: Path,
+    console: Console | None = None,
+    objective_of: Callable[[TuningConfig], Objective] = lambda config: Supervised(),
+) -> Reproduction:
     """Repeat the run of the variant in `folder` with its settings, in a scratch folder.
+
+    `objective_of` gives the objective of settings, by default supervised tuning.
 
     ReproduceError when the variant has no run, or when its data is not what it was.
     """
-    from tuning.training.train import InterruptedRunError, tune
+    from tuning.training.train import InterruptedRunError, run_tuning
 
     variant = read_variant(folder)
     if "config" not in variant.run or "merged" in variant.run:
@@ -56,8 +64,9 @@ def reproduce(folder: Path, home: Path, console: Console | None = None) -> Repro
     config = _config_of(variant, home)
     day = variant.run.get("template_day")
     day = day and date.fromisoformat(day)
-    prepared = prepare(config, day)
-    if prepared.corpus.sha256 != variant.run["data_sha256"]:
+    objective = objective_of(config)
+    prepared = objective.prepare(config, day)
+    if prepared.data_sha256 != variant.run["data_sha256"]:
         raise ReproduceError(
             f"{variant.name}: its data ({', '.join(config.data)}) is not what it was when the "
             "variant was made; restore the files"
@@ -76,7 +85,7 @@ def reproduce(folder: Path, home: Path, console: Console | None = None) -> Repro
     try:
         with tempfile.TemporaryDirectory(prefix="arena-reproduce-") as scratch:
             scratched = replace(config, home=Path(scratch), name="again")
-            made = tune(scratched, console=console, replayed=progress, day=day)
+            made = run_tuning(scratched, objective, console=console, replayed=progress, day=day)
             return Reproduction(variant, made.weights_sha256)
     except InterruptedRunError as error:
         raise ReproduceError(

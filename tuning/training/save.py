@@ -23,7 +23,7 @@ from tuning.training.checkpoints import CheckpointError, RunFolder
 from tuning.training.clock import Clock
 from tuning.training.distributed import is_main_process, num_processes, wait_for_all
 from tuning.training.history import History
-from tuning.training.inputs import Prepared
+from tuning.training.inputs import Inputs
 from tuning.variant.card import write_card
 from tuning.variant.folder import HISTORY_FILE
 from tuning.variant.manifest import seal_variant, sweep, whole_folder
@@ -99,7 +99,7 @@ class RunCheckpoints:
         return f"the last good one is {whole[-1]}" if whole else "there is none before it"
 
 
-def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
+def save_variant(config: TuningConfig, prepared: Inputs, outcome: Outcome) -> None:
     """Write everything to a temporary folder beside the final one, seal it, rename it."""
     sweep(config.folder)
     try:
@@ -112,7 +112,7 @@ def save_variant(config: TuningConfig, prepared: Prepared, outcome: Outcome) -> 
         ) from error
 
 
-def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outcome) -> None:
+def _fill(folder: Path, config: TuningConfig, prepared: Inputs, outcome: Outcome) -> None:
     tokenizer = prepared.tokenizer
     adapts = None if config.method == "full" else prepared.base.id
     stop_ids = list(prepared.stop_ids)
@@ -122,9 +122,7 @@ def _fill(folder: Path, config: TuningConfig, prepared: Prepared, outcome: Outco
     for record in outcome.history.records:
         history.add(record)
     _write_lines(folder / BAD_ROWS_FILE, [vars(bad) for bad in prepared.ledger.bad_rows])
-    places = dict.fromkeys(row.example for row in prepared.rows)
-    drawn = [prepared.corpus.train[place].drawn for place in places]
-    _write_lines(folder / MIXTURE_FILE, [row.to_json() for row in drawn if row])
+    _write_lines(folder / MIXTURE_FILE, prepared.drawn)
     draw_losses({config.name: outcome.history.records}, folder / "loss.png")
     variant = seal_variant(
         folder,
@@ -175,15 +173,15 @@ def metrics_of(history: History, step: int) -> dict[str, Any]:
 
 
 def describe_run(
-    config: TuningConfig, prepared: Prepared, precision: str, rate: float
+    config: TuningConfig, prepared: Inputs, precision: str, rate: float
 ) -> dict[str, Any]:
     """The part of `variant.json` that says what was run, on what and with what."""
     # Where the home lay says nothing of the variant, and a folder's name may say much of a person.
     settings = {key: value for key, value in config.to_json().items() if key != "home"}
     return {
         "config": settings,
-        "data_sha256": prepared.corpus.sha256,
-        "sources": prepared.corpus.sources,
+        "data_sha256": prepared.data_sha256,
+        "sources": prepared.sources,
         "ledger": prepared.ledger.to_json(),
         "template": prepared.template,
         "template_day": prepared.day and prepared.day.isoformat(),

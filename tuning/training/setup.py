@@ -19,7 +19,7 @@ from tuning.fused.model import Lean, make_lean
 from tuning.hardware import pick_attention
 from tuning.models.loading import load_model
 from tuning.training.distributed import is_sharded, num_processes
-from tuning.training.trainer import NonFiniteLossError, SftTrainer
+from tuning.training.trainer import NonFiniteLossError, RunTrainer
 from tuning.variant.checkpoint import read_model_config
 
 HELDOUT_BATCH = 32
@@ -129,7 +129,7 @@ def arguments(config: TuningConfig, precision: str, rate: float, steps: int, scr
     )
 
 
-def remove_printers(trainer: SftTrainer) -> None:
+def remove_printers(trainer: RunTrainer) -> None:
     """Our own callbacks decide when to log, evaluate and save; nothing prints between them."""
     from transformers import DefaultFlowCallback, PrinterCallback
 
@@ -137,7 +137,7 @@ def remove_printers(trainer: SftTrainer) -> None:
     trainer.remove_callback(DefaultFlowCallback)
 
 
-def let_zero3_gather(trainer: SftTrainer) -> None:
+def let_zero3_gather(trainer: RunTrainer) -> None:
     """Switch on what DeepSpeed's stage 3 needs to give whole weights, before its engine is made.
 
     Unless its config says so, the engine refuses to gather, which would show only at the end.
@@ -149,7 +149,7 @@ def let_zero3_gather(trainer: SftTrainer) -> None:
             zero["stage3_gather_16bit_weights_on_model_save"] = True
 
 
-def whole_weights(trainer: SftTrainer) -> dict[str, torch.Tensor] | None:
+def whole_weights(trainer: RunTrainer) -> dict[str, torch.Tensor] | None:
     """The whole weights of a model that is spread over the processes; None where it is not.
 
     Every process has to call it, since each gives its part.

@@ -1,6 +1,7 @@
-"""Makes a variant: `tune(config)` reads from top to bottom what `arena tune` does.
+"""Makes a variant: `run_tuning` reads from top to bottom what `arena tune` does.
 
-Knows how the parts fit together; each part (data, model, trainer, folder) knows its own job.
+Knows how the parts fit together; each part (data, model, trainer, folder) knows its own job, and
+the objective what rows, model and loss are.
 """
 
 from __future__ import annotations
@@ -19,14 +20,11 @@ from typing import Any
 from rich.console import Console
 
 from tuning.config import TuningConfig
-from tuning.data.batching import Collator, PlannedRows
-from tuning.data.examples import examples_sha256
-from tuning.data.rendering import render
+from tuning.data.batching import PlannedRows
 from tuning.errors import TuningError
-from tuning.hardware import pick_precision, pick_width_step
-from tuning.methods.adapters import build_model, count_parameters
+from tuning.hardware import pick_precision
+from tuning.methods.adapters import count_parameters
 from tuning.methods.requirements import check_method, default_learning_rate
-from tuning.models.generate import greedy_answers
 from tuning.models.tokenizers import WRITE_ERRORS
 from tuning.quiet import known_warnings_hidden, quiet_libraries
 from tuning.training.callbacks import Display, RunControl
@@ -41,8 +39,8 @@ from tuning.training.checkpoints import (
 from tuning.training.clock import Clock, schedule_factor
 from tuning.training.distributed import is_main_process, is_sharded, num_processes, wait_for_all
 from tuning.training.history import History
-from tuning.training.inputs import Prepared, check_home, check_name, prepare
-from tuning.training.packing import check_packing
+from tuning.training.inputs import Inputs, check_home, check_name
+from tuning.training.objective import Objective
 from tuning.training.save import (
     Outcome,
     RunCheckpoints,
@@ -52,17 +50,14 @@ from tuning.training.save import (
 )
 from tuning.training.setup import (
     arguments,
-    heldout_batches,
-    lean_of,
     let_zero3_gather,
-    load_base,
     plan_of,
     refuse_non_finite,
     remove_printers,
     tied_names,
     whole_weights,
 )
-from tuning.training.trainer import NonFiniteLossError, SftTrainer
+from tuning.training.trainer import NonFiniteLossError, RunTrainer
 from tuning.variant.folder import HISTORY_FILE, Variant, read_variant
 
 SAMPLE_TOKENS = 48
@@ -72,14 +67,17 @@ class InterruptedRunError(TuningError):
     """The user stopped the run; it was saved and goes on with the same command."""
 
 
-def tune(
+def run_tuning(
     config: TuningConfig,
+    objective: Objective,
     *,
     console: Console | None = None,
     replayed: Mapping[int, float] | None = None,
     day: date | None = None,
 ) -> Variant:
-    """Make the variant that `config` describes and return it; its folder is whole or absent.
+    """Make the variant that `config` describes, trained for `objective`, and return it.
+
+    Its folder is whole or absent.
 
     The main process's progress goes to `console` (none by default). An unfinished run of the same
     name and settings is continued. Raises a TuningError for a mistake in the settings, the data or
@@ -96,13 +94,14 @@ def tune(
     with locked_run(run_path(config), config.name) if is_main_process() else nullcontext():
         check_name(config)
         first = None if config.restart else first_day(run_path(config))
-        prepared = prepare(config, first or day)
+        prepared: Inputs = objective.prepare(config, first or day)
         folder = run_folder(config, prepared)
         if config.restart and is_main_process():
             folder.discard()
         wait_for_all()
         with known_warnings_hidden():
-            outcome = _Run(config, prepared, folder, started, out, replayed).train()
+            run = _Run(config, objective, prepared, folder, started, out, replayed)
+            outcome = run.train()
             if is_main_process():
                 save_variant(config, prepared, outcome)
                 folder.discard()
@@ -115,16 +114,16 @@ def run_path(config: TuningConfig) -> Path:
     return config.folder.with_name(f".{config.name}.run")
 
 
-def run_folder(config: TuningConfig, prepared: Prepared) -> RunFolder:
+def run_folder(config: TuningConfig, prepared: Inputs) -> RunFolder:
     """Where the checkpoints of this run are."""
     identity = identity_of(
         config.to_json(),
-        prepared.corpus.sha256,
+        prepared.data_sha256,
         prepared.base.sha256,
         prepared.tokenizer.chat_template,
         num_processes(),
     )
-    identity["heldout"] = examples_sha256(prepared.corpus.heldout)
+    identity["heldout"] = prepared.heldout_sha256
     identity["tokens"] = prepared.tokens_sha256
     if prepared.day is not None:
         identity[DAY] = prepared.day.isoformat()
@@ -137,7 +136,8 @@ class _Run:
     def __init__(
         self,
         config: TuningConfig,
-        prepared: Prepared,
+        objective: Objective,
+        prepared: Inputs,
         folder: RunFolder,
         started: float,
         out: Console,
@@ -146,24 +146,18 @@ class _Run:
         from transformers import set_seed
 
         self.config, self.prepared, self.folder, self.out = config, prepared, folder, out
+        self.objective = objective
         options = config.training
         self.precision = pick_precision(options.precision)
         set_seed(config.seed)
-        rows, pad_id = prepared.rows, prepared.tokenizer.pad_token_id
-        longest = prepared.max_length if options.packing else max(map(len, rows))
-        base, self.saved_dtype = load_base(config, prepared.folder, self.precision, longest)
-        self.model = build_model(config, base, rows, is_tried=not is_sharded())
+        self.model, self.saved_dtype = objective.build(config, prepared, self.precision)
         self.trained, self.total = count_parameters(self.model)
-        self.plan = plan_of(config, rows, prepared.order, prepared.max_length)
-        # One that is spread over the processes is not whole yet, and cannot be asked.
-        if options.packing and not is_sharded():
-            check_packing(self.model, prepared.rows, self.plan)
+        self.plan = plan_of(config, prepared.rows, prepared.order, prepared.max_length)
         say = partial(out.print, highlight=False)
-        self.lean = lean_of(config, self.model, rows, pad_id, say)
+        self.steps = objective.steps(config, prepared, self.model, self.plan, self.precision, say)
         self.rate = options.learning_rate or default_learning_rate(
             config.method, self.model.get_input_embeddings().embedding_dim
         )
-        self.plan.count(prepared.ledger, [len(row) for row in prepared.rows])
         seconds = options.max_minutes * 60 if options.max_minutes else None
         self.clock = Clock(self.plan.num_steps, seconds, started, replayed)
         self.history = History(None)
@@ -222,7 +216,7 @@ class _Run:
         run["seconds"] = round(self.clock.elapsed, 2)
         return Outcome(model, weights, self.history, run, metrics_of(self.history, taken))
 
-    def _take_best(self, trainer: SftTrainer, step: int) -> int:
+    def _take_best(self, trainer: RunTrainer, step: int) -> int:
         """With early stopping go back to the weights of the best evaluation; of which step."""
         best = self.history.best_step
         if self.config.checks.patience is None or best is None or best == step:
@@ -269,71 +263,46 @@ class _Run:
                     highlight=False,
                 )
 
-    def _trainer(self, scratch: Path) -> tuple[SftTrainer, RunCheckpoints]:
+    def _trainer(self, scratch: Path) -> tuple[RunTrainer, RunCheckpoints]:
         config, options = self.config, self.config.training
         keeps_best = config.checks.patience is not None
         checkpoints = RunCheckpoints(self.folder, self.clock, self.history, keeps_best=keeps_best)
-        step, most = pick_width_step(self.precision), self.prepared.max_length
-        pad_id = self.prepared.tokenizer.pad_token_id
-        trainer = SftTrainer(
+        trainer = RunTrainer(
             model=self.model,
             args=arguments(config, self.precision, self.rate, self.plan.num_steps, scratch),
             train_dataset=PlannedRows(self.prepared.rows, self.plan),
-            data_collator=Collator(pad_id, options.packing, step, most),
             callbacks=[self.control, self.display],
-            virtual_tokens=config.prefix.virtual_tokens if config.method == "prompt" else 0,
+            steps=self.steps,
             factor=lambda step: schedule_factor(
                 self.clock.progress(step), options.schedule, options.warmup
             ),
             name_rows=self._name_rows,
             on_log=self._keep,
             on_batch=self.display.count,
-            heldout=heldout_batches(self.prepared.heldout, Collator(pad_id, step=step, most=most)),
             checkpoints=checkpoints,
-            lean=self.lean,
         )
         remove_printers(trainer)
         let_zero3_gather(trainer)
         return trainer, checkpoints
 
-    def _keep(self, record: dict[str, Any]) -> None:
+    def _keep(self, record: dict[str, Any], measures: dict[str, float]) -> None:
         """One history record of what the Trainer logs; its summary at the end is not kept."""
         known = ("step", "loss", "grad_norm", "learning_rate", "eval_loss")
         kept = {key: record[key] for key in known if key in record}
         if len(kept) > 1:
             if "loss" in kept:
                 kept["progress"] = self.clock.progress(record["step"])
-            self.history.add({**kept, "seconds": round(self.clock.elapsed, 2)})
+            rounded = {name: round(value, 6) for name, value in measures.items()}
+            self.history.add({**kept, **rounded, "seconds": round(self.clock.elapsed, 2)})
 
     def _sample(self, step: int) -> None:
         """Answer a few held-out prompts with the model as it is now."""
-        usable = dict.fromkeys(row.example for row in self.prepared.heldout)
-        chosen = list(usable)[: self.config.checks.samples]
-        examples = [self.prepared.corpus.heldout[position] for position in chosen]
         # Sharded weights can answer on all processes together only; the others do not come here.
-        if not examples or not is_main_process() or is_sharded():
+        if not is_main_process() or is_sharded():
             return
-        tokenizer = self.prepared.tokenizer
-        conversations = [example.messages[:-1] for example in examples]
-        prompts = render(
-            tokenizer,
-            conversations,
-            prompt=True,
-            day=self.prepared.day,
-            tools=[example.tools for example in examples],
-        )
-        answers = greedy_answers(
-            self.model,
-            tokenizer,
-            prompts,
-            max_new_tokens=SAMPLE_TOKENS,
-            stop_ids=self.prepared.stop_ids,
-        )
-        samples = [
-            {"prompt": messages[-1]["content"], "answer": answer.strip()}
-            for messages, answer in zip(conversations, answers, strict=True)
-            if answer is not None  # the prompt fills the context
-        ]
+        samples = self.objective.sample(self.config, self.prepared, self.model)
+        if not samples:
+            return
         self.history.add({"step": step, "samples": samples})
         for sample in samples:
             self.out.print(
@@ -341,7 +310,7 @@ class _Run:
             )
 
     def _name_rows(self, examples: list[int]) -> str:
-        places = [self.prepared.corpus.train[example].place for example in examples]
+        places = [self.prepared.place(example) for example in examples]
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         return ", ".join(places[:3]) + more
 

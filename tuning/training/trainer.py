@@ -1,4 +1,4 @@
-"""A transformers Trainer that scores label positions only and follows the planned order.
+"""A transformers Trainer that follows the planned order and computes what the objective asks.
 
 Knows tensors, steps and the clock; knows neither data files nor variant folders.
 """
@@ -6,7 +6,7 @@ Knows tensors, steps and the clock; knows neither data files nor variant folders
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 from tuning.errors import TuningError
-from tuning.fused.loss import label_loss
-from tuning.fused.model import Lean
 from tuning.training.distributed import from_main
+from tuning.training.steps import Measured, Steps
 
 TRAINED_FILE = "trained.safetensors"
 
@@ -38,34 +37,31 @@ class Checkpoints(Protocol):
         ...
 
 
-class SftTrainer(Trainer):  # type: ignore[misc]
-    """Supervised fine-tuning on the rows of a `PlannedRows`."""
+class RunTrainer(Trainer):  # type: ignore[misc]
+    """Trains on the rows of a `PlannedRows` with the loss of its `steps`."""
 
     loss_is_scaled_for_ga = True
 
     def __init__(
         self,
         *args: Any,
-        virtual_tokens: int,
+        steps: Steps,
         factor: Callable[[int], float],
         name_rows: Callable[[list[int]], str],
-        on_log: Callable[[dict[str, Any]], None],
+        on_log: Callable[[dict[str, Any], dict[str, float]], None],
         on_batch: Callable[[int], None],
         checkpoints: Checkpoints,
-        heldout: Sequence[dict[str, torch.Tensor]] = (),
-        lean: Lean | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, data_collator=steps.collate, **kwargs)
         self._checkpoints = checkpoints
         self.model_accepts_loss_kwargs = True
-        self._virtual_tokens = virtual_tokens
+        self._steps = steps
         self._factor = factor
         self._name_rows = name_rows
         self._on_log = on_log
         self._on_batch = on_batch
-        self._heldout = heldout
-        self._lean = lean
+        self._since = Means()
         self.num_tokens_seen = 0
         self._examples: list[int] = []
         """Of the batches since the last optimizer step, to name rows by."""
@@ -77,18 +73,14 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Cross entropy over label positions, averaged over all labels of the whole step."""
+        """The loss of the batch, as its share of the mean over all items of the whole step."""
         assert not return_outputs
-        total, items = self._label_loss(model, inputs)
+        measured = self._steps.loss(model, inputs)
+        self._since.add(measured)
         if num_items_in_batch is None:
-            return total / items
-        # Gradients are averaged over processes, while num_items counts the labels of them all.
-        return total * self.accelerator.num_processes / num_items_in_batch
-
-    def _label_loss(
-        self, model: Any, inputs: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return label_loss(model, inputs, virtual_tokens=self._virtual_tokens, lean=self._lean)
+            return measured.total / measured.items
+        # Gradients are averaged over processes, while num_items counts the items of them all.
+        return measured.total * self.accelerator.num_processes / num_items_in_batch
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any) -> Any:
         """One forward and backward pass; a loss that is no number stops the run before the step."""
@@ -170,27 +162,51 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Keep the Trainer's own record and pass it on."""
+        """Keep the Trainer's own record and pass it on, with what was measured since the last."""
         super().log(logs, start_time)
-        self._on_log({"step": self.state.global_step, **logs})
+        measures = self._since.take() if "loss" in logs else {}
+        self._on_log({"step": self.state.global_step, **logs}, measures)
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Mean loss per label of the held-out rows; every process computes it whole."""
+        """Mean loss per item of the held-out rows; every process computes it whole."""
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         wrapped = self.model_wrapped
         model = wrapped if sharded else self.accelerator.unwrap_model(wrapped)
         model.eval()
-        total, items = 0.0, 0
-        for batch in self._heldout:
-            inputs = self._prepare_inputs(batch)
-            loss, count = self._label_loss(model, inputs)
-            total, items = total + float(loss), items + int(count)
+        total, items, means = 0.0, 0, Means()
+        for batch in self._steps.heldout:
+            measured = self._steps.heldout_loss(model, self._prepare_inputs(batch))
+            total, items = total + float(measured.total), items + int(measured.items)
+            means.add(measured)
         model.train()
         # What all do next hangs on it, and machines may differ in the last bit.
         metrics = {"eval_loss": from_main(total / items)}
-        self.log(metrics)
+        super().log(dict(metrics))
+        measures = {f"eval_{name}": value for name, value in means.take().items()}
+        self._on_log({"step": self.state.global_step, **metrics}, measures)
         self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+
+class Means:
+    """The means of what the batches measured since they were last asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._items = 0.0
+
+    def add(self, measured: Measured) -> None:
+        """Count one batch in; one that measured nothing costs nothing."""
+        if measured.sums:
+            self._items += float(measured.items)
+            for name, value in measured.sums.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def take(self) -> dict[str, float]:
+        """The means by name, and begin anew."""
+        means = {name: value / self._items for name, value in self._sums.items()}
+        self._sums, self._items = {}, 0.0
+        return means
