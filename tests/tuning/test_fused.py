@@ -11,7 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 from tiny_models import make_tiny
-from tuning_fixtures import make_base, make_model, make_tokenizer, rows, write_rows
+from tuned_models import VOCABULARY, make_batch, make_tuned
+from tuning_fixtures import make_base, make_tokenizer, rows, write_rows
 
 from tuning import TuningConfig, tune
 from tuning.config import TrainingOptions
@@ -22,53 +23,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*fan_in_fan_out.*:UserWarning"),
 ]
-VOCABULARY = 120
 CHANGED = {
     "llama": {"Linear", "LlamaDecoderLayer", "LlamaAttention", "LlamaRMSNorm", "LlamaMLP"},
     "qwen2": {"Linear", "Qwen2DecoderLayer", "Qwen2Attention", "Qwen2RMSNorm", "Qwen2MLP"},
     "qwen3": {"Linear", "Qwen3DecoderLayer", "Qwen3Attention", "Qwen3RMSNorm", "Qwen3MLP"},
     "gpt2": {"Linear", "GPT2MLP"},
 }
-
-
-def make_batch(packed: bool) -> dict[str, torch.Tensor]:
-    """Three rows of 150 tokens, the first third and some more masked; packed: two texts in each."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(3, VOCABULARY, (3, 150), generator=generator)
-    labels = torch.where(torch.rand(ids.shape, generator=generator) < 0.5, ids, -100)
-    labels[:, :50] = -100
-    batch = {"input_ids": ids, "labels": labels}
-    if packed:
-        batch["position_ids"] = torch.cat([torch.arange(90), torch.arange(60)]).expand(3, -1)
-    return batch
-
-
-def make_tuned(kind: str, method: str) -> Any:
-    """A tiny model with the adapter of a method, its weights moved off their starting values."""
-    import peft
-
-    model = make_model(kind, VOCABULARY)
-    model.set_attn_implementation("eager")
-    common: dict[str, Any] = {"task_type": "CAUSAL_LM", "fan_in_fan_out": kind == "gpt2"}
-    if method in ("lora", "dora", "dropout"):
-        config: Any = peft.LoraConfig(
-            r=4,
-            target_modules="all-linear",
-            use_dora=method == "dora",
-            lora_dropout=0.1 if method == "dropout" else 0.0,
-            **common,
-        )
-        model = peft.get_peft_model(model, config)
-    elif method == "ia3":
-        model = peft.get_peft_model(model, peft.IA3Config(**common))
-    elif method == "prefix":
-        config = peft.PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")
-        model = peft.get_peft_model(model, config)
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    return model
 
 
 def gradients(

@@ -118,11 +118,8 @@ class LabelLoss(Function):
         needs_hidden, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         hidden_grad = torch.empty_like(hidden) if needs_hidden else None
         weight_grad = torch.zeros_like(weight) if needs_weight else None
-        step = max(16, min(HEAD_ROWS, HEAD_BYTES // (4 * weight.shape[0])))
-        for start in range(0, len(hidden), step):
-            rows = hidden[start : start + step]
-            wanted = targets[start : start + step, None]
-            logs = torch.log_softmax(rows @ weight.t(), -1, dtype=torch.float32)
+        for rows in _head_blocks(hidden, weight):
+            logs, wanted = _log_softmax(hidden, weight, targets, rows)
             total -= logs.gather(1, wanted).sum()
             if hidden_grad is None and weight_grad is None:
                 continue
@@ -130,9 +127,9 @@ class LabelLoss(Function):
             slope.scatter_add_(1, wanted, slope.new_full((1, 1), -1.0).expand_as(wanted))
             slope = slope.to(hidden.dtype)
             if hidden_grad is not None:
-                torch.mm(slope, weight, out=hidden_grad[start : start + step])
+                torch.mm(slope, weight, out=hidden_grad[rows])
             if weight_grad is not None:
-                weight_grad.addmm_(slope.t(), rows)
+                weight_grad.addmm_(slope.t(), hidden[rows])
         ctx.save_for_backward(hidden_grad, weight_grad)
         return total
 
@@ -141,3 +138,61 @@ class LabelLoss(Function):
         hidden_grad, weight_grad = ctx.saved_tensors
         scaled = [None if part is None else part * grad for part in (hidden_grad, weight_grad)]
         return scaled[0], scaled[1], None
+
+
+class LabelLogProbs(Function):
+    """Log-probability of each target under an output head, a block of positions at a time.
+
+    hidden of shape (positions, size), weight (vocabulary, size), targets (positions,); returns
+    (positions,) in fp32. Where the weight is frozen the slope by `hidden` is made with the values,
+    so that the logits are made once; else the backward pass makes them again, block by block.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        out = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        needs_hidden, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        slope = torch.empty_like(hidden) if needs_hidden and not needs_weight else None
+        for rows in _head_blocks(hidden, weight):
+            logs, wanted = _log_softmax(hidden, weight, targets, rows)
+            out[rows] = logs.gather(1, wanted)[:, 0]
+            if slope is not None:
+                torch.mm(_towards(logs, wanted).to(hidden.dtype), weight, out=slope[rows])
+        ctx.save_for_backward(slope, *((hidden, weight, targets) if needs_weight else ()))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        slope, *made_of = ctx.saved_tensors
+        if slope is not None:
+            return slope * grad[:, None].to(slope.dtype), None, None
+        hidden, weight, targets = made_of
+        hidden_grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        weight_grad = torch.zeros_like(weight)
+        for rows in _head_blocks(hidden, weight):
+            logs, wanted = _log_softmax(hidden, weight, targets, rows)
+            slope = _towards(logs, wanted).mul_(grad[rows, None]).to(hidden.dtype)
+            if hidden_grad is not None:
+                torch.mm(slope, weight, out=hidden_grad[rows])
+            weight_grad.addmm_(slope.t(), hidden[rows])
+        return hidden_grad, weight_grad, None
+
+
+def _head_blocks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    """Positions whose logits are in memory together."""
+    step = max(16, min(HEAD_ROWS, HEAD_BYTES // (4 * weight.shape[0])))
+    return [slice(start, start + step) for start in range(0, len(hidden), step)]
+
+
+def _log_softmax(
+    hidden: Tensor, weight: Tensor, targets: Tensor, rows: slice
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of shape (rows, vocabulary) in fp32, and the targets as a column."""
+    logs = torch.log_softmax(hidden[rows] @ weight.t(), -1, dtype=torch.float32)
+    return logs, targets[rows, None]
+
+
+def _towards(logs: Tensor, wanted: Tensor) -> Tensor:
+    """Gradient of the targets' log-probabilities by the logits, in the place of `logs`."""
+    slope = logs.exp_().neg_()
+    return slope.scatter_add_(1, wanted, slope.new_ones((1, 1)).expand_as(wanted))

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from tuning.fused.attention import CausalAttention
-from tuning.fused.functions import LabelLoss, RmsNorm, SwiGlu, apply, apply_all
+from tuning.fused.branches import Branches
+from tuning.fused.functions import LabelLogProbs, LabelLoss, RmsNorm, SwiGlu, apply, apply_all
 from tuning.fused.layers import (
     adapted,
     allow_copies,
@@ -52,6 +53,8 @@ class Lean:
         self.targets: Tensor | None = None
         self.index: Tensor | None = None
         self.lengths: Sequence[int] = ()
+        self.branches: Branches | None = None
+        self.each: float | None = None
 
     def change(self, module: Any, forward: Callable[..., Any]) -> None:
         """Give `module` another forward, called with the module and the forward it had."""
@@ -66,20 +69,40 @@ class Lean:
 
     @contextmanager
     def scoring(
-        self, keep: Tensor, targets: Tensor, positions: Tensor | None = None
+        self,
+        keep: Tensor,
+        targets: Tensor,
+        positions: Tensor | None = None,
+        *,
+        branches: Branches | None = None,
+        each: float | None = None,
     ) -> Iterator[None]:
-        """Within, the model's `logits` are the sum of cross entropies of `targets`.
+        """Within, the model's `logits` are the sum of cross entropies of `targets`; with `each`,
+        which is a temperature, the log-probability of each.
 
         `keep` of shape (batch, length) marks the scored positions, `targets` of shape (marked,).
         Attention is causal; `positions` of shape (batch, length) start again at 0 where a row
-        begins, and keep packed rows apart.
+        begins, and keep packed rows apart, unless `branches` says where rows lie.
         """
         self.index, self.targets = keep.flatten().nonzero()[:, 0], targets
-        self.lengths = [keep.shape[1]] * len(keep) if positions is None else _lengths(positions)
+        self.branches, self.each = branches, each
+        if branches is not None:
+            self.lengths = branches.lengths
+        else:
+            self.lengths = [keep.shape[1]] * len(keep) if positions is None else _lengths(positions)
         try:
             yield
         finally:
-            self.index = self.targets = None
+            self.index = self.targets = self.branches = self.each = None
+
+    def keeps_branches(self, model: Any) -> bool:
+        """Whether the attention of all layers is ours, which alone knows of branches."""
+        changed = {id(module) for module in self.changed}
+        return all(
+            id(module) in changed
+            for module in model.modules()
+            if type(module).__name__.endswith("Attention")
+        )
 
 
 def _lengths(positions: Tensor) -> list[int]:
@@ -263,8 +286,13 @@ def _attention_forward(
         part.expand(len(hidden_states), -1, -1).reshape(positions, -1)
         for part in position_embeddings
     )
+    branches = lean.branches
+    if branches is not None:
+        q, k, v, cos, sin = (branches.laid_out(part) for part in (q, k, v, cos, sin))
     with torch.autocast(hidden_states.device.type, enabled=False):
         out = apply(CausalAttention, q, k, v, cos, sin, lean.lengths, layer.scaling)
+    if branches is not None:
+        out = branches.folded(out, positions)
     out = out.view(*hidden_states.shape[:-1], -1)
     return (_at_scored(lean.index, layer.o_proj, out) if is_last else layer.o_proj(out)), None
 
@@ -282,7 +310,7 @@ def _at_scored(index: Tensor, made_by: Callable[..., Tensor], x: Tensor) -> Tens
 
 
 def _head_forward(lean: Lean, head: Any, usual: Callable[..., Tensor], hidden: Tensor) -> Tensor:
-    """Within `Lean.scoring` the loss itself, else logits."""
+    """Within `Lean.scoring` the loss itself or log-probabilities, else logits."""
     if lean.targets is None:
         return usual(hidden)
     dtype = computing_dtype(hidden)
@@ -292,4 +320,7 @@ def _head_forward(lean: Lean, head: Any, usual: Callable[..., Tensor], hidden: T
     else:
         weight = frozen_as(head, dtype)
     with torch.autocast(hidden.device.type, enabled=False):
-        return apply(LabelLoss, hidden.to(dtype), weight, lean.targets)
+        if lean.each is None:
+            return apply(LabelLoss, hidden.to(dtype), weight, lean.targets)
+        scaled = hidden.to(dtype) if lean.each == 1 else hidden.to(dtype) / lean.each
+        return apply(LabelLogProbs, scaled, weight, lean.targets)
