@@ -37,6 +37,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "training",
         "evaluation",
         "starter.pretraining",
+        "preference",
         "objectives",
         "commands",
     ),
