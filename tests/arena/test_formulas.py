@@ -20,6 +20,12 @@ from arena.page.html.markdown import answer_html
         ("$$\nx\n+ y_1\n$$\nthen", "block", "x\n+ y_1"),
         ("\\[\nx\n\\]", "block", "x"),
         (r"- one \[ x \] there", "block", "x"),
+        ("设$f(x)=x^2$，求", "inline", "f(x)=x^2"),
+        ("値は$a_1$です", "inline", "a_1"),
+        ("값은 $n$입니다", "inline", "n"),
+        ("in $[0, 1)$ and", "inline", "[0, 1)"),
+        ("in $]0, 1[$ and", "inline", "]0, 1["),
+        ("so $2x + 3$ is", "inline", "2x + 3"),
     ],
 )
 def test_each_way_to_write_a_formula(text: str, display: str, tex: str) -> None:
@@ -39,6 +45,13 @@ def test_each_way_to_write_a_formula(text: str, display: str, tex: str) -> None:
         "$$ not closed",
         r"\( not closed",
         "$$\n\n$$",
+        "cheap ($$) and ($$$) places",
+        "costs $5 (10$ in Canada)",
+        "from $$ to $$$",
+        "it is $3.50 (was $4)",
+        "between $$ and $$ you choose",
+        "a $1) first 2$) second",
+        "万5$和6$",
     ],
 )
 def test_what_is_no_formula(text: str) -> None:
@@ -74,7 +87,7 @@ def test_nothing_but_the_listed_comes_out(tex: str) -> None:
     root = ElementTree.fromstring(shown)
     for element in root.iter():
         if element.tag == "code":
-            assert element.attrib == {"class": "formula-source"}
+            assert element.attrib == {"class": "formula-source", "dir": "ltr"}
             continue
         assert element.tag in ELEMENTS
         assert set(element.attrib) <= ATTRIBUTES | {"alttext"}
@@ -95,3 +108,56 @@ def test_nothing_but_the_listed_comes_out(tex: str) -> None:
 def test_what_cannot_be_read_is_shown_as_it_was_written(tex: str) -> None:
     shown = ElementTree.fromstring(formula_html(tex, is_display=False))
     assert (shown.tag, shown.text) == ("code", tex)
+
+
+TABLES = {
+    r"\begin{aligned}2x+3&=7\\2x&=4\\x&=2\end{aligned}": [
+        ["2x+3", "=7"],
+        ["2x", "=4"],
+        ["x", "=2"],
+    ],
+    r"\begin{gathered}a\\b\end{gathered}": [["a"], ["b"]],
+    r"\begin{cases}1&x>0\\0&\text{else}\end{cases}": [["1", "x>0"], ["0", "else"]],
+    r"\begin{pmatrix}1&2\\3&4\end{pmatrix}": [["1", "2"], ["3", "4"]],
+    r"\begin{bmatrix}1\end{bmatrix}": [["1"]],
+    r"\begin{vmatrix}a&b\\c&d\end{vmatrix}": [["a", "b"], ["c", "d"]],
+    r"\begin{split}a&=b\\&=c\end{split}": [["a", "=b"], ["", "=c"]],
+    r"\begin{array}{c|c}1&2\end{array}": [["1", "2"]],
+}
+
+
+@pytest.mark.parametrize("tex", TABLES)
+def test_a_table_of_maths_has_its_rows_and_cells(tex: str) -> None:
+    root = ElementTree.fromstring(formula_html(tex, is_display=True))
+    table = root.find(".//mtable")
+    assert table is not None
+    assert [["".join(cell.itertext()) for cell in row] for row in table] == TABLES[tex]
+
+
+@pytest.mark.parametrize("name", ["align*", "align", "gather*", "equation*"])
+def test_an_environment_needs_no_delimiter(name: str) -> None:
+    tex = f"\\begin{{{name}}}\na \\\\\nb\n\\end{{{name}}}"
+    if name.startswith("equation"):
+        tex = tex.replace("\\\\\n", "")
+    for text in (tex, f"So:\n{tex}\nand", f"- one\n\n  {tex.replace(chr(10), chr(10) + '  ')}"):
+        shown = answer_html(text)
+        assert '<p class="formula"><math display="block"' in shown
+        assert "\\begin" not in re.sub(r'alttext="[^"]*"', "", shown)
+
+
+def test_a_box_is_drawn_and_what_is_not_known_is_shown_as_written() -> None:
+    assert '<menclose notation="box">' in formula_html(r"\boxed{x=2}", is_display=True)
+    for tex in (r"\begin{eqnarray}a&=&b\end{eqnarray}", r"2x+3&=7\\2x&=4", r"\ce{H2O}", "a & b"):
+        assert ElementTree.fromstring(formula_html(tex, is_display=True)).text == tex
+
+
+def test_deep_nesting_of_any_kind_ends() -> None:
+    for piece, count in (
+        (r"\sqrt", 390),
+        ("x^", 900),
+        (r"\frac", 390),
+        (r"\left(", 300),
+        (r"\bar ", 390),
+    ):
+        assert formula_html(piece * count, is_display=False)
+        assert formula_html(piece * count + "x", is_display=False)

@@ -1,8 +1,9 @@
 """LaTeX in an answer to MathML: finds the formulas in Markdown and writes them, safe by a list.
 
-Browsers draw MathML themselves, so no script, font or style comes with it. The converter is
-not made for hostile input (it passes `<script>`, `href` and `style` on): only elements and
-attributes listed here leave this module. Knows Markdown's rules; knows no battle and no page.
+Browsers draw MathML themselves, so no script, font or style sheet comes with it. `math-core` reads
+LaTeX strictly: what it does not know is shown as it was written, never as other maths. Only
+elements, attributes and styles listed here leave this module. Knows Markdown's rules; knows no
+battle and no page.
 
 The rules that find formulas are ours: mdit-py-plugins 0.7 (dollarmath, and texmath for brackets)
 takes "6 or US" in "$5 and $6 or US$ 7" for a formula, and shows one in brackets that ends a list
@@ -13,17 +14,18 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 from collections.abc import MutableMapping, Sequence
 from functools import lru_cache
+from html.parser import HTMLParser
 from typing import Any
-from xml.etree.ElementTree import Element
 
-from latex2mathml.converter import Converter
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
+from math_core import LatexError, LatexToMathML
 
 
 def _names(words: str) -> frozenset[str]:
@@ -32,25 +34,34 @@ def _names(words: str) -> frozenset[str]:
 
 DELIMITERS = (("$$", "$$", True), (r"\[", r"\]", True), (r"\(", r"\)", False), ("$", "$", False))
 """Opening, closing, and whether the formula stands on a line of its own."""
+ENVIRONMENT = re.compile(r"\\begin\{((?:align|gather|equation|multline|alignat|flalign)\*?)\}")
+"""What begins a formula without any delimiter, as in LaTeX."""
+OTHER_NAMES = {"split": "aligned", "smallmatrix": "matrix"}
+"""Environments that the converter knows by the name of a near one."""
 
 MOST_CHARS = 2_000
 MOST_LINES = 40
-MOST_DEPTH = 40  # of braces: the converter recurses
-REFUSED = re.compile(r"\\(?:newcommand|renewcommand|def|let|require|input|include)\b")
+MOST_DEPTH = 40  # the converter recurses
+NESTING = re.compile(r"[{}]|\\left\b|\\right\b|\\begin\b|\\end\b")
+REFUSED = re.compile(r"\\(?:(?:re)?newcommand|providecommand|def|let|require|input|include)\b")
 ELEMENTS = _names(
     "math mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover"
-    " mtable mtr mtd mstyle mpadded mphantom menclose mmultiscripts mprescripts none"
+    " mtable mtr mtd mstyle mpadded mphantom menclose mmultiscripts mprescripts b i"
 )
 ATTRIBUTES = _names(
     "display displaystyle scriptlevel mathvariant stretchy fence separator form lspace rspace"
-    " minsize maxsize accent accentunder movablelimits symmetric largeop linethickness width"
-    " columnalign columnspacing columnlines rowspacing rowlines notation"
+    " minsize maxsize accent accentunder movablelimits symmetric largeop linethickness width height"
+    " depth voffset columnalign columnspacing columnlines rowspacing rowlines notation"
 )
-SAFE_VALUE = re.compile(r"[-\w.% ]{1,40}")
+SAFE_VALUE = re.compile(r"[-+\w.% ]{1,40}")
+SAFE_STYLE = re.compile(
+    r"(?:text-align|justify-items|padding(?:-left|-right)?|width|border-(?:left|right|top|bottom))"
+    r": ?[\w.% ]{1,40}"
+)
 
 
 def add_formulas(markdown: MarkdownIt) -> None:
-    """Let a Markdown parser know formulas between the DELIMITERS."""
+    """Let a Markdown parser know formulas between the DELIMITERS, and bare environments."""
     markdown.block.ruler.before(
         "fence", "formula_block", _block, {"alt": ["paragraph", "blockquote", "list"]}
     )
@@ -62,45 +73,69 @@ def formula_html(tex: str, *, is_display: bool) -> str:
     """A formula as MathML; its source as code where it cannot be read."""
     element = None if _is_too_much(tex) else _converted(tex.strip(), is_display)
     if element is None:
-        return f'<code class="formula-source">{html.escape(tex.strip())}</code>'
+        return f'<code class="formula-source" dir="ltr">{html.escape(tex.strip())}</code>'
     return element
+
+
+@lru_cache(maxsize=1)
+def _converter() -> LatexToMathML:
+    return LatexToMathML(fancy_error=False, max_expansions=0)
 
 
 @lru_cache(maxsize=1024)
 def _converted(tex: str, is_display: bool) -> str | None:
-    display = "block" if is_display else "inline"
+    known = tex
+    for name, other in OTHER_NAMES.items():
+        known = re.sub(rf"\\(begin|end)\{{{name}\}}", rf"\\\1{{{other}}}", known)
     try:
-        return _written(Converter(display=display).convert_to_element(tex), tex)
-    except Exception:  # a parser of others on a model's text: its errors have no common class
+        found = _converter().convert_with_local_state(known, displaystyle=is_display)
+    except LatexError:
         return None
+    writer = _Writer("block" if is_display else "inline", tex)
+    writer.feed(found)
+    writer.close()
+    return "".join(writer.parts)
 
 
 def _is_too_much(tex: str) -> bool:
     if len(tex) > MOST_CHARS or REFUSED.search(tex):
         return True
     depth = deepest = 0
-    for mark in re.findall(r"[{}]|\\left\b|\\right\b|\\begin\b|\\end\b", tex):
+    for mark in NESTING.findall(tex):
         depth += 1 if mark in ("{", r"\left", r"\begin") else -1
         deepest = max(deepest, depth)
     return deepest > MOST_DEPTH
 
 
-def _written(element: Element, tex: str = "") -> str:
-    """The element as text; of what is not listed only the words remain."""
-    inner = html.escape(html.unescape(element.text or ""))
-    inner += "".join(_written(child) for child in element)
-    tail = html.escape(html.unescape(element.tail or ""))
-    if element.tag not in ELEMENTS:
-        return inner + tail
-    attributes = {
-        name: value
-        for name, value in element.attrib.items()
-        if name in ATTRIBUTES and SAFE_VALUE.fullmatch(value)
-    }
-    if tex:
-        attributes["alttext"] = tex
-    given = "".join(f' {name}="{html.escape(value)}"' for name, value in attributes.items())
-    return f"<{element.tag}{given}>{inner}</{element.tag}>{tail}"
+class _Writer(HTMLParser):
+    """Writes MathML anew; of what is not listed only the words remain."""
+
+    def __init__(self, display: str, tex: str) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self._given = {"display": display, "alttext": tex}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ELEMENTS:
+            return
+        kept = {name: value or "" for name, value in attrs if _is_safe(name, value or "")}
+        kept |= self._given if tag == "math" else {}
+        given = "".join(f' {name}="{html.escape(value)}"' for name, value in kept.items())
+        self.parts.append(f"<{tag}{given}>")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ELEMENTS:
+            self.parts.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        self.parts.append(html.escape(data))
+
+
+def _is_safe(name: str, value: str) -> bool:
+    if name == "style":
+        parts = [part.strip() for part in value.split(";") if part.strip()]
+        return all(SAFE_STYLE.fullmatch(part) for part in parts)
+    return name in ATTRIBUTES and SAFE_VALUE.fullmatch(value) is not None
 
 
 def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
@@ -108,10 +143,11 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if state.is_code_block(start):
         return False
     first = state.bMarks[start] + state.tShift[start]
+    bare = ENVIRONMENT.match(state.src, first)
     found = next((d for d in DELIMITERS if d[2] and state.src.startswith(d[0], first)), None)
-    if found is None:
+    if found is None and bare is None:
         return False
-    opening, closing, _ = found
+    opening, closing = ("", f"\\end{{{bare[1]}}}") if bare else (found or DELIMITERS[0])[:2]
     for line in range(start, min(end, start + MOST_LINES)):
         begin = first + len(opening) if line == start else state.bMarks[line]
         text = state.src[begin : state.eMarks[line]].rstrip()
@@ -120,8 +156,8 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         if not text.endswith(closing):
             continue
         tex = state.getLines(start, line + 1, state.blkIndent, False).strip()
-        body = tex[len(opening) : -len(closing)]
-        if not body.strip() or closing in body:
+        body = tex if bare else tex[len(opening) : -len(closing)]
+        if not bare and (not body.strip() or closing in body):
             return False
         if not silent:
             state.line = line + 1
@@ -144,7 +180,7 @@ def _inline(state: StateInline, silent: bool) -> bool:
     body = state.src[start:end]
     if not body.strip() or "\n\n" in body:
         return False
-    if opening == "$" and not _is_no_price(state, start, end):
+    if opening.startswith("$") and not _is_no_price(state.src, start, end, opening):
         return False
     if not silent:
         token = state.push("formula", "", 0)
@@ -153,16 +189,35 @@ def _inline(state: StateInline, silent: bool) -> bool:
     return True
 
 
-def _is_no_price(state: StateInline, start: int, end: int) -> bool:
-    """Single dollars hug a formula: "$x$" is one, "$5 and $6" and "$6 or US$ 5" are none."""
-    if state.src[start].isdigit() and re.search(
-        r"(?<![\\A-Za-z{])[A-Za-z]{2}", state.src[start:end]
-    ):
+def _is_no_price(src: str, start: int, end: int, mark: str) -> bool:
+    """Dollars around a formula, and not signs of money.
+
+    Single ones hug it: "$x$" is one, "$5 and $6" and "$6 or US$ 5" are none. Double ones stand
+    alone: "$$ or $$$" are prices of two kinds. Either holds whole brackets and more than words.
+    """
+    body = src[start:end]
+    before, after = src[: start - len(mark)][-1:], src[end + len(mark) :][:1]
+    if "\\" not in body and not _has_whole_brackets(body):
         return False
-    before = state.src[start - 2 : start - 1] if start >= 2 else ""
-    after = state.src[end + 1 : end + 2]
-    hugged = not state.src[start].isspace() and not state.src[end - 1].isspace()
-    return hugged and not after.isalnum() and not before.isalnum() and state.src[end - 1] != "\\"
+    if mark == "$$":
+        return "$" not in (before, after) and not re.fullmatch(
+            r"[^\\\d=+^_<>|]*[^\W\d_]{2}[^\\\d=+^_<>|]*", body
+        )
+    if body[0].isdigit() and re.search(r"(?<![\\A-Za-z{])[A-Za-z]{2}", body):
+        return False
+    hugged = not body[0].isspace() and not body[-1].isspace()
+    return hugged and not (_joins(before) or _joins(after)) and body[-1] != "\\"
+
+
+def _has_whole_brackets(body: str) -> bool:
+    """None is left open; half-open intervals such as "[0, 1)" and "]0, 1]" are whole."""
+    found = re.findall(r"[()\[\]]", body)
+    return len(found) % 2 == 0 and found[:1] != [")"] and found[-1:] != ["("]
+
+
+def _joins(char: str) -> bool:
+    """A letter or digit that makes a dollar part of a word; not one that takes no spaces."""
+    return char.isalnum() and unicodedata.east_asian_width(char) not in ("W", "F", "H")
 
 
 def _render(
