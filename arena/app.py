@@ -34,10 +34,12 @@ from arena.page.actions.battles import BattleActions
 from arena.page.actions.prompt_sets import PromptSetActions
 from arena.page.actions.results import ResultActions
 from arena.page.client_api import add_client_api
+from arena.page.drawing.drawer import Drawer
 from arena.page.gradio_patch import send_only_changes
 from arena.page.layout import Page
 from arena.page.live_routes import live_router
 from arena.page.live_updates import ElementNumbers
+from arena.page.render import Renderer
 from arena.page.theme import head, theme
 from arena.page.wiring import wire
 from arena.storage.store import Store
@@ -66,12 +68,13 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     set_judging = SetJudging(service, config.home)
     authenticator = Authenticator(config.home)
     authenticator.check()
+    drawer = Drawer()
     app = FastAPI(
         title="Instruct Arena",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=_lifespan(service),
+        lifespan=_lifespan(service, drawer),
         max_body_size=config.limits.body_bytes,
         middleware=_middleware(config, authenticator, service),
     )
@@ -93,18 +96,18 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
             }
         )
 
-    demo, page = build_blocks(service, set_judging, config)
+    demo, renderer = build_blocks(service, set_judging, config, drawer)
     app.include_router(
         live_router(
             service,
-            AnswerActions(service, set_judging, page),
-            ElementNumbers(page.live_outputs),
+            AnswerActions(service, set_judging, renderer),
+            ElementNumbers(renderer.page.live_outputs),
         )
     )
     return _mount(app, demo, config)
 
 
-def _lifespan(service: BattleService) -> Any:
+def _lifespan(service: BattleService, drawer: Drawer) -> Any:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Threads mostly wait for the disk; as many as may share one commit (see `group_commit`).
@@ -112,6 +115,7 @@ def _lifespan(service: BattleService) -> Any:
         asyncio.get_running_loop().set_default_executor(pool)
         yield
         await service.close()
+        await drawer.close()
 
     return lifespan
 
@@ -135,16 +139,20 @@ def _middleware(
 
 
 def build_blocks(
-    service: BattleService, set_judging: SetJudging, config: PageConfig
-) -> tuple[gr.Blocks, Page]:
-    """The Gradio page, wired, and its elements; the queue reads `max_threads` when it is made."""
+    service: BattleService, set_judging: SetJudging, config: PageConfig, drawer: Drawer
+) -> tuple[gr.Blocks, Renderer]:
+    """The Gradio page, wired, and what changes its elements.
+
+    The queue reads `max_threads` when it is made.
+    """
     say = words()
     with gr.Blocks(title=say("page.title"), analytics_enabled=False, fill_width=True) as demo:
         page = Page(say)
+        renderer = Renderer(page, drawer)
         wire(
             demo,
             page,
-            BattleActions(service, page),
+            BattleActions(service, renderer),
             PromptSetActions(service, set_judging, page),
             ResultActions(service, config.home),
             AdminActions(service, config.home, page.admin),
@@ -157,7 +165,7 @@ def build_blocks(
     demo.queue(
         max_size=config.limits.waiting_battles, default_concurrency_limit=None, api_open=False
     )
-    return demo, page
+    return demo, renderer
 
 
 def _mount(app: FastAPI, demo: gr.Blocks, config: PageConfig) -> FastAPI:

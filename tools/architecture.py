@@ -66,6 +66,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "battles",
         "web",
         "page.html",
+        "page.drawing",
         "page",
         "app",
         "up",

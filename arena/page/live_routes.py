@@ -138,10 +138,10 @@ async def _events(
     yield first
     async for view in service.follow(access, grace=GRACE_SECONDS, idle=IDLE_SECONDS):
         if view.is_running:
-            changed = updates.changes(view)
+            changed = await updates.changes(view)
             yield as_event(changed) if changed else b": still here\n\n"
         elif view.live is None:
-            yield as_event(updates.end(view))
+            yield as_event(await updates.end(view))
 
 
 def _say(request: Request) -> Words:

@@ -12,8 +12,9 @@ from typing import Any
 
 from arena.battles.view import BattleView
 from arena.i18n import Words
+from arena.page.drawing.views import drawn_of, steps_of
 from arena.page.html.incremental import IncrementalHtml
-from arena.page.html.panes import pane_html
+from arena.page.html.panes import NOTHING_DRAWN, pane_html
 from arena.page.render import Changes, Renderer
 
 
@@ -38,7 +39,7 @@ class PageUpdates:
         self._told_states: tuple[Any, ...] = ()
         self._shown: Changes = {}
 
-    def changes(self, view: BattleView) -> dict[str, Any]:
+    async def changes(self, view: BattleView) -> dict[str, Any]:
         """What has changed since the last message on a battle that is being written; {} if nothing.
 
         `sides`: by number, a `frame` (the pane without a text that still grows) where its state
@@ -46,7 +47,7 @@ class PageUpdates:
         elements.
         """
         told: dict[str, Any] = {}
-        sides = {i: changed for i in range(len(view.sides)) if (changed := self._side(view, i))}
+        sides = await self._sides(view)
         if sides:
             told["sides"] = sides
         states = tuple((side.state, bool(side.text.strip())) for side in view.sides)
@@ -63,22 +64,35 @@ class PageUpdates:
             told["run"] = view.run
         return told
 
-    def _side(self, view: BattleView, index: int) -> Mapping[str, Any]:
-        side = view.sides[index]
-        is_growing = side.state == "streaming" and bool(side.text.strip())
-        state = f"{side.state} {is_growing}"
-        changed: dict[str, Any] = {}
-        if side.state == "waiting":
-            return changed  # as the page was told when it asked
-        if state != self._states.get(index):
-            self._states[index] = state
-            self._texts[index] = IncrementalHtml()
-            changed["frame"] = pane_html(view, index, self._say, without_text=is_growing)
-        return changed | (self._texts[index].more(side.text.strip("\n")) if is_growing else {})
+    async def _sides(self, view: BattleView) -> dict[int, Mapping[str, Any]]:
+        """What has changed of each side; one that waits is as the page was told when it asked."""
+        told: dict[int, dict[str, Any]] = {}
+        growing: dict[int, tuple[IncrementalHtml, str]] = {}
+        drawn = NOTHING_DRAWN
+        for i, side in enumerate(view.sides):
+            if side.state == "waiting":
+                continue
+            is_growing = side.state == "streaming" and bool(side.text.strip())
+            state = f"{side.state} {is_growing}"
+            if state != self._states.get(i):
+                self._states[i] = state
+                self._texts[i] = IncrementalHtml()
+                if drawn is NOTHING_DRAWN:
+                    drawn = await drawn_of(self._renderer.drawer, view, self._say, growing=False)
+                frame = pane_html(view, i, self._say, drawn, without_text=is_growing)
+                told[i] = {"frame": frame}
+            if is_growing:
+                growing[i] = (self._texts[i], side.text.strip("\n"))
+        steps = await steps_of(self._renderer.drawer, growing, self._say)
+        return {
+            i: changed
+            for i in range(len(view.sides))
+            if (changed := told.get(i, {}) | steps.get(i, {}))
+        }
 
-    def end(self, view: BattleView) -> dict[str, Any]:
+    async def end(self, view: BattleView) -> dict[str, Any]:
         """The whole page as it is after the last word."""
-        changes = self._renderer.view(view, self._say, fresh=True)
+        changes = await self._renderer.view(view, self._say, fresh=True)
         return {"end": True, "changes": self._numbers(changes)}
 
 

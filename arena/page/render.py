@@ -11,6 +11,8 @@ import gradio as gr
 
 from arena.battles.view import BattleAccess, BattleView
 from arena.i18n import DEFAULT, Words
+from arena.page.drawing.drawer import Drawer
+from arena.page.drawing.views import drawn_of
 from arena.page.html.frame import empty_html, header_html, help_html, note_html, views_html
 from arena.page.html.panes import asked_html, pane_html, status_html, view_status
 from arena.page.html.reveal import reveal_html
@@ -22,12 +24,13 @@ Changes = dict[Any, Any]
 
 
 class Renderer:
-    """Changes of one page's elements."""
+    """Changes of one page's elements; what strangers wrote is drawn by the `drawer`."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, drawer: Drawer) -> None:
         self.page = page
+        self.drawer = drawer
 
-    def view(
+    async def view(
         self, view: BattleView, say: Words, *, marked: bool = False, fresh: bool = False
     ) -> Changes:
         """Every element of a battle as the view has it; `marked`, `fresh` as of `pane_html`."""
@@ -47,19 +50,20 @@ class Renderer:
             page.next: gr.update(visible=is_over, choices=self._next_choices(view, say)),
         }
         changes[page.run] = view.run if view.is_running else ""
-        changes |= self.panes(view, say, marked=marked, fresh=fresh)
+        changes |= await self.panes(view, say, marked=marked, fresh=fresh)
         changes |= self._details(view) | self.status(text, say, tone)
         changes |= self.buttons(can_vote=_can_vote(view), running=not is_over)
         return changes | self._ranking(view)
 
-    def panes(
+    async def panes(
         self, view: BattleView, say: Words, *, marked: bool = False, fresh: bool = False
     ) -> Changes:
         """All answers; the panes that this battle does not need are put away."""
         changes: Changes = {}
+        drawn = await drawn_of(self.drawer, view, say, mark=marked)
         for i, pane in enumerate(self.page.panes):
             if i < view.battle.num_sides:
-                value = pane_html(view, i, say, mark=marked, fresh=fresh)
+                value = pane_html(view, i, say, drawn, mark=marked, fresh=fresh)
                 changes[pane] = gr.update(value=value, visible=True)
             elif i >= 2:
                 changes[pane] = gr.update(value="", visible=False)

@@ -30,6 +30,7 @@ from arena.battles.set_judging import SetJudging
 from arena.battles.view import BattleAccess
 from arena.config.page_config import PageConfig
 from arena.page.actions.battles import BattleActions
+from arena.page.drawing.drawer import Drawer
 from arena.storage.database import DatabaseConfig
 from arena.storage.store import Store
 
@@ -93,8 +94,9 @@ def on_a_page(home: Path, play: Callable[[Scene], Awaitable[None]]) -> None:
         config = PageConfig((url,), home)
         app = create_app(config, Store(config.database, DatabaseConfig(0.2, 0.05)))
         service = app.state.service
+        drawer = Drawer()
         actions = BattleActions(
-            service, build_blocks(service, SetJudging(service, home), config)[1]
+            service, build_blocks(service, SetJudging(service, home), config, drawer)[1]
         )
         voter = await service.voter("session:one")
         access = await service.open_blind(voter, "What is the capital of France?")
@@ -104,6 +106,7 @@ def on_a_page(home: Path, play: Callable[[Scene], Awaitable[None]]) -> None:
             await play(Scene(service, actions, access, app))
         finally:
             await service.close()
+            await drawer.close()
 
     with FaultServer({"hidden-one": Script(), "hidden-two": Script()}) as server:
         asyncio.run(main(server.url))

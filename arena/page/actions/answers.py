@@ -17,7 +17,6 @@ from arena.errors import ArenaError
 from arena.i18n import Words, error_text
 from arena.page.html.panes import view_status
 from arena.page.html.set_progress import none_html, progress_html
-from arena.page.layout import Page
 from arena.page.render import Changes, Renderer
 from arena.values.battle import SIDES
 from arena.values.refusals import RefusedError
@@ -41,11 +40,11 @@ class Question:
 class AnswerActions:
     """The acts of one page that write answers. Every right is checked in the battle service."""
 
-    def __init__(self, service: BattleService, set_judging: SetJudging, page: Page) -> None:
+    def __init__(self, service: BattleService, set_judging: SetJudging, renderer: Renderer) -> None:
         self.service = service
         self.set_judging = set_judging
-        self.page = page
-        self.renderer = Renderer(page)
+        self.renderer = renderer
+        self.page = renderer.page
 
     async def send(self, shown: BattleAccess, question: Question, say: Words) -> Changes:
         """Open a battle with this prompt, or go on with the one shown."""
@@ -109,13 +108,13 @@ class AnswerActions:
     async def shown(self, access: BattleAccess, say: Words, *, marked: bool = False) -> Changes:
         """The battle as it is now."""
         view = await self.service.view(access)
-        return self.renderer.view(view, say, marked=marked) | self.renderer.link(access)
+        return await self.renderer.view(view, say, marked=marked) | self.renderer.link(access)
 
     async def _asked(self, access: BattleAccess, say: Words, note: str = "") -> Changes:
         """The battle right after it was asked; `note` stands before the status."""
         view = await self.service.view(access)
         self.service.await_page(access)
-        changes = self.renderer.view(view, say) | self.renderer.link(access)
+        changes = await self.renderer.view(view, say) | self.renderer.link(access)
         if note:
             text, tone = view_status(view, say)
             changes |= self.renderer.status(f"{note} {text}", say, tone)

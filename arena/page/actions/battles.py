@@ -21,7 +21,7 @@ from arena.page.actions.answers import is_open
 from arena.page.html.frame import account_html
 from arena.page.html.panes import servers_text
 from arena.page.html.token_probabilities import tokens_html
-from arena.page.layout import Page, mode_choices
+from arena.page.layout import mode_choices
 from arena.page.render import Changes, Renderer
 from arena.storage.rows import StoredBattle
 from arena.values.battle import SIDES, Mode
@@ -42,10 +42,10 @@ Act = Callable[[BattleAccess], Awaitable[BattleView]]
 class BattleActions:
     """The acts on battles of one page over one battle service."""
 
-    def __init__(self, service: BattleService, page: Page) -> None:
+    def __init__(self, service: BattleService, renderer: Renderer) -> None:
         self.service = service
-        self.page = page
-        self.renderer = Renderer(page)
+        self.renderer = renderer
+        self.page = renderer.page
 
     async def on_load(self, request: gr.Request) -> Changes:
         """Restore the battle of the page's link, or say what can be asked."""
@@ -70,7 +70,7 @@ class BattleActions:
             )
         if view.battle.mode is Mode.NAMED:
             texts |= self._named([person.name for person in view.battle.participants], say)
-        return texts | self.renderer.view(view, say) | self.renderer.link(access)
+        return texts | await self.renderer.view(view, say) | self.renderer.link(access)
 
     def _named(self, names: list[str], say: Words) -> Changes:
         """Who is compared by name, as of a link or of the battle that it opens."""
@@ -202,7 +202,7 @@ class BattleActions:
         if not link:
             return {}
         view = await self.service.view(await self._access(request, link))
-        return self.renderer.panes(view, say_for(request), marked=marked)
+        return await self.renderer.panes(view, say_for(request), marked=marked)
 
     # -- shared ---------------------------------------------------------------------------
 
@@ -217,7 +217,7 @@ class BattleActions:
         say = say_for(request)
         told = await self._attempt(act, await self._access(request, link), say)
         if isinstance(told, BattleView):
-            return self.renderer.view(told, say, marked=marked)
+            return await self.renderer.view(told, say, marked=marked)
         return told
 
     async def _attempt(self, act: Act, access: BattleAccess, say: Words) -> BattleView | Changes:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import MutableMapping, Sequence
-from difflib import SequenceMatcher
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
@@ -22,11 +21,23 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from arena.page.html.formulas import add_formulas
+from arena.page.html.markdown_rules import add_rules
 
-MOST_PAIRS = 4_000_000  # of words compared: two answers of 2,000 words, about a second
 CLOSED_BY_BLANK_LINE = ("paragraph_open", "heading_open", "hr", "fence", "table_open")
 SAFE_SCHEMES = ("http://", "https://", "mailto:")
+THOUGHTS = re.compile(r"\s*<(think|thinking)>(.*?)(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+"""What a model thinks before it answers; a text that ends amid it has no end of it."""
 Env = MutableMapping[str, Any]
+
+
+class AnswerLabels(NamedTuple):
+    """Words of the page within an answer: of its folded thoughts, and of a button that copies."""
+
+    thoughts: str = "Thoughts"
+    copy: str = "Copy"
+
+
+LABELS = AnswerLabels()
 
 
 class _AnswerRenderer(RendererHTML):
@@ -51,7 +62,7 @@ class _AnswerRenderer(RendererHTML):
         self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env
     ) -> str:
         """Heads in an answer stay below the page's own heads in the outline."""
-        return f"<{_lowered(tokens[idx].tag)}>"
+        return f"<{_lowered(tokens[idx].tag)}{self.renderAttrs(tokens[idx])}>"
 
     def heading_close(
         self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env
@@ -63,10 +74,32 @@ class _AnswerRenderer(RendererHTML):
         """A fenced block, coloured when its language is known; focusable, so keys can scroll it."""
         token = tokens[idx]
         language = token.info.strip().split(maxsplit=1)[0] if token.info.strip() else ""
-        body = (
-            _coloured(token.content, language) if env.get("final") else html.escape(token.content)
-        )
-        return f'<pre class="code" tabindex="0"><code>{body}</code></pre>\n'
+        body = _coloured(token.content, language) if env["coloured"] else html.escape(token.content)
+        return _code_box(body, env)
+
+    def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        """Code by its indent, as a fenced block of no language."""
+        return _code_box(html.escape(tokens[idx].content), env)
+
+    def code_inline(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        """Code runs from left to right, whatever stands around it."""
+        return f'<code dir="ltr">{html.escape(tokens[idx].content)}</code>'
+
+    def table_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        """A table scrolls in a box of its own, also by keys."""
+        return f'<div class="table-box" tabindex="0"><table{self.renderAttrs(tokens[idx])}>\n'
+
+    def table_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        """Close what `table_open` opened."""
+        return "</table></div>\n"
+
+
+def _code_box(body: str, env: Env) -> str:
+    """Code with a button that copies it, once no more of it will come."""
+    copy = html.escape(env["labels"].copy)
+    button = f'<button type="button" class="copy" data-copy>{copy}</button>' if env["whole"] else ""
+    code = f'<pre class="code" dir="ltr" tabindex="0"><code>{body}</code></pre>'
+    return f'<div class="code-box">{button}{code}</div>\n'
 
 
 def _lowered(tag: str) -> str:
@@ -90,26 +123,43 @@ def _markdown() -> MarkdownIt:
     options = {"html": False, "linkify": False, "breaks": True}
     markdown = MarkdownIt("js-default", options, renderer_cls=_AnswerRenderer)
     add_formulas(markdown)
+    add_rules(markdown)
     return markdown
 
 
-def answer_html(text: str, *, final: bool = True) -> str:
+def answer_html(
+    text: str, labels: AnswerLabels = LABELS, *, whole: bool = True, coloured: bool = True
+) -> str:
     """The Markdown of one answer as HTML.
 
     Args:
         text: what the model wrote, in full or so far.
-        final: False while it streams; code is coloured only once the answer is whole.
+        labels: words of the page within it; without a word for thoughts none are looked for.
+        whole: False while it streams; code is coloured only once the answer is whole.
+        coloured: whether code is.
     """
-    return str(_markdown().render(text, {"final": final}))
+    head, rest = _thoughts_html(text, labels)
+    env = {"whole": whole, "coloured": whole and coloured, "labels": labels}
+    return head + str(_markdown().render(text[rest:], env))
 
 
-def settled_html(text: str) -> tuple[str, int]:
+def settled_html(text: str, labels: AnswerLabels = LABELS) -> tuple[str, int]:
     """The blocks that no further line can change: their HTML, and how long their text is.
 
     Args:
         text: whole lines, from the beginning of a block on. Its last block may still grow.
+        labels: as of `answer_html`.
     """
-    markdown, env = _markdown(), {"final": True}
+    thoughts = THOUGHTS.match(text) if labels.thoughts else None
+    if thoughts is not None and not text[thoughts.end() :].strip():
+        return "", 0  # they stay open until something follows
+    head, start = _thoughts_html(text, labels)
+    blocks, length = _settled_blocks(text[start:], labels)
+    return head + blocks, start + length
+
+
+def _settled_blocks(text: str, labels: AnswerLabels) -> tuple[str, int]:
+    markdown, env = _markdown(), {"whole": True, "coloured": True, "labels": labels}
     tokens = markdown.parse(text, env)
     starts = [i for i, token in enumerate(tokens) if token.map and not token.level]
     starts = [i for i in starts if tokens[i].nesting >= 0]
@@ -124,22 +174,25 @@ def settled_html(text: str) -> tuple[str, int]:
     return str(markdown.renderer.render(whole, markdown.options, env)), length
 
 
-def marked_html(text: str, other: str) -> str:
-    """A text as plain words, those that `other` has not at their place marked."""
-    words, others = re.findall(r"\s+|\S+", text), re.findall(r"\s+|\S+", other)
-    if len(words) * len(others) > MOST_PAIRS:
-        return f'<div class="answer marked" dir="auto">{html.escape(text)}</div>'
-    matcher = SequenceMatcher(None, words, others, autojunk=False)
-    parts = []
-    for kind, start, end, _, _ in matcher.get_opcodes():
-        piece = html.escape("".join(words[start:end]))
-        is_new = kind != "equal" and piece.strip()
-        parts.append(f"<mark>{piece}</mark>" if is_new else piece)
-    return f'<div class="answer marked" dir="auto">{"".join(parts)}</div>'
+def _thoughts_html(text: str, labels: AnswerLabels) -> tuple[str, int]:
+    """What a model thought before it answered, folded, and where the answer begins.
+
+    It is shown as plain words; open while it grows, and when nothing came after it.
+    """
+    found = THOUGHTS.match(text) if labels.thoughts else None
+    if found is None:
+        return "", 0
+    if not found[2].strip():
+        return "", found.end()
+    is_open = "" if text[found.end() :].strip() else " open"
+    return (
+        f'<details class="thoughts"{is_open}><summary>{html.escape(labels.thoughts)}</summary>'
+        f'<div class="plain" dir="auto">{html.escape(found[2].strip())}</div></details>\n'
+    ), found.end()
 
 
 def plain_html(text: str) -> str:
-    """A person's own text, escaped; the style sheet keeps its line breaks."""
+    """A text as it was written, escaped; the style sheet keeps its line breaks."""
     return html.escape(text)
 
 

@@ -7,13 +7,15 @@ participant's name, so that no markup can carry one.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from arena.backends.pool import Backend
 from arena.backends.streams import AnswerError, Side
 from arena.battles.view import BattleView
 from arena.i18n import Words, error_text
-from arena.page.html.markdown import answer_html, marked_html, plain_html
+from arena.page.html.differences import unmarked_html
+from arena.page.html.markdown import plain_html
 from arena.page.html.reveal import kind_text
 from arena.values.battle import SIDES, Battle, Participant
 from arena.values.vote import Vote, Winner
@@ -26,10 +28,38 @@ WINNER_KEYS = {
 }
 
 
+@dataclass(frozen=True)
+class DrawnTexts:
+    """Foreign texts as HTML, drawn elsewhere; one that is missing is shown as it was written.
+
+    `answers`: by the text without the line ends around it. `marked`: by the side.
+    """
+
+    answers: Mapping[str, str] = field(default_factory=dict)
+    marked: Mapping[int, str] = field(default_factory=dict)
+
+    def answer(self, text: str) -> str:
+        """The HTML of an answer."""
+        found = self.answers.get(text.strip("\n"))
+        if found is not None or not text.strip():
+            return found or ""
+        return f'<div class="plain" dir="auto">{plain_html(text.strip(chr(10)))}</div>'
+
+
+NOTHING_DRAWN = DrawnTexts()
+
+
+def has_marks(view: BattleView, index: int) -> bool:
+    """Whether the words of a side can be compared with those of the other."""
+    side = view.sides[index]
+    return len(view.sides) == 2 and side.is_finished and side.state != "failed"
+
+
 def pane_html(
     view: BattleView,
     index: int,
     say: Words,
+    drawn: DrawnTexts = NOTHING_DRAWN,
     *,
     mark: bool = False,
     without_text: bool = False,
@@ -37,8 +67,9 @@ def pane_html(
 ) -> str:
     """One answer with what was said before it.
 
-    `mark` shows which words the other lacks; `without_text` leaves the text out, for a page that is
-    told it piece by piece; `fresh`: the answers have ended this moment (see `_controls`).
+    `drawn`: the texts that it shows. `mark` shows which words the other lacks; `without_text`
+    leaves the text out, for a page that is told it piece by piece; `fresh`: the answers have ended
+    this moment (see `_controls`).
     """
     side = view.sides[index]
     letter = SIDES[index].upper()
@@ -50,9 +81,9 @@ def pane_html(
         name += _kind_chip(participant, say)
     chosen = " is-chosen" if _is_chosen(view.vote, index) else ""
     busy = "false" if side.is_finished else "true"
-    body = '<div class="answer" dir="auto"></div>' if without_text else _body(side, say)
-    if mark and len(view.sides) == 2 and side.is_finished and side.state != "failed":
-        body = marked_html(side.text, view.sides[1 - index].text)
+    body = '<div class="answer" dir="auto"></div>' if without_text else _body(side, say, drawn)
+    if mark and has_marks(view, index):
+        body = drawn.marked.get(index) or unmarked_html(side.text)
     return (
         f'<article class="pane side-{SIDES[index]} is-{side.state}{chosen}" '
         f'data-run="{view.run}">'
@@ -61,7 +92,7 @@ def pane_html(
         f'<span class="pane-state">{html.escape(say(f"side.{side.state}"))}</span>'
         f"{_controls(view, index, label, say, fresh=fresh)}</header>"
         f'<div class="pane-body" tabindex="0" role="region" aria-label="{html.escape(label)}" '
-        f'aria-busy="{busy}">{_earlier(view.battle, index)}{body}</div></article>'
+        f'aria-busy="{busy}">{_earlier(view.battle, index, drawn)}{body}</div></article>'
     )
 
 
@@ -104,12 +135,12 @@ def _kind_chip(participant: Participant, say: Words) -> str:
     return f'<span class="chip">{html.escape(kind_text(participant.kind, say))}</span>'
 
 
-def _earlier(battle: Battle, index: int) -> str:
+def _earlier(battle: Battle, index: int, drawn: DrawnTexts) -> str:
     """The turns before the last one, each prompt with this side's answer."""
     parts = []
     for turn in battle.turns[:-1]:
         answer = turn.answer(index)
-        text = answer_html(answer.text) if answer else ""
+        text = drawn.answer(answer.text) if answer else ""
         parts.append(
             f'<div class="said" dir="auto">{plain_html(turn.prompt)}</div>'
             f'<div class="answer earlier" dir="auto">{text}</div>'
@@ -120,8 +151,8 @@ def _earlier(battle: Battle, index: int) -> str:
     return "".join(parts)
 
 
-def _body(side: Side, say: Words) -> str:
-    body = answer_html(side.text.strip("\n"), final=side.is_finished) if side.text.strip() else ""
+def _body(side: Side, say: Words, drawn: DrawnTexts) -> str:
+    body = drawn.answer(side.text)
     if side.state == "waiting":
         body = '<div class="shimmer" aria-hidden="true"><i></i><i></i><i></i></div>'
     elif side.state == "done" and not body:
