@@ -226,7 +226,7 @@ def tune_variant(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", help="starter, file, folder, hub id or mixture.yaml (repeat)."),
+        typer.Option("--data", help="starter, votes, file, folder, hub id, mixture.yaml (repeat)."),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="full, lora, qlora, prefix, prompt or ia3.")
@@ -283,6 +283,7 @@ def tune_variant(
     json_out: Json = False,
 ) -> None:
     """Make an instruction-tuned variant of a base model."""
+    from arena.commands.vote_data import as_files
     from tuning.commands.tune import run_preview, run_reproduce, run_tune
     from tuning.config_files import add_assignments
 
@@ -316,7 +317,7 @@ def tune_variant(
     if preview is not None:
         run_preview(config, settings, preview)
         return
-    run_tune(config, settings, json_out=json_out)
+    run_tune(config, settings, as_files, json_out=json_out)
 
 
 def _given_beside(context: typer.Context) -> list[str]:

@@ -21,7 +21,7 @@ def export_votes(
         str,
         typer.Option(
             "--format",
-            help="trl, kto, lmsys, 55k, 100k, 140k, openwebui, comparator, csv or raw.",
+            help="trl, kto, votes, lmsys, 55k, 100k, 140k, openwebui, comparator, csv or raw.",
         ),
     ] = "trl",
     model: Annotated[

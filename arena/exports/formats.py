@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from arena.exports import llm_comparator, lmsys, openwebui, spreadsheet, trl
+from arena.exports import llm_comparator, lmsys, openwebui, spreadsheet, trl, votes
 from arena.exports.writers import CsvWriter, DatasetRow, ListWriter, TableWriter, Writer
 from arena.storage.selection import JudgedPair, LeftOut, Selection
 
@@ -50,6 +50,14 @@ FORMATS = {
             trl.unpaired_rows,
             _table(trl.UNPAIRED_SCHEMA),
             ("prompt", "completion", "label"),
+        ),
+        ExportFormat(
+            "votes",
+            "Every judged pair for preference training: `prompt`, `completion_a`, `completion_b` as"
+            " message lists, `winner` model_a, model_b, tie or both_bad. Voters are numbers.",
+            votes.votes_rows,
+            _table(votes.VOTES_SCHEMA),
+            ("prompt", "completion_a", "completion_b", "winner"),
         ),
         ExportFormat(
             "lmsys",

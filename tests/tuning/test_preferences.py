@@ -171,6 +171,7 @@ def test_votes_are_pairs_ties_and_labels(tmp_path: Path) -> None:
     assert [pair.strength for pair in found.pairs] == [1.0, pytest.approx(2 / 3)]
     assert [pair.origin.voter for pair in found.pairs] == ["0", "1"]
     labels = [(item.model, item.label) for item in found.labels()]
+    assert len(labels) == 8
     assert labels == [
         *(("fox", True), ("hen", False), ("hen", True), ("fox", False)),
         *(("fox", True), ("hen", True), ("fox", False), ("hen", False)),

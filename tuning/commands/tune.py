@@ -6,7 +6,8 @@ Turns results into tables and JSON; the work itself is in the modules it calls.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,20 @@ from rich.table import Table
 from tuning.commands.edge import told
 from tuning.commands.outputs import PICTURES, check_output
 
+Sources = Callable[[tuple[str, ...], Path], tuple[str, ...]]
+"""From the sources of a run and its home to files: what only the arena can read becomes rows."""
+
 
 @told
-def run_tune(config_file: Path | None, settings: Mapping[str, Any], *, json_out: bool) -> None:
+def run_tune(
+    config_file: Path | None, settings: Mapping[str, Any], sources: Sources, *, json_out: bool
+) -> None:
     """`arena tune`: make a variant and say where it is."""
     from tuning.config_files import load_config
 
     config = load_config(config_file, settings)
+    if config.objective != "sft":
+        config = replace(config, data=sources(config.data, config.home))
     from tuning.objectives import tune
     from tuning.training.distributed import is_main_process
 

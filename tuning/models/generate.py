@@ -1,4 +1,4 @@
-"""Greedy answers of a loaded model to rendered prompts, in batches.
+"""Answers of a loaded model to rendered prompts, in batches: the greedy ones, or samples as ids.
 
 Knows transformers and PEFT; knows nothing of suites or verifiers.
 """
@@ -12,7 +12,7 @@ import torch
 
 from tuning.models.resolve import BaseError
 
-BATCH = 32
+BATCH, SAMPLED = 32, 128
 # Tokens of padding, and of a row, on which padding is tried.
 PADS = 8
 
@@ -141,6 +141,53 @@ def _groups(lengths: Sequence[int], batch_size: int, equal: bool) -> list[list[i
     return groups
 
 
+@torch.no_grad()
+def sample_ids(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    count: int,
+    max_new_tokens: int,
+    temperature: float,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    batch_size: int = SAMPLED,
+) -> list[list[list[int]]]:
+    """`count` answers to each of `prompts` as ids, up to and with the stop token that ended them.
+
+    Drawn from the whole distribution at `temperature` by torch's random numbers, so that their
+    log-probabilities are those of the model; the greedy ones at 0. Prompts have to leave room for
+    `max_new_tokens`. Those of like length share a batch, as in `greedy_answers`.
+    """
+    _check_vocabulary(model, prompts)
+    drawing: dict[str, Any] = {"do_sample": False}
+    if temperature:
+        drawing = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    lengths = [len(ids) for ids in prompts for _ in range(count)]
+    answers: list[list[int]] = [[] for _ in lengths]
+    was_training = model.training
+    model.eval()
+    try:
+        equal = len(set(lengths)) > 1 and (
+            _needs_equal(model) or not _is_blind_to_padding(model, prompts[0], pad_id)
+        )
+        for group in _groups(lengths, batch_size, equal):
+            made = _continue(
+                model,
+                [prompts[at // count] for at in group],
+                pad_id,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=list(stop_ids) or None,
+                **drawing,
+            )
+            for at, ids in zip(group, made.tolist(), strict=True):
+                ends = [place for place, token in enumerate(ids) if token in stop_ids]
+                answers[at] = ids[: ends[0] + 1] if ends else ids
+    finally:
+        model.train(was_training)
+    return [answers[start : start + count] for start in range(0, len(answers), count)]
+
+
 def _generate(
     model: Any,
     tokenizer: Any,
@@ -149,30 +196,43 @@ def _generate(
     stop_ids: list[int],
     stop_strings: Sequence[str],
 ) -> list[str]:
-    from transformers import GenerationConfig
-
-    width = max(len(item) for item in ids)
-    pad = _pad(tokenizer)
-    inputs = torch.full((len(ids), width), pad)
-    mask = torch.zeros_like(inputs)
-    for index, item in enumerate(ids):
-        inputs[index, width - len(item) :] = torch.tensor(item)
-        mask[index, width - len(item) :] = 1
-    settings = GenerationConfig(
+    new = _continue(
+        model,
+        ids,
+        _pad(tokenizer),
+        tokenizer=tokenizer if stop_strings else None,
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=stop_ids or None,
-        pad_token_id=pad,
         stop_strings=list(stop_strings) or None,
     )
-    extra = {"tokenizer": tokenizer} if stop_strings else {}
-    output = model.generate(
+    return list(tokenizer.batch_decode(new, skip_special_tokens=True))
+
+
+def _continue(
+    model: Any,
+    ids: Sequence[Sequence[int]],
+    pad: int,
+    *,
+    tokenizer: Any = None,
+    **settings: Any,
+) -> torch.Tensor:
+    """The new ids behind each row of `ids`, padded on the right: (rows, at most the new tokens)."""
+    from transformers import GenerationConfig
+
+    width = max(len(item) for item in ids)
+    inputs = torch.full((len(ids), width), pad)
+    mask = torch.zeros_like(inputs)
+    for index, item in enumerate(ids):
+        inputs[index, width - len(item) :] = torch.tensor(list(item))
+        mask[index, width - len(item) :] = 1
+    extra = {} if tokenizer is None else {"tokenizer": tokenizer}
+    output: torch.Tensor = model.generate(
         input_ids=inputs.to(model.device),
         attention_mask=mask.to(model.device),
-        generation_config=settings,
+        generation_config=GenerationConfig(pad_token_id=pad, **settings),
         **extra,
     )
     # Prompt tuning passes embeddings in, so its output holds the new tokens alone or all of them
     # depending on the PEFT version; the prompt's ids at the start tell which.
-    new = output[:, width:] if torch.equal(output[:, :width].cpu(), inputs) else output
-    return list(tokenizer.batch_decode(new, skip_special_tokens=True))
+    return output[:, width:] if torch.equal(output[:, :width].cpu(), inputs) else output

@@ -86,7 +86,8 @@ PREFERENCE_FORMATS: tuple[PreferenceFormat, ...] = (
         "what `arena export --format votes` writes: every judged pair with its winner",
         "prompt completion_a completion_b winner",
         row_wise(battles.votes_of),
-        "model_a model_b strength margin weight voter vote_id language blind tags",
+        "model_a model_b side_a side_b edited_answer strength margin weight voter vote_id language "
+        "blind tags",
         " ".join(sorted(OF_EXPORTS | {f"{name}_{side}" for name in _OF_A_SIDE for side in "ab"})),
     ),
     _format(

@@ -6,8 +6,8 @@ Messages are those of `tuning.data.fields`. Knows no file, no token and no objec
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tuning.data.fields import Message
@@ -21,6 +21,8 @@ TOO_LONG, PROMPT_TOO_LONG = "too long", "prompt too long"
 PROMPT_DIFFERS, DUPLICATE, EMPTY = "prompt differs", "duplicate", "empty answer"
 SPECIAL, REFUSED = "special token in a text", "refused by the chat template"
 SEVERAL_TURNS = "answer of several turns"
+HUMAN = "human edit"
+"""Who wrote an answer that a voter made better."""
 
 
 @dataclass(frozen=True)
@@ -168,20 +170,23 @@ class Preferences:
     def labels(self) -> tuple[Labelled, ...]:
         """Every answer that a judgement calls good or bad: the unpaired view, for KTO.
 
-        A tie calls both answers good, a both-bad vote both bad.
+        A tie calls both answers good, a both-bad vote both bad. Of a ranking the first are good,
+        the last bad, and those between neither. A better answer that a voter wrote is good, and
+        says nothing new of the others. Each counts for one vote at most.
         """
-        made = [*self.labelled]
-        for pair in self.pairs:
-            for answer, label, model in zip(
-                (pair.chosen, pair.rejected), (True, False), pair.models, strict=True
-            ):
-                made.append(Labelled(pair.prompt, answer, label, pair.origin, pair.weight, model))
-        for tie in self.ties:
-            for answer, model in zip((tie.first, tie.second), tie.models, strict=True):
-                made.append(
-                    Labelled(tie.prompt, answer, not tie.both_bad, tie.origin, tie.weight, model)
-                )
-        return tuple(made)
+        found: dict[tuple[object, ...], list[Labelled]] = {}
+        for lesson in (*self.pairs, *self.ties):
+            for made in _labels_of(lesson):
+                origin = made.origin
+                vote = (origin.source, origin.row or origin.line, origin.voter)
+                words = tuple(text_of(part) for part in (made.prompt, made.completion))
+                found.setdefault((*vote, *words), []).append(made)
+        single = [
+            replace(same[0], weight=min(1.0, sum(one.weight for one in same)))
+            for same in found.values()
+            if len({one.label for one in same}) == 1
+        ]
+        return (*self.labelled, *single)
 
     def require_pairs(self) -> None:
         """DataError where no pair says which answer is better, with what there is instead."""
@@ -213,6 +218,17 @@ class Preferences:
                 f"{len(self.ledger.bad_rows):,} bad, the first is {self.ledger.bad_rows[0]}"
             )
         return ", ".join(parts) or "nothing was read"
+
+
+def _labels_of(lesson: Pair | Tie) -> Iterator[Labelled]:
+    if isinstance(lesson, Pair):
+        answers, labels = (lesson.chosen, lesson.rejected), (True, False)
+    else:
+        answers, labels = (lesson.first, lesson.second), (not lesson.both_bad,) * 2
+    of_human = lesson.models[0] == HUMAN
+    for answer, label, model in zip(answers, labels, lesson.models, strict=True):
+        if label or not of_human:
+            yield Labelled(lesson.prompt, answer, label, lesson.origin, lesson.weight, model)
 
 
 MORE = "collect votes for one side or the other, or give other data"
