@@ -1,7 +1,7 @@
 """Fits the strength of every model from votes: Bradley-Terry by Newton's method.
 
-One convex problem for all variants: strengths with a small ridge, a free position effect,
-style effects with their own ridge, and ties as half wins or after Davidson (1970). Pure
+One convex problem for all variants: strengths with a small ridge, a position effect and style
+effects with ridges of their own, and ties as half wins or after Davidson (1970). Pure
 functions on numpy arrays; knows no names, no intervals and no store.
 
 For a row with left model l, right model r and style difference z:
@@ -29,9 +29,14 @@ class Ties(StrEnum):
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Penalties belong to the sum of losses: ½·ridge·Σθ² + ½·feature_ridge·Σγ²."""
+    """Penalties belong to the sum of losses: ½·ridge·Σθ² + ½·side_ridge·b² + ½·feature_ridge·Σγ².
+
+    `side_ridge` is the prior of the side effect: normal about 0 with standard deviation
+    1/√side_ridge, by default 0.5 log odds (87 points; 62 % of even battles won on the left).
+    """
 
     ridge: float = 0.1
+    side_ridge: float = 4.0
     feature_ridge: float = 0.5
     position: bool = True
     ties: Ties = Ties.HALF
@@ -111,7 +116,7 @@ class Fit:
 
 def fit(cells: Cells, config: FitConfig, start: Floats | None = None) -> Fit:
     """Minimise the penalised loss. A parameter the votes cannot show is left out, not guessed:
-    the position effect when only one side ever wins, ν without ties or with ties alone.
+    the position effect where no cell tells it, ν without ties or with ties alone.
     """
     layout = choose_layout(cells, config)
     params = np.zeros(layout.size) if start is None else start.copy()
@@ -147,7 +152,7 @@ def choose_layout(cells: Cells, config: FitConfig) -> ParameterLayout:
     return ParameterLayout(
         num_models=cells.num_models,
         num_features=cells.features.shape[1],
-        position=config.position and bool(left > 0 and right > 0),
+        position=config.position and bool(cells.side.any()),
         davidson=config.ties is Ties.DAVIDSON and bool(tie > 0 and left + right > 0),
     )
 
@@ -156,6 +161,8 @@ def penalty_of(layout: ParameterLayout, config: FitConfig) -> Floats:
     """The diagonal of the penalty."""
     penalty = np.zeros(layout.size)
     penalty[: layout.num_models] = config.ridge
+    if layout.position:
+        penalty[layout.num_models] = config.side_ridge
     first = layout.first_feature
     penalty[first : first + layout.num_features] = config.feature_ridge
     return penalty
@@ -180,7 +187,7 @@ def eta_of(cells: Cells, layout: ParameterLayout, params: Floats) -> Floats:
     """The linear predictor of each cell."""
     eta: Floats = params[cells.left] - params[cells.right]
     if layout.position:
-        eta = eta + params[layout.num_models]
+        eta = eta + cells.side * params[layout.num_models]
     if layout.num_features:
         first = layout.first_feature
         eta = eta + cells.features @ params[first : first + layout.num_features]
@@ -256,7 +263,7 @@ def design_sum(cells: Cells, layout: ParameterLayout, row: Floats) -> Floats:
     count = layout.num_models
     parts = [summed(cells.left, row, count) - summed(cells.right, row, count)]
     if layout.position:
-        parts.append(np.array([row.sum()]))
+        parts.append(np.array([cells.side @ row]))
     if layout.num_features:
         parts.append(cells.features.T @ row)
     return np.concatenate(parts)
@@ -272,7 +279,8 @@ def design_square(cells: Cells, layout: ParameterLayout, row: Floats) -> Floats:
     both = both + both.T
     square[:count, :count] = np.diag(both.sum(axis=1)) - both
     if layout.position:
-        square[:first, count] = square[count, :first] = design_sum(cells, layout, row)[:first]
+        column = design_sum(cells, layout, row * cells.side)
+        square[:first, count] = square[count, :first] = column[:first]
     for index in range(layout.num_features):
         column = design_sum(cells, layout, row * cells.features[:, index])
         square[:, first + index] = square[first + index, :] = column

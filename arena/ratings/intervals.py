@@ -11,7 +11,14 @@ import math
 
 import numpy as np
 
-from arena.ratings.bradley_terry import Fit, covariance_root, design_square, design_sum
+from arena.ratings.bradley_terry import (
+    Fit,
+    FitConfig,
+    covariance_root,
+    design_square,
+    design_sum,
+    penalty_of,
+)
 from arena.ratings.vote_table import TIE, Cells, Floats, Ints, VoteTable, summed
 
 Z95 = 1.959964
@@ -92,7 +99,7 @@ def _scores_by_cluster(
     theta -= summed(slot + table.right[rows], by_eta, count)
     parts = [theta.reshape(shape)]
     if layout.position:
-        parts.append(summed(local, by_eta, num_clusters)[:, None])
+        parts.append(summed(local, by_eta * cells.side[cell], num_clusters)[:, None])
     for index in range(layout.num_features):
         column = by_eta * cells.features[cell, index]
         parts.append(summed(local, column, num_clusters)[:, None])
@@ -100,6 +107,41 @@ def _scores_by_cluster(
         by_nu = weight * values.score_nu.ravel()[place]
         parts.append(summed(local, by_nu, num_clusters)[:, None])
     return np.concatenate(parts, axis=1)
+
+
+def side_uncertainty(result: Fit, cells: Cells, config: FitConfig) -> Floats:
+    """What the side effect adds to the covariance of all parameters, by its prior alone.
+
+    Where it is fitted, the prior counts as one more observation of it. Votes that do not fit it
+    may have one all the same, of that prior: it moves every strength together.
+    """
+    root, layout = covariance_root(result), result.layout
+    added = np.zeros_like(root)
+    if not config.position or config.side_ridge <= 0:
+        return added
+    if layout.position:
+        pulled = root[:, layout.num_models]
+        added += config.side_ridge * np.outer(pulled, pulled)
+    untold = 1 - cells.side
+    if untold.any():
+        total = cells.weight.sum(axis=1) * untold
+        cross = np.zeros(layout.size)
+        inner = layout.first_feature + layout.num_features
+        cross[:inner] = design_sum(cells, layout, total * result.values.h_eta)
+        if layout.davidson:
+            cross[-1] = float(total @ result.values.h_cross)
+        moved = root @ cross
+        added += np.outer(moved, moved) / config.side_ridge
+    return added
+
+
+def one_vote_more(result: Fit, config: FitConfig, num_votes: int) -> Floats:
+    """By how much one more vote like those given would move the parameters, squared: the least
+    variance told. Votes that cancel out within each voter have a sandwich of zero.
+    """
+    root = covariance_root(result)
+    votes = result.hessian - np.diag(penalty_of(result.layout, config))
+    return np.asarray(root @ votes @ root / max(1, num_votes), np.float64)
 
 
 def few_voters_factor(count: int) -> float:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from arena.ratings.anchoring import Anchors
 from arena.ratings.bradley_terry import Fit, FitConfig, Ties
 from arena.ratings.connectivity import Connectivity
-from arena.ratings.leaderboard import (
-    Note,
-)
-from arena.ratings.vote_table import (
-    VoteTable,
-)
+from arena.ratings.leaderboard import Note
+from arena.ratings.vote_table import Cells, VoteTable
 
 MIN_VOTERS = 10
 """From this many voters on, votes of one voter count as dependent."""
@@ -73,13 +69,6 @@ def notes(
                 models=_listed(thin),
             )
         )
-    if fit.position and result.position is None:
-        notes.append(
-            Note(
-                "Left and right have not both won yet, so the effect of position cannot be told.",
-                "one_side",
-            )
-        )
     if not clustered and table.cluster is not None:
         notes.append(
             Note(
@@ -95,6 +84,55 @@ def notes(
     if not result.converged:
         notes.append(Note("The fit did not converge. Do not use these numbers.", "not_converged"))
     return notes
+
+
+def side_notes(table: VoteTable, cells: Cells, fit: FitConfig, result: Fit) -> list[Note]:
+    """Where the effect of the side is left out, and why."""
+    if not fit.position or not len(table):
+        return []
+    notes = []
+    if result.position is None:
+        notes.append(
+            Note(
+                "The effect of the left side cannot be told from the strength of the models (sides"
+                " did not change, or too few votes). It is left out of the ratings; the intervals"
+                " allow for it.",
+                "side_left_out",
+            )
+        )
+    elif cells.fixed:
+        pairs = [f"{table.models[i]} – {table.models[j]}" for i, j in cells.fixed]
+        notes.append(
+            Note(
+                f"The sides never changed between {_listed(pairs)}: there the effect of the left"
+                " side is left out, and the intervals allow for it.",
+                "side_fixed",
+                pairs=_listed(pairs),
+            )
+        )
+    if table.sides_chosen is not None and (chosen := int(table.sides_chosen.sum())):
+        notes.append(
+            Note(
+                f"The sides of {chosen} judged pairs were chosen by a person: they do not count for"
+                " the effect of the left side.",
+                "side_chosen",
+                count=chosen,
+            )
+        )
+    return notes
+
+
+def self_note(count: int) -> list[Note]:
+    """That votes on a model against itself do not count."""
+    if not count:
+        return []
+    return [
+        Note(
+            f"{count} votes on a model against itself say nothing about it and do not count.",
+            "self",
+            count=count,
+        )
+    ]
 
 
 def _listed(models: list[str], most: int = 5) -> str:

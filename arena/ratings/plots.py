@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from arena.errors import ArenaError
 from arena.ratings.leaderboard import Leaderboard
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = (".png", ".svg", ".pdf")
+THIN = 10
+"""Fewer votes on a pair than that are written in grey, without colour: their share says little."""
 
 
 class RatingPlotError(ArenaError):
@@ -48,7 +52,7 @@ def intervals_figure(board: Leaderboard) -> Figure:
 
 
 def win_matrix_figure(board: Leaderboard) -> Figure:
-    """Share of wins of row over column with the number of votes; empty where none."""
+    """Wins of row and column with the row's share; empty where none, grey where few."""
     if not board.models:
         raise RatingPlotError("there is no vote to plot; vote on the page first")
     order = [board.models.index(line.model) for line in board.ratings]
@@ -57,12 +61,17 @@ def win_matrix_figure(board: Leaderboard) -> Figure:
     side = 2 + 0.6 * len(names)
     figure = _figure(side + 1, side)
     axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap="RdBu", vmin=0, vmax=1)
+    thin = [[board.count_matrix[i][j] < THIN for j in order] for i in order]
+    shown = np.where(thin, np.nan, shares)
+    image = axes.imshow(shown, cmap="RdBu", vmin=0, vmax=1)
     for i, row in enumerate(shares):
         for j, share in enumerate(row):
             count = board.count_matrix[order[i]][order[j]]
             if count and len(names) <= 20:
-                axes.text(j, i, f"{share:.0%}\n{count}", ha="center", va="center", fontsize=7)
+                wins, losses = (board.win_matrix[order[k]][order[m]] for k, m in ((i, j), (j, i)))
+                tone = "black" if count >= THIN else "gray"
+                text = f"{wins:g} : {losses:g}\n{share:.0%}"
+                axes.text(j, i, text, ha="center", va="center", fontsize=7, color=tone)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
     figure.colorbar(image, ax=axes, label="share of wins of the row (ties half)")

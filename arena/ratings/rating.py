@@ -21,7 +21,9 @@ from arena.ratings.intervals import (
     confidence,
     covariance,
     few_voters_factor,
+    one_vote_more,
     ranks,
+    side_uncertainty,
     votes_to_settle,
 )
 from arena.ratings.leaderboard import (
@@ -34,7 +36,7 @@ from arena.ratings.leaderboard import (
     effect,
     sigmoid,
 )
-from arena.ratings.notes import MIN_DECIDED, MIN_VOTERS, lost_note, notes
+from arena.ratings.notes import MIN_DECIDED, MIN_VOTERS, lost_note, notes, self_note, side_notes
 from arena.ratings.resampling import bootstrap, percentiles, share_disconnected
 from arena.ratings.vote_table import (
     BOTH_BAD,
@@ -47,6 +49,7 @@ from arena.ratings.vote_table import (
     VoteTable,
     pair_counts,
     to_cells,
+    without_self,
 )
 
 MAX_PAIRED_MODELS = 40
@@ -76,8 +79,12 @@ def rate(table: VoteTable, config: RatingConfig | None = None) -> Leaderboard:
     """
     if not table.models:
         return EMPTY
+    table, num_alone = without_self(table)
+    if not table.models:
+        return replace(EMPTY, notes=(*EMPTY.notes, *self_note(num_alone)))
     with threadpool_limits(1, user_api="blas"):
-        return _rate(table, config or RatingConfig())
+        board = _rate(table, config or RatingConfig())
+    return replace(board, notes=(*board.notes, *self_note(num_alone)))
 
 
 def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
@@ -90,22 +97,29 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
     v = covariance(result, cells, kept, clustered=clustered)
     if clustered:
         v *= few_voters_factor(num_voters)
+    beside = side_uncertainty(result, cells, config.fit)
+    v = v + beside
+    least = one_vote_more(result, config.fit, len(kept))
     counts = pair_counts(table)
     thin = _few_decided(table.models, counts)
     reference = anchors(links, [model in thin for model in table.models])
     wide = (~reference.fixed).tolist()
     theta = reference.shift @ result.theta
-    half = Z95 * np.sqrt(np.maximum(_honest_variance(result, v, reference), 0))
+    half = Z95 * np.sqrt(np.maximum(_honest_variance(result, v, least, reference), 0))
     bounds = theta - half, theta + half
     lost = 0.0
     if config.bootstrap and len(kept):
-        bounds, lost = _resampled_bounds(kept, cells, config, result, bounds, reference, clustered)
+        extra = Z95**2 * (_variance(beside, reference) + _variance(least, reference))
+        bounds, lost = _resampled_bounds(
+            kept, cells, config, result, bounds, reference, clustered, extra
+        )
     wins, numbers = win_matrix(counts)
-    variances = gap_variances(result, v, links, reference)
+    variances = gap_variances(result, v, least, links, reference)
+    own = np.maximum(np.diag(v), np.diag(least))
     return Leaderboard(
         ratings=_ratings(table.models, counts, theta, bounds, links, wide),
-        position=_position(result, v),
-        style=_style(kept, result, v),
+        position=_position(result, own),
+        style=_style(kept, result, own),
         pairs=_pairs(kept, result, variances, links, thin, numbers),
         gap_variances=tuple(tuple(row) for row in variances.tolist()),
         models=table.models,
@@ -119,6 +133,7 @@ def _rate(table: VoteTable, config: RatingConfig) -> Leaderboard:
         converged=result.converged,
         notes=(
             *notes(kept, config.fit, result, links, reference, thin, clustered=clustered),
+            *side_notes(kept, cells, config.fit, result),
             *lost_note(lost),
         ),
     )
@@ -162,13 +177,20 @@ def _few_decided(models: tuple[str, ...], counts: Ints) -> list[str]:
     return [model for i, model in enumerate(models) if decided[i] < MIN_DECIDED]
 
 
-def _honest_variance(result: Fit, v: Floats, reference: Anchors) -> Floats:
-    """Variance of each rating's strength; where the votes do not fix it, at least the penalty's."""
-    count = result.layout.num_models
-    variance = reference.variance(v[:count, :count])
+def _variance(v: Floats, reference: Anchors) -> Floats:
+    """Variance of each rating's strength, from the covariance of all parameters."""
+    count = len(reference.fixed)
+    return reference.variance(v[:count, :count])
+
+
+def _honest_variance(result: Fit, v: Floats, least: Floats, reference: Anchors) -> Floats:
+    """Variance of each rating's strength, `least` or more; where the votes do not fix it, at least
+    the penalty's.
+    """
+    variance = np.maximum(_variance(v, reference), _variance(least, reference))
     if reference.fixed.all():
         return variance
-    penalty = reference.variance(covariance_root(result)[:count, :count])
+    penalty = _variance(covariance_root(result), reference)
     return np.where(reference.fixed, variance, np.maximum(variance, penalty))
 
 
@@ -180,14 +202,19 @@ def _resampled_bounds(
     sandwich: tuple[Floats, Floats],
     reference: Anchors,
     clustered: bool,
+    extra: Floats,
 ) -> tuple[tuple[Floats, Floats], float]:
     """Percentiles of refits, and the share of resamples that no longer fix all gaps. A model that
-    the votes do not fix keeps the wider of both intervals.
+    the votes do not fix keeps the wider of both intervals. `extra`: squares of half widths that
+    no resample shows.
     """
     rounds = bootstrap(
         cells, table, config.fit, result, num_rounds=config.bootstrap, clustered=clustered
     )
     lower, upper = percentiles(rounds @ reference.shift.T)
+    middle = reference.shift @ result.theta
+    lower = middle - np.sqrt((middle - np.minimum(lower, middle)) ** 2 + extra)
+    upper = middle + np.sqrt((np.maximum(upper, middle) - middle) ** 2 + extra)
     lower = np.where(reference.fixed, lower, np.minimum(lower, sandwich[0]))
     upper = np.where(reference.fixed, upper, np.maximum(upper, sandwich[1]))
     lost = share_disconnected(
@@ -241,17 +268,16 @@ def _count(votes: Ints, as_left: int, as_right: int) -> Ints:
     return np.asarray(votes[:, :, as_left].sum(axis=1) + votes[:, :, as_right].sum(axis=0))
 
 
-def _position(result: Fit, v: Floats) -> Effect | None:
+def _position(result: Fit, variance: Floats) -> Effect | None:
     if result.position is None:
         return None
-    index = result.layout.num_models
-    return effect("left side", result.position, float(v[index, index]))
+    return effect("left side", result.position, float(variance[result.layout.num_models]))
 
 
-def _style(table: VoteTable, result: Fit, v: Floats) -> tuple[Effect, ...]:
+def _style(table: VoteTable, result: Fit, variance: Floats) -> tuple[Effect, ...]:
     first = result.layout.first_feature
     return tuple(
-        effect(name, float(result.gamma[i]), float(v[first + i, first + i]))
+        effect(name, float(result.gamma[i]), float(variance[first + i]))
         for i, name in enumerate(table.feature_names)
     )
 
@@ -293,13 +319,17 @@ def _pairs(
     return tuple(sorted(pairs, key=lambda pair: -pair.gap))
 
 
-def gap_variances(result: Fit, v: Floats, links: Connectivity, reference: Anchors) -> Floats:
+def gap_variances(
+    result: Fit, v: Floats, least: Floats, links: Connectivity, reference: Anchors
+) -> Floats:
     """Variance of θ_i - θ_j, shape (models, models): Var i + Var j - 2 Cov(i, j).
 
-    `v` is the covariance that the votes give. Where they do not fix a gap, since one of the two is
-    held by the penalty or no chain of votes joins them, it is at least what the penalty leaves.
+    `v` is the covariance that the votes give, and `least` what it never falls below. Where they do
+    not fix a gap, since one of the two is held by the penalty or no chain of votes joins them, it
+    is at least what the penalty leaves.
     """
-    given, prior = (_differences(matrix) for matrix in (v, covariance_root(result)))
+    given, prior, floor = (_differences(m) for m in (v, covariance_root(result), least))
+    given = np.maximum(given, floor)
     apart = links.component[:, None] != links.component[None, :]
     loose = apart | ~reference.fixed[:, None] | ~reference.fixed[None, :]
     size = len(links.component)

@@ -121,7 +121,7 @@ def _gradients(cells: Cells, result: Fit, weights: Floats, params: Floats) -> Fl
     eta = params.take(cells.left, axis=1)  # faster than params[:, cells.left]
     eta -= params.take(cells.right, axis=1)
     if layout.position:
-        eta += params[:, [count]]
+        eta += params[:, [count]] * cells.side
     first = layout.first_feature
     if layout.num_features:
         eta += params[:, first : first + layout.num_features] @ cells.features.T
@@ -142,7 +142,7 @@ def _gradients(cells: Cells, result: Fit, weights: Floats, params: Floats) -> Fl
     theta -= summed((base + cells.right).ravel(), flat, size)
     gradient[:, :count] = theta.reshape(rounds, count)
     if layout.position:
-        gradient[:, count] = by_eta.sum(axis=1)
+        gradient[:, count] = by_eta @ cells.side
     if layout.num_features:
         gradient[:, first : first + layout.num_features] = by_eta @ cells.features
     return gradient

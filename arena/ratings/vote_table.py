@@ -15,10 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from arena.errors import ArenaError
+from arena.ratings.sides import sides
 from arena.values.vote import Winner
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 LEFT, RIGHT, TIE, BOTH_BAD = range(4)
 """Codes of `VoteTable.outcome`, in the order of WINNERS."""
@@ -38,6 +40,7 @@ class VoteTable:
 
     `weight` is positive; `cluster` numbers the voter of each row (None: all independent);
     `features` is N x F, left minus right, one column per name in `feature_names`.
+    `sides_chosen` marks rows whose sides a person chose (None: all were drawn).
     """
 
     models: tuple[str, ...]
@@ -48,12 +51,13 @@ class VoteTable:
     cluster: Ints | None = None
     features: Floats | None = None
     feature_names: tuple[str, ...] = ()
+    sides_chosen: Mask | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.left)
 
-    def where(self, mask: npt.NDArray[np.bool_]) -> VoteTable:
+    def where(self, mask: Mask) -> VoteTable:
         """The rows of a boolean mask; the models stay the same."""
         return replace(
             self,
@@ -63,6 +67,7 @@ class VoteTable:
             weight=self.weight[mask],
             cluster=None if self.cluster is None else self.cluster[mask],
             features=None if self.features is None else self.features[mask],
+            sides_chosen=None if self.sides_chosen is None else self.sides_chosen[mask],
         )
 
 
@@ -71,7 +76,8 @@ class Cells:
     """Rows of equal design put together: n cells.
 
     `weight[:, k]` is the sum of weights of outcome k (left, right, tie), `square[:, k]` the
-    sum of their squares; `row_cell` maps each row of the table to its cell.
+    sum of their squares; `row_cell` maps each row of the table to its cell. `side` is 1 where the
+    cell tells the side effect, else 0; `fixed` are the pairs that never changed sides.
     """
 
     num_models: int
@@ -81,6 +87,8 @@ class Cells:
     square: Floats
     features: Floats
     row_cell: Ints
+    side: Floats
+    fixed: tuple[tuple[int, int], ...] = ()
 
 
 def table_from_columns(
@@ -114,6 +122,25 @@ def table_from_columns(
     )
 
 
+def without_self(table: VoteTable) -> tuple[VoteTable, int]:
+    """The table without votes on a model against itself, which say nothing, and their number.
+
+    A model that has no other votes is no longer among the models.
+    """
+    alone = table.left == table.right
+    if not alone.any():
+        return table, 0
+    kept = table.where(~alone)
+    met = np.unique(np.concatenate([kept.left, kept.right]))
+    gone = np.setdiff1d(table.left[alone], met)
+    stay = np.setdiff1d(np.arange(len(table.models)), gone)
+    place = np.zeros(len(table.models), dtype=np.int64)
+    place[stay] = np.arange(len(stay))
+    models = tuple(table.models[i] for i in stay)
+    kept = replace(kept, models=models, left=place[kept.left], right=place[kept.right])
+    return kept, int(alone.sum())
+
+
 def checked_weights(weight: Floats, num_rows: int) -> Floats:
     """The weights, all positive and finite, one per row, or TableError."""
     if weight.shape != (num_rows,):
@@ -130,16 +157,22 @@ def to_cells(table: VoteTable) -> Cells:
     """
     num_models = len(table.models)
     outcome = np.minimum(table.outcome, TIE)
+    seats = sides(num_models, table.left, table.right, table.sides_chosen)
     if table.features is None:
         code = table.left * num_models + table.right
-        seen = np.bincount(code, minlength=num_models * num_models) > 0
+        size = num_models * num_models
+        if table.sides_chosen is not None:  # one pair may have votes of both kinds
+            code = code + size * seats.told
+        seen = np.bincount(code, minlength=size) > 0
         row_cell = (np.cumsum(seen) - 1)[code]
         cells = np.flatnonzero(seen)
-        left, right = cells // num_models, cells % num_models
+        left, right = cells % size // num_models, cells % num_models
         features = np.zeros((len(cells), 0))
     else:
         row_cell = np.arange(len(table))
         left, right, features = table.left, table.right, table.features
+    side = np.zeros(len(left))
+    side[row_cell] = seats.told
     shape = (len(left), 3)
     slot = row_cell * 3 + outcome
     weight, square = _weight_sums(slot, table.weight, shape[0] * 3)
@@ -151,6 +184,8 @@ def to_cells(table: VoteTable) -> Cells:
         square=square.reshape(shape),
         features=features,
         row_cell=row_cell,
+        side=side,
+        fixed=seats.fixed,
     )
 
 

@@ -149,8 +149,15 @@ def _rating_input(
         cluster=column("voter").astype(np.int64),
         features=features,
         feature_names=FEATURES if features is not None else (),
+        sides_chosen=_sides_chosen(column("blind"), column("propensity")),
     )
     return RatingInput(table, column("created_ms"), left_out)
+
+
+def _sides_chosen(blind: Column, propensity: Column) -> npt.NDArray[np.bool_] | None:
+    """Which pairs were asked by name: their voter chose the order. None if there are none."""
+    chosen = (blind == 0) & (propensity == 0)
+    return chosen if chosen.any() else None
 
 
 def _weights(weight: Floats, propensity: Floats | None, vote_filter: VoteFilter) -> Floats:
@@ -168,9 +175,12 @@ def _weights(weight: Floats, propensity: Floats | None, vote_filter: VoteFilter)
 
 def model_labels(db: Database) -> dict[int, str]:
     """Label of each participant row: its name, with the weights' hash where one name has had
-    several weights, and with the way of asking where one name was asked in several ways.
+    several weights, and with the way of asking where one name was asked in several ways. White
+    space around a name, or more than one space within, makes no other model.
     """
     rows = list(db["participants"].rows)
+    for row in rows:
+        row["name"] = " ".join(row["name"].split()) or row["name"]
     labels = {row["id"]: row["name"] for row in rows}
     for column in ("weights_sha256", "ask_as"):
         values: dict[str, set[Any]] = {}

@@ -68,7 +68,7 @@ def test_the_json_that_scripts_read(home: Path) -> None:
     assert first["lower"] < first["rating"] < first["upper"]
     assert (first["rank"], first["num_battles"], first["num_wins"]) == (1, 13, 8)
     assert (first["num_ties"], first["num_both_bad"]) == (1, 1)
-    assert board["position_effect"]["estimated"]
+    assert board["position_effect"] == {"estimated": False}  # 13 votes tell too little
     assert board["pairs"][0]["model"] == "lora"
     assert board["num_votes"] == 13
 
@@ -128,7 +128,10 @@ def test_matrix_and_history_are_drawn(home: Path, tmp_path: Path, suffix: str) -
     matrix, history = tmp_path / f"matrix{suffix}", tmp_path / f"history{suffix}"
     plots = ("--plot-matrix", str(matrix), "--plot-history", str(history))
     run("leaderboard", "--home", str(home), *plots)
-    for path, said in ((matrix, ("lora", "starter", "69%", "31%")), (history, ("lora", "rating"))):
+    for path, said in (
+        (matrix, ("lora", "starter", "9 : 4", "4 : 9")),
+        (history, ("lora", "rating")),
+    ):
         if suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG")
         else:
@@ -167,8 +170,8 @@ def test_the_tab_shows_pairs_and_who_beats_whom(home: Path) -> None:
     for language in languages():
         page = board_html(rate(found.table), words(language), {"flagged": 2, "named": 1})
         assert '<th scope="row">lora &gt; starter</th>' in page
-        assert re.search(r'<td class="won" style="--share:19%">69 % <small>\(13\)</small>', page)
-        assert re.search(r'<td class="lost" style="--share:19%">31 % <small>\(13\)</small>', page)
+        assert re.search(r'<td class="won" style="--share:19%">9 : 4 <small>69 %</small>', page)
+        assert re.search(r'<td class="lost" style="--share:19%">4 : 9 <small>31 %</small>', page)
     assert words("en")("leaderboard.left_out_flagged", count=2) in board_html(
         rate(found.table), words("en"), {"flagged": 2}
     )
@@ -183,7 +186,7 @@ def test_what_the_votes_do_not_support_is_said_in_the_voters_language(
     hand.vote(participants=[BASE, LORA])
     hand.vote(participants=[replace(BASE, name="third"), replace(LORA, name="fourth")])
     board = rate(read_rating_input(hand.store).table)
-    assert {note.code for note in board.notes} == {"groups", "loose", "one_side", "few_voters"}
+    assert {note.code for note in board.notes} == {"groups", "loose", "side_left_out", "few_voters"}
     page = board_html(board, words(language))
     for note in board.notes:
         told = words(language)(f"leaderboard.note_{note.code}", **note.values)
@@ -225,6 +228,19 @@ def test_the_drawing_over_time_is_svg_with_a_name(home: Path) -> None:
     assert drawn.startswith('<figure role="img" aria-label="Ratings over time"><svg')
     assert "lora" in drawn
     assert "<svg" not in over_time_html([], [], words())
+
+
+@pytest.mark.parametrize(("wins", "ties", "told"), [(1, 0, "1 : 0"), (2, 1, "2.5 : 0.5")])
+def test_shares_of_few_votes_are_grey_behind_their_counts(
+    hand: Hand, wins: int, ties: int, told: str
+) -> None:
+    """A hundred per cent of one vote is no finding."""
+    for i, winner in enumerate([Winner.MODEL_A] * wins + [Winner.TIE] * ties):
+        hand.vote(winner, prompt=f"p{i}")
+    page = board_html(rate(read_rating_input(hand.store).table), words())
+    assert re.search(rf'<td class="thin" [^>]*>{re.escape(told)} <small>', page)
+    assert 'class="won"' not in page
+    assert 'class="lost"' not in page
 
 
 def test_a_home_without_votes_is_named(tmp_path: Path) -> None:

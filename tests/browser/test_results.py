@@ -42,7 +42,7 @@ def test_the_tab_counts_the_votes_asked_for(browser: Browser, arena: PageServer)
     page.get_by_role("tab").nth(1).click()
     page.wait_for_selector("#leaderboard .notes li:has-text('Votes: 13.')")
     cell = page.locator("#leaderboard .matrix td.won")
-    assert cell.inner_text() == "69 % (13)"
+    assert cell.inner_text() == "9 : 4 69 %"
     assert "rgb" in cell.evaluate("cell => getComputedStyle(cell).backgroundColor")
     hand.vote(Winner.TIE, prompt="later")
     page.click("#refresh")

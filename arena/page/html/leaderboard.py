@@ -14,6 +14,8 @@ from arena.ratings.leaderboard import POINTS, Effect, Leaderboard, PairStanding,
 
 MOST_PAIRS = 12
 MOST_IN_MATRIX = 20
+THIN = 10
+"""Fewer votes on a pair than that are shown in grey: their share says little."""
 
 
 def board_html(
@@ -154,7 +156,7 @@ def _pair_row(pair: PairStanding, say: Words) -> str:
 
 
 def _matrix(board: Leaderboard, say: Words) -> str:
-    """Share of wins of the row over the column with the number of votes, as a heat map."""
+    """Wins of the row and of the column, then the share, as a heat map; few votes in grey."""
     names = [rating.model for rating in board.ratings][:MOST_IN_MATRIX]
     order = [board.models.index(name) for name in names]
     head = f'<th scope="col">{html.escape(say("leaderboard.model"))}</th>' + "".join(
@@ -175,8 +177,9 @@ def _matrix_cell(board: Leaderboard, i: int, j: int) -> str:
     if i == j or not count:
         return "<td></td>"
     share = board.win_matrix[i][j] / count
-    tone = "won" if share >= 0.5 else "lost"
+    tone = "thin" if count < THIN else "won" if share >= 0.5 else "lost"
     return (
         f'<td class="{tone}" style="--share:{abs(share - 0.5) * 100:.0f}%">'
-        f"{100 * share:.0f} % <small>({count})</small></td>"
+        f"{board.win_matrix[i][j]:g} : {board.win_matrix[j][i]:g}"
+        f" <small>{100 * share:.0f} %</small></td>"
     )
