@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from arena.ratings.connectivity import Connectivity
+from arena.ratings.sides import Mask
 from arena.ratings.vote_table import Floats, Ints
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+ModelNumbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 FIXED_PAIR = 10
@@ -36,7 +36,9 @@ class Sides:
     information: float
 
 
-def sides(num_models: int, left: Ints, right: Ints, chosen: Mask | None = None) -> Sides:
+def sides(
+    num_models: int, left: ModelNumbers, right: ModelNumbers, chosen: Mask | None = None
+) -> Sides:
     """Look at who stood where. `chosen[i]`: a person chose the sides of row i."""
     told = np.ones(len(left), dtype=bool) if chosen is None else ~chosen
     shown = _counts(num_models, left, right)
@@ -53,12 +55,12 @@ def sides(num_models: int, left: Ints, right: Ints, chosen: Mask | None = None) 
     return Sides(told, pairs, information)
 
 
-def _counts(num_models: int, left: Ints, right: Ints) -> Ints:
+def _counts(num_models: int, left: ModelNumbers, right: ModelNumbers) -> ModelNumbers:
     counts = np.bincount(left * num_models + right, minlength=num_models**2)
     return np.asarray(counts.reshape(num_models, num_models), np.int64)
 
 
-def _information(shown: Ints, used: Ints) -> float:
+def _information(shown: ModelNumbers, used: ModelNumbers) -> float:
     """¼ (Σ u - gᵀ L⁻¹ g): g is how much oftener each model stood left than right among the votes
     used, L the Laplacian of all votes with a little on its diagonal, for groups stand alone.
     """

@@ -15,12 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from arena.errors import ArenaError
-from arena.ratings.sides import sides
+from arena.ratings.sides import Mask, sides
 from arena.values.vote import Winner
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 LEFT, RIGHT, TIE, BOTH_BAD = range(4)
 """Codes of `VoteTable.outcome`, in the order of WINNERS."""
