@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def wilson(passed: int, total: int) -> tuple[float, float]:
+def wilson(passed: float, total: float) -> tuple[float, float]:
     """Wilson 95 % interval of a share (E. B. Wilson, JASA 22, 1927)."""
     share, square = passed / total, Z95 * Z95
     middle = share + square / (2 * total)

@@ -175,7 +175,8 @@ class Preferences:
         says nothing new of the others. Each counts for one vote at most.
         """
         found: dict[tuple[object, ...], list[Labelled]] = {}
-        for lesson in (*self.pairs, *self.ties):
+        compared: tuple[Pair | Tie, ...] = (*self.pairs, *self.ties)
+        for lesson in compared:
             for made in _labels_of(lesson):
                 origin = made.origin
                 vote = (origin.source, origin.row or origin.line, origin.voter)
