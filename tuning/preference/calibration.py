@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tuning.preference.vote_share import Floats, VoteShare, logistic, vote_share
+from tuning.preference.vote_share import Reals, VoteShare, logistic, vote_share
 
 BINS = 10
 SHARPEST = 1e3
@@ -20,13 +20,13 @@ ALIKE = 0.1
 LITTLE = 1e-3
 
 
-def certainty(margins: Floats) -> Floats:
+def certainty(margins: Reals) -> Reals:
     """The probability of the side that the scores prefer: sigma(|margin|)."""
-    result: Floats = 0.5 * (1 + np.tanh(np.abs(margins) / 2))
+    result: Reals = 0.5 * (1 + np.tanh(np.abs(margins) / 2))
     return result
 
 
-def reliability(margins: Floats, bins: int = BINS) -> list[dict[str, Any]]:
+def reliability(margins: Reals, bins: int = BINS) -> list[dict[str, Any]]:
     """Bins of equally many pairs by rising certainty: their mean certainty and share agreed."""
     sure = certainty(margins)
     right = (margins > 0) + 0.5 * (margins == 0)
@@ -43,24 +43,24 @@ def reliability(margins: Floats, bins: int = BINS) -> list[dict[str, Any]]:
     ]
 
 
-def expected_calibration_error(margins: Floats, bins: int = BINS) -> float:
+def expected_calibration_error(margins: Reals, bins: int = BINS) -> float:
     """The mean distance between certainty and agreement over the bins, by pairs (ECE)."""
     found = reliability(margins, bins)
     gaps = [part["num_pairs"] * abs(part["certainty"] - part["agreement"]) for part in found]
     return float(sum(gaps) / len(margins))
 
 
-def log_loss(margins: Floats) -> float:
+def log_loss(margins: Reals) -> float:
     """Mean -log sigma(margin), in nats; a coin has log 2."""
     return float(np.logaddexp(0, -margins).mean())
 
 
-def brier(margins: Floats) -> float:
+def brier(margins: Reals) -> float:
     """Mean (1 - sigma(margin))²; a coin has 1/4."""
     return float(((0.5 * (1 - np.tanh(margins / 2))) ** 2).mean())
 
 
-def temperature(margins: Floats) -> float | None:
+def temperature(margins: Reals) -> float | None:
     """The T for which sigma(margin / T) has the least log loss; None where no T helps.
 
     That is where the mean margin is not above 0: the less the scores are trusted, the better.
@@ -80,7 +80,7 @@ def temperature(margins: Floats) -> float | None:
     return 1 / high
 
 
-def calibration(margins: Floats, clusters: Sequence[Hashable]) -> dict[str, Any]:
+def calibration(margins: Reals, clusters: Sequence[Hashable]) -> dict[str, Any]:
     """All of it, and what one temperature, fitted on one half of the prompts, does for the other.
 
     The halves are clusters in turn, each fitted for the other, so that no pair is judged by a
@@ -106,15 +106,15 @@ def calibration(margins: Floats, clusters: Sequence[Hashable]) -> dict[str, Any]
     }
 
 
-def ranks(values: Floats) -> Floats:
+def ranks(values: Reals) -> Reals:
     """Ranks from 1; equal values share the mean of theirs."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    mean: Floats = (ends - (counts - 1) / 2)[inverse]
+    mean: Reals = (ends - (counts - 1) / 2)[inverse]
     return mean
 
 
-def spearman(first: Floats, second: Floats) -> float | None:
+def spearman(first: Reals, second: Reals) -> float | None:
     """Spearman's rank correlation; None where one of the two never changes."""
     a, b = ranks(first), ranks(second)
     a, b = a - a.mean(), b - b.mean()
@@ -122,9 +122,7 @@ def spearman(first: Floats, second: Floats) -> float | None:
     return float(a @ b) / norm if norm else None
 
 
-def length_analysis(
-    margins: Floats, lengths: Floats, clusters: Sequence[Hashable]
-) -> dict[str, Any]:
+def length_analysis(margins: Reals, lengths: Reals, clusters: Sequence[Hashable]) -> dict[str, Any]:
     """How scores and votes go with length; `lengths` (pairs, 2), the chosen answer's first.
 
     The regression is of the vote on the difference in score and in length together, each divided

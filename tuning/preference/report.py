@@ -18,7 +18,7 @@ from tuning.errors import TuningError
 from tuning.preference.agreement import agreement_of, vote_accuracy
 from tuning.preference.calibration import calibration, learning_curve, length_analysis
 from tuning.preference.vote_share import (
-    Floats,
+    Reals,
     VoteShare,
     author_strengths,
     vote_share,
@@ -47,10 +47,10 @@ class ScoredPairs:
     """
 
     pairs: Sequence[Pair]
-    scores: Floats
-    lengths: Floats
-    start: Floats | None = None
-    untuned: Floats | None = None
+    scores: Reals
+    lengths: Reals
+    start: Reals | None = None
+    untuned: Reals | None = None
     kinds: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -72,11 +72,11 @@ class ScoredPairs:
         return [prompt_key(pair.prompt).lower() for pair in self.pairs]
 
     @property
-    def weights(self) -> Floats:
+    def weights(self) -> Reals:
         """The votes that each pair counts for."""
         return np.array([pair.weight for pair in self.pairs])
 
-    def agree(self, margins: Floats, mask: Sequence[bool] | None = None) -> VoteShare | None:
+    def agree(self, margins: Reals, mask: Sequence[bool] | None = None) -> VoteShare | None:
         """The share of the pairs (those of `mask`) whose margin is above 0."""
         kept = [at for at in range(len(self.pairs)) if mask is None or mask[at]]
         prompts = self.prompts
@@ -130,8 +130,8 @@ def reward_report(
     }
 
 
-def _margin(values: Floats) -> Floats:
-    difference: Floats = values[:, 0] - values[:, 1]
+def _margin(values: Reals) -> Reals:
+    difference: Reals = values[:, 0] - values[:, 1]
     return difference
 
 
@@ -181,7 +181,7 @@ def _models(held: ScoredPairs) -> list[tuple[str | None, str | None]]:
     return [pair.models for pair in held.pairs]
 
 
-def _compared(held: ScoredPairs, scores: Floats, other: Floats) -> str:
+def _compared(held: ScoredPairs, scores: Reals, other: Reals) -> str:
     """Whether the scores agree with more votes than a baseline does: better, worse, or unknown.
 
     By the interval of the difference on the same pairs, those of one prompt taken together.
@@ -201,7 +201,7 @@ def _compared(held: ScoredPairs, scores: Floats, other: Floats) -> str:
     return "worse" if mean + 1.96 * error < 0 else "cannot be told"
 
 
-def _kinds(held: ScoredPairs, margins: Floats) -> dict[str, Any]:
+def _kinds(held: ScoredPairs, margins: Reals) -> dict[str, Any]:
     """Agreement by what is wrong with the rejected answer, and whether that kind was learned."""
     found = {}
     for kind in sorted(set(held.kinds or ())):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tuning.data.preferences.pairs import Pair, Tie
 from tuning.evaluation.statistics import wilson
 
-Floats = NDArray[np.float64]
+Reals = NDArray[np.float64]
 RIDGE = 0.1
 """Weight of the penalty on the strengths of authors, in votes: few votes decide nothing."""
 
@@ -36,9 +36,9 @@ class VoteShare:
 
 
 def vote_share(
-    margins: Sequence[float] | Floats,
+    margins: Sequence[float] | Reals,
     clusters: Sequence[Hashable] | None = None,
-    weights: Sequence[float] | Floats | None = None,
+    weights: Sequence[float] | Reals | None = None,
 ) -> VoteShare | None:
     """The share of `margins` (chosen minus rejected, shape (pairs,)) above 0; None without any.
 
@@ -90,16 +90,14 @@ def author_strengths(lessons: Iterable[Pair | Tie]) -> dict[str, float]:
     return dict(zip(names, map(float, strengths - strengths.mean()), strict=True))
 
 
-def logistic(
-    design: Floats, outcome: Floats, weights: Floats, ridge: float
-) -> tuple[Floats, Floats]:
+def logistic(design: Reals, outcome: Reals, weights: Reals, ridge: float) -> tuple[Reals, Reals]:
     """Coefficients of a logistic regression without a constant, and their covariance.
 
     Minimises sum w (log(1 + e^eta) - y eta) + ridge/2 |beta|² by Newton's method with halved steps;
     `design` (rows, columns), `outcome` and `weights` (rows,).
     """
 
-    def loss(beta: Floats) -> float:
+    def loss(beta: Reals) -> float:
         eta = design @ beta
         return float(weights @ (np.logaddexp(0, eta) - outcome * eta) + ridge / 2 * beta @ beta)
 
@@ -117,5 +115,5 @@ def logistic(
         beta = beta - length * step
         if np.abs(slope).max() < 1e-9 * max(1.0, float(weights.sum())):
             break
-    covariance: Floats = np.asarray(np.linalg.inv(hessian), dtype=np.float64)
+    covariance: Reals = np.asarray(np.linalg.inv(hessian), dtype=np.float64)
     return beta, covariance
