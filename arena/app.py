@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from arena.backends.client import install_http_client
+from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
 from arena.battles.service import BattleService
 from arena.battles.set_judging import SetJudging
@@ -86,13 +86,12 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     @app.get("/healthz")
     async def health() -> JSONResponse:
         """200 while the page runs and its database answers; servers are told apart."""
-        backends = await service.pool.backends()
         return JSONResponse(
             {
                 "status": "ok",
                 "battles_running": service.num_running,
-                "servers_up": sum(backend.is_up for backend in backends),
-                "servers": len(backends),
+                "servers_up": sum(backend.is_up for backend in service.pool.known()),
+                "servers": service.pool.num_servers,
             }
         )
 
@@ -113,6 +112,7 @@ def _lifespan(service: BattleService, drawer: Drawer) -> Any:
         # Threads mostly wait for the disk; as many as may share one commit (see `group_commit`).
         pool = ThreadPoolExecutor(WRITERS, "store")
         asyncio.get_running_loop().set_default_executor(pool)
+        await service.pool.backends()  # within a deadline: the first battle need not wait
         yield
         await service.close()
         await drawer.close()

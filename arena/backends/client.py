@@ -6,27 +6,26 @@ text-generation-inference API. Knows no battle, no store and no page.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-import os
-import ssl
-import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal
 
-import httpx2
-from huggingface_hub import AsyncInferenceClient, set_async_client_factory
+from huggingface_hub import AsyncInferenceClient
 
+from arena.backends.bounds import ANSWER
 from arena.backends.completions import stream_completion
 from arena.backends.failures import WIRE_ERRORS, answer_error_of
+from arena.backends.http import http_client, key_of
 from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
-from arena.backends.transport import CompiledTransport
+from arena.backends.wire_values import WholeCharacters, count_of, logprob_of, piece_of, word_of
 from arena.values.battle import AskAs, ChatMessage, Participant, SamplingSettings
 
 WireApi = Literal["tgi", "openai"]
 VARIED_TEMPERATURE = 0.7
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+PROMPT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,6 @@ class Target:
         return SamplingSettings(**{**vars(wanted), "max_new_tokens": limit})
 
 
-def key_of(key_env: str | None) -> str:
-    """The value of an environment variable; a dash where there is none."""
-    return (os.environ.get(key_env, "") if key_env else "") or "-"
-
-
 def varied(target: Target) -> Target:
     """The same participant, drawing where it would take the likeliest token each time."""
     sampling = target.participant.sampling
@@ -76,45 +70,6 @@ def varied(target: Target) -> Target:
         return target
     drawing = replace(sampling, temperature=VARIED_TEMPERATURE)
     return replace(target, participant=replace(target.participant, sampling=drawing))
-
-
-@lru_cache(maxsize=1)
-def _ssl_context() -> ssl.SSLContext:
-    return httpx2.create_ssl_context()
-
-
-@lru_cache(maxsize=1)
-def _has_proxies() -> bool:
-    """Whether the environment names proxies; a client that looks itself does so each time."""
-    return bool(urllib.request.getproxies())
-
-
-def http_client(timeout: float | None = None) -> httpx2.AsyncClient:
-    """A client that follows no redirect and takes no proxy on the way to this machine."""
-    hooks = {"response": [_read_refusal]}
-    if not _has_proxies():
-        way = CompiledTransport(_ssl_context())
-        return httpx2.AsyncClient(
-            transport=way, timeout=timeout, trust_env=False, event_hooks=hooks
-        )
-    return httpx2.AsyncClient(
-        follow_redirects=False,
-        timeout=timeout,
-        verify=_ssl_context(),
-        mounts={f"all://{host}": None for host in LOOPBACK},
-        event_hooks=hooks,
-    )
-
-
-async def _read_refusal(response: httpx2.Response) -> None:
-    """A streamed refusal must be read before its reason can be told."""
-    if response.status_code >= 400:
-        await response.aread()
-
-
-def install_http_client() -> None:
-    """Make huggingface_hub use `http_client` for its asynchronous calls in this process."""
-    set_async_client_factory(http_client)
 
 
 async def stream_answer(
@@ -129,28 +84,40 @@ async def stream_answer(
     Raises AnswerError when the server refuses, breaks off or writes nonsense. Closing the
     generator, or cancelling the task that reads it, closes the connection at once.
     """
+    characters = WholeCharacters()
     try:
-        if target.participant.ask_as is AskAs.COMPLETION and target.wire == "openai":
-            async with http_client() as client:
-                model, sampling = target.participant.model, target.sampling()
-                async for part in stream_completion(
-                    client, target.url, target.key, model, plain_prompt(messages), sampling
-                ):
-                    yield part
-            return
-        async with AsyncInferenceClient(base_url=target.url, token=target.key) as client:
-            if target.participant.ask_as is AskAs.COMPLETION:
-                parts = _complete(client, target, messages)
-            else:
-                parts = _chat(client, target, messages)
+        async with contextlib.aclosing(_parts(target, messages)) as parts:
             async for part in parts:
-                yield part
                 if isinstance(part, AnswerEnd):
+                    if rest := characters.rest():
+                        yield AnswerPiece(rest)
+                    yield part
                     return
+                if text := characters.take(part.text):
+                    yield replace(part, text=text) if text != part.text else part
     except AnswerError:
         raise
     except WIRE_ERRORS as error:
         raise answer_error_of(error) from error
+
+
+async def _parts(
+    target: Target, messages: Sequence[ChatMessage]
+) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
+    """The answer by the route that this server has for this way of asking."""
+    is_completion = target.participant.ask_as is AskAs.COMPLETION
+    if is_completion and target.wire == "openai":
+        async with http_client(bounds=ANSWER) as client:
+            model, sampling = target.participant.model, target.sampling()
+            async for part in stream_completion(
+                client, target.url, target.key, model, plain_prompt(messages), sampling
+            ):
+                yield part
+        return
+    async with AsyncInferenceClient(base_url=target.url, token=target.key) as client:
+        ask = _complete if is_completion else _chat
+        async for part in ask(client, target, messages):
+            yield part
 
 
 async def _complete(
@@ -172,16 +139,18 @@ async def _complete(
         **_sampled(sampling),
     )
     async for event in events:
-        if event.token is not None and not event.token.special and event.token.text:
-            yield AnswerPiece(event.token.text, event.token.logprob)
+        token = event.token
+        text = "" if token is None or token.special else piece_of(token.text)
+        if text:
+            yield AnswerPiece(text, logprob_of(token.logprob))
         if event.details is not None or event.generated_text is not None:
             details = event.details
             yield AnswerEnd(
-                finish_reason=details.finish_reason if details else "unknown",
-                num_tokens=details.generated_tokens if details else None,
+                finish_reason=(word_of(details.finish_reason) if details else None) or "unknown",
+                num_tokens=count_of(details.generated_tokens) if details else None,
                 model=target.participant.model,
-                weights_sha256=_extra(event, "weights_sha256"),
-                num_prompt_tokens=_extra(details, "input_length") if details else None,
+                weights_sha256=word_of(_extra(event, "weights_sha256")),
+                num_prompt_tokens=count_of(_extra(details, "input_length")) if details else None,
             )
 
 
@@ -209,22 +178,23 @@ async def _chat(
     has_begun = False
     async for chunk in chunks:
         usage = chunk.usage or usage
-        model, weights = chunk.model or model, _extra(chunk, "weights_sha256") or weights
+        model = word_of(chunk.model) or model
+        weights = word_of(_extra(chunk, "weights_sha256")) or weights
         for choice in chunk.choices or []:
-            text = (choice.delta.content or "") if choice.delta is not None else ""
+            text = piece_of(choice.delta.content) if choice.delta is not None else ""
             text = text if has_begun else text.lstrip()  # the template's space is no answer
             if text:
                 has_begun = True
                 yield AnswerPiece(text, _logprob(choice))
-            reason = choice.finish_reason or reason
+            reason = word_of(choice.finish_reason) or reason
     if reason is None:
         raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
     yield AnswerEnd(
         finish_reason=reason,
-        num_tokens=usage.completion_tokens if usage else None,
+        num_tokens=count_of(usage.completion_tokens) if usage else None,
         model=model,
         weights_sha256=weights,
-        num_prompt_tokens=usage.prompt_tokens if usage else None,
+        num_prompt_tokens=count_of(usage.prompt_tokens) if usage else None,
     )
 
 
@@ -272,18 +242,21 @@ async def prompt_sent(target: Target, messages: Sequence[ChatMessage]) -> str:
         return as_json
     body = {"model": target.participant.model, "messages": sent}
     try:
-        async with http_client(timeout=2.0) as client:
+        async with asyncio.timeout(PROMPT_SECONDS), http_client() as client:
             key = {"authorization": f"Bearer {target.key}"}
             reply = await client.post(f"{target.url}/chat_tokenize", json=body, headers=key)
         return str(reply.json()["templated_text"]) if reply.status_code == 200 else as_json
-    except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+    except WIRE_ERRORS:
         return as_json  # the answer is what counts; the messages are true, if less exact
 
 
 def _logprob(choice: Any) -> float | None:
     """The log-probability of a chunk's tokens together; None where the server does not tell."""
     told = getattr(choice.logprobs, "content", None) if choice.logprobs else None
-    return sum(token.logprob for token in told) if told else None
+    if not told:
+        return None
+    values = [logprob_of(token.logprob) for token in told]
+    return None if None in values else logprob_of(sum(value for value in values if value))
 
 
 def _extra(value: Any, key: str) -> Any:

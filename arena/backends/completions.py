@@ -12,6 +12,7 @@ import httpx2
 
 from arena.backends.failures import http_refusal
 from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
+from arena.backends.wire_values import count_of, piece_of, word_of
 from arena.values.battle import SamplingSettings
 
 
@@ -51,10 +52,10 @@ async def stream_completion(
                 detail = str(event["error"])[:2000]
                 raise AnswerError("server-error", "The server failed while it wrote.", detail)
             for choice in event.get("choices", []):
-                if choice.get("text"):
-                    yield AnswerPiece(choice["text"])
-                reason = choice.get("finish_reason") or reason
-            num_tokens = (event.get("usage") or {}).get("completion_tokens", num_tokens)
+                if text := piece_of(choice.get("text")):
+                    yield AnswerPiece(text)
+                reason = word_of(choice.get("finish_reason")) or reason
+            num_tokens = count_of((event.get("usage") or {}).get("completion_tokens", num_tokens))
     if reason is None:
         raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
     yield AnswerEnd(reason, num_tokens, model)

@@ -11,18 +11,24 @@ from huggingface_hub.errors import (
     ValidationError,
 )
 
+from arena.backends.bounds import MovedError, TooMuchError
 from arena.backends.streams import AnswerError
 
 # What a client library raises when a server is down, refuses, or writes nonsense.
 WIRE_ERRORS = (
     HfHubHTTPError,
     httpx2.HTTPError,
+    httpx2.InvalidURL,
+    httpx2.StreamError,
     InferenceTimeoutError,
     TextGenerationError,
+    TimeoutError,
     ValueError,
     KeyError,
     TypeError,
     AttributeError,
+    OverflowError,
+    RecursionError,  # JSON that is nested for ever
 )
 
 
@@ -37,6 +43,10 @@ def answer_error_of(error: Exception) -> AnswerError:
         return http_refusal(422, detail)
     if isinstance(error, TextGenerationError):
         return AnswerError("server-error", "The server failed while it wrote.", detail)
+    if isinstance(error, TooMuchError):
+        return AnswerError("malformed", "The server sent more than an answer holds.", detail)
+    if isinstance(error, MovedError):
+        return AnswerError("server-error", "The server has moved elsewhere.", detail)
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         return AnswerError("down", "The server cannot be reached.", detail)
     if isinstance(error, httpx2.HTTPError | InferenceTimeoutError):

@@ -1,54 +1,83 @@
-"""Who can take part: asks each server what it serves and keeps the answer for a few seconds.
+"""Who can take part: every server as it last answered, asked again beside what goes on.
 
-Knows `/v1/models` and `/info`; knows no battle and no page. A server that does not answer is
-kept as down, with the reason, and its models are left out of the draw.
+Knows servers by their probes; knows no battle and no page. A server that does not answer is
+kept as down, with the reason, and its models are left out of the draw. One that is slow to tell
+holds nobody up: it is known as it last answered while it is asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
 from urllib.parse import urlsplit
 
-import httpx2
-
-from arena.backends.client import Target, WireApi, http_client, key_of
-from arena.config.arena_toml import ArenaConfig, ParticipantConfig
+from arena.backends.client import Target
+from arena.backends.probing import Backend, probe, probe_configured
+from arena.config.arena_toml import ArenaConfig
+from arena.config.page_config import server_root
 from arena.errors import ArenaError
-from arena.values.battle import AskAs, Participant, SamplingSettings
+from arena.values.battle import Participant, SamplingSettings
 
-PROBE_SECONDS = 3.0
-Fault = Literal["", "answered", "silent", "no_list", "not_served", "no_model"]
-NO_ACCESS = (401, 403)  # of HTTP: the server is there, and not for us
+log = logging.getLogger(__name__)
+
 FRESH_SECONDS = 5.0
 FRESH_SECONDS_DOWN = 0.5  # a server that is starting should be seen as soon as it is up
+QUICK_SECONDS = 0.3
+"""Who asks waits so long for servers that answered their last probe in that time; for no other."""
 
 
 class ParticipantError(ArenaError):
     """A participant that was asked for is not there, or there are too few."""
 
 
-@dataclass(frozen=True)
-class Backend:
-    """One server as it answered the last probe; `problem` is empty while it is up.
-
-    `fault` and `about` tell the same problem by a word of the catalogue (`problem.<fault>`).
-    """
+@dataclass
+class _Server:
+    """One server of the pool: how to ask it, what it last said, and the asking that goes on."""
 
     url: str
-    wire: WireApi = "openai"
-    targets: tuple[Target, ...] = ()
-    problem: str = ""
-    fault: Fault = ""
-    about: str = ""
+    ask: Callable[[], Awaitable[Backend]]
+    backend: Backend | None = None
+    asked_at: float = float("-inf")
+    probed_at: float = float("-inf")
+    is_quick: bool = True
+    probing: asyncio.Task[None] | None = None
 
     @property
-    def is_up(self) -> bool:
-        """The server answered and named its models."""
-        return not self.problem
+    def is_due(self) -> bool:
+        """What it last said is old, and nobody asks it now."""
+        is_up = self.backend is not None and self.backend.is_up
+        age = time.monotonic() - self.probed_at
+        return not self.is_probing and age > (FRESH_SECONDS if is_up else FRESH_SECONDS_DOWN)
+
+    @property
+    def is_probing(self) -> bool:
+        """It is being asked now."""
+        return self.probing is not None and not self.probing.done()
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which its answer is still awaited: none once it is slower than it was."""
+        return self.asked_at + QUICK_SECONDS - time.monotonic() if self.is_quick else 0.0
+
+    def start(self) -> None:
+        """Ask it, beside what goes on."""
+        self.asked_at = time.monotonic()
+        self.probing = asyncio.create_task(self._refresh())
+
+    async def _refresh(self) -> None:
+        try:
+            self.backend = await self.ask()
+        except Exception:  # a fault of ours costs one server its place, and is seen in the log
+            log.exception("server %s could not be probed", self.url)
+            problem = "the arena made an error; its log says which"
+            self.backend = Backend(self.url, problem=problem, fault="internal")
+        self.probed_at = time.monotonic()
+        self.is_quick = self.probed_at - self.asked_at <= QUICK_SECONDS
 
 
 class BackendPool:
@@ -61,27 +90,45 @@ class BackendPool:
         arena_config: ArenaConfig | None = None,
     ) -> None:
         self._config = arena_config or ArenaConfig()
-        self._urls = tuple(dict.fromkeys(url.rstrip("/") for url in urls))
-        self._sampling = sampling
-        self._backends: tuple[Backend, ...] = ()
-        self._probed_at = float("-inf")
-        self._lock = asyncio.Lock()
+        roots = dict.fromkeys(server_root(url) for url in urls)
+        self._servers = [_Server(url, partial(probe, url, sampling)) for url in roots]
+        self._servers += [
+            _Server(one.url, partial(probe_configured, one, sampling))
+            for one in self._config.participants
+        ]
         self.off: frozenset[str] = frozenset()
 
+    def known(self) -> tuple[Backend, ...]:
+        """All servers as they last answered; those that nobody has asked yet are left out."""
+        told = [server.backend for server in self._servers if server.backend is not None]
+        return _unique_names(told)
+
+    @property
+    def num_servers(self) -> int:
+        """Servers and participants that were named, whether they answer or not."""
+        return len(self._servers)
+
     async def backends(self, *, fresh: bool = False) -> tuple[Backend, ...]:
-        """All servers, probed again when the last answer is older than a few seconds."""
-        async with self._lock:
-            is_up = all(backend.is_up for backend in self._backends)
-            age = time.monotonic() - self._probed_at
-            if fresh or age > (FRESH_SECONDS if is_up else FRESH_SECONDS_DOWN):
-                probes = [probe(url, self._sampling) for url in self._urls]
-                probes += [
-                    probe_configured(configured, self._sampling)
-                    for configured in self._config.participants
-                ]
-                self._backends = _unique_names(await asyncio.gather(*probes))
-                self._probed_at = time.monotonic()
-            return self._backends
+        """All servers, asked again when the last answer is older than a few seconds.
+
+        Waits for those that have never answered and, a moment, for those that answer quickly;
+        the others are told as they last were. `fresh` asks all again and waits for them.
+        """
+        for server in self._servers:
+            if server.is_due or (fresh and not server.is_probing):
+                server.start()
+        asked = [server for server in self._servers if server.is_probing]
+        quick = [server for server in asked if server.patience > 0]
+        await _wait(quick, max((server.patience for server in quick), default=0.0))
+        await _wait([server for server in asked if fresh or server.backend is None])
+        return self.known()
+
+    async def close(self) -> None:
+        """Stop asking."""
+        asking = [server.probing for server in self._servers if server.probing is not None]
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
     async def targets(self, *, all_known: bool = False) -> dict[str, Target]:
         """The participants that can be asked now, by name, in the servers' order.
@@ -109,12 +156,23 @@ class BackendPool:
 
     async def reach(self, participant: Participant) -> Target:
         """The way to a participant of an older battle, still asked as it was then."""
-        for target in (await self.targets(all_known=True)).values():
-            same = target.participant.model == participant.model
-            if same and target.participant.weights_sha256 == participant.weights_sha256:
-                return replace(target, participant=participant)
-        gone = ParticipantError("a side of this battle is no longer served; start a new battle")
-        raise gone.coded("side_gone")
+        same = [
+            target
+            for target in (await self.targets(all_known=True)).values()
+            if target.participant.model == participant.model
+            and target.participant.weights_sha256 == participant.weights_sha256
+        ]
+        if not same:
+            gone = ParticipantError("a side of this battle is no longer served; start a new battle")
+            raise gone.coded("side_gone")
+        by_name = [target for target in same if target.name == participant.name]
+        return replace((by_name or same)[0], participant=participant)
+
+
+async def _wait(servers: Sequence[_Server], seconds: float | None = None) -> None:
+    """Until these have said what they are asked, or the time is over."""
+    if asking := [server.probing for server in servers if server.probing is not None]:
+        await asyncio.wait(asking, timeout=seconds)
 
 
 def lineage(targets: Mapping[str, Target]) -> list[tuple[str, str]]:
@@ -140,131 +198,18 @@ def server_lines(backends: Sequence[Backend]) -> list[str]:
             if backend.is_up
             else f"{backend.url} is down: {backend.problem}; it is left out until it answers"
         )
+        lines += [f"{backend.url}: {reason}; it is left out" for reason in backend.refused]
     return lines
-
-
-async def probe_configured(configured: ParticipantConfig, sampling: SamplingSettings) -> Backend:
-    """The participant of arena.toml as its server offers it, asked as the file says."""
-    backend = await probe(configured.url, sampling, configured.key_env, named=configured.model)
-    if not backend.is_up:
-        return backend
-    offered = {target.participant.model: target for target in backend.targets}
-    model = (
-        configured.model
-        if configured.model is not None or len(offered) > 1
-        else next(iter(offered))
-    )
-    if model is None or model not in offered:
-        named = model or "one model"
-        return replace(
-            backend,
-            targets=(),
-            problem=f"it does not serve {named}",
-            fault="not_served",
-            about=model or "?",
-        )
-    target = offered[model]
-    participant = replace(
-        target.participant,
-        name=configured.name,
-        ask_as=configured.mode or target.participant.ask_as,
-        system_prompt=configured.system_prompt,
-        sampling=configured.sampling(sampling),
-    )
-    return replace(backend, targets=(replace(target, participant=participant),))
-
-
-async def probe(
-    url: str, sampling: SamplingSettings, key_env: str | None = None, *, named: str | None = None
-) -> Backend:
-    """Ask one server what it is and what it serves; never raises for what a server does.
-
-    Some servers answer and list no models; `named` is then taken as the one that they have.
-    """
-    try:
-        async with http_client(timeout=PROBE_SECONDS) as client:
-            client.headers.update({"authorization": f"Bearer {key_of(key_env)}"})
-            # First: a server whose list fails may close the connection that it failed on.
-            wire = await _wire(client, url)
-            reply = await client.get(f"{url}/v1/models")
-            if reply.status_code == 200:
-                entries = reply.json()["data"]
-            elif named is not None and reply.status_code not in NO_ACCESS:
-                entries = [{"id": named}]
-            else:
-                problem = f"/v1/models answered HTTP {reply.status_code}"
-                return Backend(url, "openai", (), problem, "answered", str(reply.status_code))
-        models = {str(entry["id"]): entry for entry in entries}
-    except httpx2.HTTPError as error:
-        name = type(error).__name__
-        return Backend(url, "openai", (), f"no answer ({name})", "silent", name)
-    except (ValueError, KeyError, TypeError) as error:
-        name = type(error).__name__
-        problem = f"/v1/models is no model list ({name})"
-        return Backend(url, "openai", (), problem, "no_list", name)
-    targets = tuple(
-        replace(_target(url, wire, entry, models, sampling), key_env=key_env)
-        for entry in entries
-        if entry.get("kind") != "reward"
-    )
-    if not targets:
-        return Backend(url, wire, (), "it serves no model", "no_model")
-    return Backend(url, wire, targets)
-
-
-async def _wire(client: httpx2.AsyncClient, url: str) -> WireApi:
-    """`tgi` for a server that describes itself as text-generation-inference does."""
-    reply = await client.get(f"{url}/info")
-    if reply.status_code != 200:
-        return "openai"
-    try:
-        info = reply.json()
-    except ValueError:
-        return "openai"
-    return "tgi" if isinstance(info, Mapping) and "max_total_tokens" in info else "openai"
-
-
-def _target(
-    url: str,
-    wire: WireApi,
-    entry: Mapping[str, Any],
-    models: Mapping[str, Mapping[str, Any]],
-    sampling: SamplingSettings,
-) -> Target:
-    """One line of `/v1/models`; what a server does not tell stays empty, never guessed."""
-    model = str(entry["id"])
-    kind = str(entry.get("kind") or "")
-    parent = entry.get("parent")
-    is_plain_base = kind == "base" and not entry.get("chat_template", False)
-    participant = Participant(
-        name=model,
-        model=model,
-        ask_as=AskAs.COMPLETION if is_plain_base else AskAs.CHAT,
-        kind=kind,
-        weights_sha256=entry.get("weights_sha256"),
-        base=parent,
-        base_sha256=models.get(str(parent), {}).get("weights_sha256"),
-        sampling=sampling,
-    )
-    length = entry.get("max_model_len")
-    return Target(
-        participant,
-        url,
-        wire,
-        adapter_id=model if kind else None,
-        max_model_len=length if isinstance(length, int) else None,
-    )
 
 
 def _unique_names(backends: Sequence[Backend]) -> tuple[Backend, ...]:
     """Equal model ids of two servers get the server's address behind the name."""
-    seen = [target.name for backend in backends for target in backend.targets]
+    seen = Counter(target.name for backend in backends for target in backend.targets)
     return tuple(
         replace(
             backend,
             targets=tuple(
-                _renamed(target) if seen.count(target.name) > 1 else target
-                for target in backend.targets
+                _renamed(target) if seen[target.name] > 1 else target for target in backend.targets
             ),
         )
         for backend in backends
@@ -272,6 +217,6 @@ def _unique_names(backends: Sequence[Backend]) -> tuple[Backend, ...]:
 
 
 def _renamed(target: Target) -> Target:
-    place = urlsplit(target.url).netloc
-    participant = replace(target.participant, name=f"{target.name} @ {place}")
-    return replace(target, participant=participant)
+    parts = urlsplit(target.url)
+    name = f"{target.name} @ {parts.netloc}{parts.path}"
+    return replace(target, participant=replace(target.participant, name=name))

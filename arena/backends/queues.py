@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import httpx2
 
-from arena.backends.client import http_client, key_of
+from arena.backends.http import http_client, key_of
+from arena.backends.wire_values import count_of
 
 ASK_SECONDS = 1.0
 RUNNING = (
@@ -47,10 +48,10 @@ async def ask_queues(urls: Iterable[str], key_env: str | None = None) -> dict[st
 
 async def _ask(url: str, key_env: str | None) -> Queue:
     try:
-        async with http_client(timeout=ASK_SECONDS) as client:
+        async with asyncio.timeout(ASK_SECONDS), http_client() as client:
             key = {"authorization": f"Bearer {key_of(key_env)}"}
             reply = await client.get(f"{url}/metrics", headers=key)
-    except httpx2.HTTPError:
+    except (httpx2.HTTPError, TimeoutError):
         return Queue()
     return read_queue(reply.text) if reply.status_code == 200 else Queue()
 
@@ -71,4 +72,4 @@ def read_queue(text: str) -> Queue:
 
 
 def _first(sums: dict[str, float], names: Iterable[str]) -> int | None:
-    return next((int(sums[name]) for name in names if name in sums), None)
+    return next((count_of(sums[name]) for name in names if name in sums), None)

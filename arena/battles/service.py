@@ -333,7 +333,7 @@ class BattleService(BattleVoting):
 
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""
-        await self.running_battles.close()
+        await asyncio.gather(self.running_battles.close(), self.pool.close())
 
 
 def _asked(target: Target) -> Asked:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arena.backends.client import install_http_client
+from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
 from arena.battles.prompt_sets import PromptSet, SetError, list_sets, load_set
 from arena.battles.service import BattleService, SetPosition

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from arena.config.page_config import check_url
+from arena.config.page_config import check_url, server_root
 from arena.errors import ArenaError
 from arena.values.battle import AskAs, SamplingSettings
 
@@ -31,7 +31,7 @@ class ArenaConfigError(ArenaError):
 
 def _address(url: str) -> str:
     check_url(url)
-    return url.rstrip("/")
+    return server_root(url)
 
 
 def _filled_variable(name: str | None) -> str | None:

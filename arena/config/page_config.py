@@ -76,11 +76,27 @@ class PageConfig:
 
 def check_url(url: str) -> None:
     """Refuse what is not the address of an HTTP server."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half of an IPv6 address, a port that is no number
+        is_address = False
+    if not is_address or not url.isprintable() or " " in url:
         raise SettingsError(f"backend {url!r} is no address; write it like http://127.0.0.1:8080")
     if parts.username or parts.password:
         raise SettingsError(
             f"backend {parts.hostname!r} carries a password in its address; "
             "put the key in an environment variable"
         )
+    if parts.query or parts.fragment:
+        raise SettingsError(
+            f"backend {url!r} has more than an address behind it; leave out what follows ? or #"
+        )
+
+
+def server_root(url: str) -> str:
+    """The address under which a server has `/v1/...`: without a slash or `/v1` at its end.
+
+    An OpenAI client is given `http://host/v1`, a TGI client `http://host`; both mean one server.
+    """
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")

@@ -10,7 +10,7 @@ import pytest
 from fault_server import FaultServer, Script
 from store_fixtures import Hand
 
-from arena.backends.client import install_http_client
+from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
 from arena.battles.pairing import PairSampler, gaps, num_votes
 from arena.battles.service import BattleService
@@ -78,9 +78,9 @@ def test_participant_is_asked_as_the_file_says(
 @pytest.mark.parametrize(
     ("status", "known", "problems"),
     [
-        (500, ["Named"], ["", "/v1/models answered HTTP 500"]),
-        (404, ["Named"], ["", "/v1/models answered HTTP 404"]),
-        (401, [], ["/v1/models answered HTTP 401"] * 2),
+        (500, ["Named"], ["", "{url}/v1/models answered HTTP 500"]),
+        (404, ["Named"], ["", "{url}/v1/models answered HTTP 404"]),
+        (401, [], ["{url}/v1/models answered HTTP 401"] * 2),
     ],
 )
 def test_participant_of_a_server_without_a_list_is_taken_by_its_model(
@@ -104,7 +104,8 @@ def test_participant_of_a_server_without_a_list_is_taken_by_its_model(
         )
         pool = BackendPool([], SamplingSettings(), arena_config)
         assert list(asyncio.run(pool.targets())) == known
-        assert [b.problem for b in asyncio.run(pool.backends())] == problems
+        told = [b.problem for b in asyncio.run(pool.backends())]
+        assert told == [problem.format(url=server.url) for problem in problems]
 
 
 def test_numbers_stay_as_they_are_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fault_server import FaultServer, Script
 
-from arena.backends.client import install_http_client
+from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool, ParticipantError
 from arena.battles.service import BattleService, BusyError, PromptError
 from arena.battles.view import BattleAccess, BattleView

@@ -10,14 +10,10 @@ from dataclasses import replace
 import pytest
 from fault_server import HASH, WORDS, FaultServer, Script
 
-from arena.backends.client import (
-    Target,
-    install_http_client,
-    plain_prompt,
-    prompt_sent,
-    stream_answer,
-)
-from arena.backends.pool import BackendPool, ParticipantError, probe
+from arena.backends.client import Target, plain_prompt, prompt_sent, stream_answer
+from arena.backends.http import install_http_client
+from arena.backends.pool import BackendPool, ParticipantError
+from arena.backends.probing import probe
 from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
 from arena.values.battle import AskAs, SamplingSettings
 

@@ -116,7 +116,7 @@ def test_whatever_keeps_a_server_or_a_vote_out_has_a_text() -> None:
     """Each fault of a server, each mark of quarantine, each way a model ends an answer."""
     from typing import get_args
 
-    from arena.backends.pool import Fault
+    from arena.backends.probing import Fault
 
     faults = {f"problem.{name}" for name in get_args(Fault) if name}
     marks = {"rate", "same_side", "same_prompt", "identity_leak", "failed_side"}

@@ -12,7 +12,7 @@ import pytest
 from fault_server import FaultServer, Script
 from running import run_arena
 
-from arena.backends.client import install_http_client
+from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
 from arena.battles.prompt_sets import SetError, add_set, list_sets, load_set, read_set
 from arena.battles.service import BattleService

@@ -16,7 +16,7 @@ import pytest
 from running import arena_up, run_arena
 from tuning_fixtures import rows, write_rows
 
-from arena.backends.client import install_http_client
+from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
 from arena.battles.service import BattleService
 from arena.config.page_config import PageConfig

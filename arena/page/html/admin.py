@@ -9,7 +9,7 @@ import html
 import time
 from collections.abc import Mapping, Sequence
 
-from arena.backends.pool import Backend
+from arena.backends.probing import Backend
 from arena.backends.queues import Queue
 from arena.i18n import Words
 from arena.page.html.panes import WINNER_KEYS, problem_text

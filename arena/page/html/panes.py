@@ -10,7 +10,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from arena.backends.pool import Backend
+from arena.backends.probing import Backend
 from arena.backends.streams import AnswerError, Side
 from arena.battles.view import BattleView
 from arena.i18n import Words, error_text
