@@ -93,7 +93,7 @@ class _BoundedBody(httpx2.AsyncByteStream):
         self._most, self._most_of_line, self._cuts = most, most_of_line, cuts
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        num_bytes = num_in_line = 0
+        num_bytes = num_in_line = num_at_a_stretch = 0
         held = b""
         async for raw in self._stream:
             for piece in self._unpacked(raw):
@@ -108,7 +108,10 @@ class _BoundedBody(httpx2.AsyncByteStream):
                         raise TooMuchError(f"a line of more than {self._most_of_line} bytes")
                     piece, held = _joined(held + piece)
                 yield piece
-                await asyncio.sleep(0)
+                num_at_a_stretch += len(piece)
+                if num_at_a_stretch >= PIECE_BYTES:
+                    num_at_a_stretch = 0
+                    await asyncio.sleep(0)
         if held:
             yield held
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from huggingface_hub import AsyncInferenceClient
 
 from arena.backends.bounds import ANSWER
 from arena.backends.completions import stream_completion
-from arena.backends.failures import WIRE_ERRORS, answer_error_of
+from arena.backends.failures import WIRE_ERRORS, answer_error_of, hushed
 from arena.backends.http import http_client, key_of
 from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
 from arena.backends.wire_values import WholeCharacters, count_of, logprob_of, piece_of, word_of
@@ -73,13 +73,14 @@ def varied(target: Target) -> Target:
 
 
 async def stream_answer(
-    target: Target, messages: Sequence[ChatMessage]
+    target: Target, messages: Sequence[ChatMessage], secrets: Collection[str] = ()
 ) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
     """The answer to the last message: pieces of text, then exactly one `AnswerEnd`.
 
     Args:
         target: whom to ask, and how.
         messages: the conversation so far, its last message the prompt; no system message.
+        secrets: names that what the server says of a failure may not hold.
 
     Raises AnswerError when the server refuses, breaks off or writes nonsense. Closing the
     generator, or cancelling the task that reads it, closes the connection at once.
@@ -95,10 +96,10 @@ async def stream_answer(
                     return
                 if text := characters.take(part.text):
                     yield replace(part, text=text) if text != part.text else part
-    except AnswerError:
-        raise
+    except AnswerError as error:
+        raise hushed(error, secrets) from error.__cause__
     except WIRE_ERRORS as error:
-        raise answer_error_of(error) from error
+        raise hushed(answer_error_of(error), secrets) from error
 
 
 async def _parts(

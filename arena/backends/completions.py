@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 import httpx2
 
-from arena.backends.failures import http_refusal
+from arena.backends.failures import failed_midway, http_refusal
 from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
 from arena.backends.wire_values import count_of, piece_of, word_of
 from arena.values.battle import SamplingSettings
@@ -40,7 +40,7 @@ async def stream_completion(
     reason, num_tokens = None, None
     async with client.stream("POST", f"{url}/v1/completions", json=body, headers=headers) as reply:
         if reply.status_code != 200:
-            raise http_refusal(reply.status_code, reply.text[:2000])
+            raise http_refusal(reply.status_code, reply.text[:2000], reply.text)
         async for line in reply.aiter_lines():
             if not line.startswith("data:"):
                 continue
@@ -49,8 +49,7 @@ async def stream_completion(
                 break
             event = json.loads(data)
             if event.get("error"):
-                detail = str(event["error"])[:2000]
-                raise AnswerError("server-error", "The server failed while it wrote.", detail)
+                raise failed_midway(str(event["error"])[:2000], data)
             for choice in event.get("choices", []):
                 if text := piece_of(choice.get("text")):
                     yield AnswerPiece(text)

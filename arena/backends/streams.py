@@ -27,13 +27,15 @@ FINISHED: frozenset[State] = frozenset({"done", "stopped", "failed"})
 class AnswerError(ArenaError):
     """An answer could not be had; `kind` is a stable word, the message is for the voter.
 
-    Neither may name the model or the server: the voter is blind.
+    Neither may name the model or the server: the voter is blind. `said` is what the server itself
+    said, where it may be shown; `detail` is for the log and the reveal, and may name the server.
     """
 
-    def __init__(self, kind: str, message: str, detail: str = "") -> None:
+    def __init__(self, kind: str, message: str, detail: str = "", said: str = "") -> None:
         super().__init__(message)
         self.kind = kind
-        self.detail = detail  # for the log and the reveal, may name the server
+        self.detail = detail
+        self.said = said
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Side:
     text: str = ""
     error_kind: str = ""
     error: str = ""
+    said: str = ""
     detail: str = ""
     num_pieces: int = 0
     first_piece_at: float | None = None
@@ -279,5 +282,6 @@ def _failure(error: AnswerError) -> dict[str, Any]:
         "state": "failed",
         "error_kind": error.kind,
         "error": str(error),
+        "said": error.said,
         "detail": error.detail,
     }

@@ -72,6 +72,8 @@ class WholeCharacters:
 
     def take(self, piece: str) -> str:
         """The text that is whole now."""
+        if piece.isascii() and not self._half and "\0" not in piece:
+            return piece
         text = self._half + piece
         self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         return clean_text(text.removesuffix(self._half) if self._half else text)

@@ -66,10 +66,21 @@ class AnswerRecorder:
             first_token_s=side.first_piece_at,
             total_s=side.ended_at,
             finish_reason=end.finish_reason if end else None,
-            error=f"{side.error_kind}: {side.error} | {side.detail}" if side.error else None,
+            error=_error_text(side),
             identity_leak=self._is_blind and names_itself(side.text, names),
         )
         await asyncio.to_thread(self._store.finish_answer, self._answer_id, outcome, tokens)
+
+
+SAYS = "it said: "
+
+
+def _error_text(side: Side) -> str | None:
+    """Why an answer failed, as one text: kind, voter's words, what may be shown, and the detail."""
+    if not side.error:
+        return None
+    said = f" | {SAYS}{side.said}" if side.said else ""
+    return f"{side.error_kind}: {side.error}{said} | {side.detail}"
 
 
 def stored_side(answer: Answer | None) -> Side:
@@ -78,11 +89,14 @@ def stored_side(answer: Answer | None) -> Side:
         return Side("failed", error_kind="never-asked", error="This side was never asked.")
     states = {status: state for state, status in STATUS.items()}
     kind, _, message = (answer.error or "").partition(": ")
+    words, _, rest = (message or kind).partition(" | ")
+    said = rest.partition(" | ")[0].removeprefix(SAYS) if rest.startswith(SAYS) else ""
     return Side(
         state=states.get(answer.status, "streaming"),
         text=answer.text,
         error_kind=kind if message else "lost",
-        error=(message or kind).partition(" | ")[0],
+        error=words,
+        said=said,
         num_pieces=answer.num_tokens or 0,
         first_piece_at=answer.first_token_s,
         ended_at=answer.total_s,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from arena.backends.client import Target, stream_answer, varied
 from arena.backends.pool import BackendPool, lineage
 from arena.backends.streams import AnswerStreams, Side
 from arena.battles.answer_recorder import AnswerRecorder
+from arena.battles.leaks import telling_words
 from arena.battles.pairing import PairSampler
 from arena.battles.rate_limit import RateLimiter
 from arena.battles.running import ARRIVAL_SECONDS, RunningBattle
@@ -26,7 +27,7 @@ from arena.storage import admin_queries
 from arena.storage.battle_writes import Asked, BattleDraft, Opened
 from arena.storage.pair_cache import PairCache
 from arena.storage.store import Store
-from arena.values.battle import Mode
+from arena.values.battle import Battle, Mode
 from arena.values.texts import check_text
 from arena.values.vote import Vote
 
@@ -269,8 +270,9 @@ class BattleService(BattleVoting):
         async def record(index: int, side: Side) -> None:
             await recorders[index].close(side, streams.tokens[index])
 
+        secrets = _secrets(battle, targets.values()) if battle.is_blind else frozenset()
         streams = AnswerStreams(
-            [stream_answer(recorder.target, recorder.messages) for recorder in recorders],
+            [stream_answer(one.target, one.messages, secrets) for one in recorders],
             self.deadlines,
             self.limits.answer_chars,
             on_end=record,
@@ -334,6 +336,12 @@ class BattleService(BattleVoting):
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""
         await asyncio.gather(self.running_battles.close(), self.pool.close())
+
+
+def _secrets(battle: Battle, targets: Iterable[Target]) -> frozenset[str]:
+    """What nobody may read in a blind battle: who takes part, and where."""
+    names = [name for one in battle.participants for name in (one.name, one.model, one.base or "")]
+    return telling_words(names, [target.url for target in targets])
 
 
 def _asked(target: Target) -> Asked:

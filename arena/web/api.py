@@ -252,7 +252,13 @@ def _past_json(past: Past) -> dict[str, Any]:
 def view_json(view: BattleView) -> dict[str, Any]:
     """A battle as JSON: texts and states; names, measures and prompts only after the reveal."""
     sides: list[dict[str, Any]] = [
-        {"side": SIDES[i], "state": side.state, "text": side.text, "error": side.error or None}
+        {
+            "side": SIDES[i],
+            "state": side.state,
+            "text": side.text,
+            "error": side.error or None,
+            "server_said": side.said or None,
+        }
         for i, side in enumerate(view.sides)
     ]
     if view.is_revealed:

@@ -160,7 +160,8 @@ def _body(side: Side, say: Words, drawn: DrawnTexts) -> str:
     problem = ""
     if side.state == "failed":
         reason = html.escape(say("side.failed_body", reason=_failure(side, say)))
-        problem = f'<p class="problem">{reason}</p>'
+        said = html.escape(say("side.server_said", said=side.said)) if side.said else ""
+        problem = f'<p class="problem" dir="auto">{reason} {said}</p>'
     return f'<div class="answer" dir="auto">{body}</div>{problem}'
 
 
