@@ -15,6 +15,7 @@ import typer
 
 from arena.commands.models import models_app, starter_app
 from arena.commands.options import DEFAULT_HOME, Home, Json
+from arena.commands.reward import reward_app
 from arena.commands.sets import sets_app
 from arena.commands.users import users_app
 from arena.commands.votes import votes_app
@@ -32,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: quick, the same in a terminal, a pipe and docs/cli.md
 )
 app.add_typer(models_app, name="models")
+app.add_typer(reward_app, name="reward")
 app.add_typer(starter_app, name="starter")
 app.add_typer(sets_app, name="sets")
 app.add_typer(users_app, name="users")

@@ -18,7 +18,11 @@ def objective_of(config: TuningConfig) -> Objective:
     """The objective that the settings name."""
     if config.objective == "sft":
         return Supervised()
-    raise ConfigError(f"objective: {config.objective!r} is not made here yet; give sft")
+    if config.objective == "reward":
+        from tuning.preference.reward import RewardModel
+
+        return RewardModel()
+    raise ConfigError(f"objective: {config.objective!r} is not made here yet; give sft or reward")
 
 
 def tune(

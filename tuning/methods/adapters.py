@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from tuning.config import TuningConfig
 from tuning.data.encode import TokenRow
 from tuning.methods.fitness import check_base, check_fit
@@ -45,6 +47,27 @@ def build_model(
     return tuned
 
 
+def build_scorer(config: TuningConfig, model: Any) -> Any:
+    """The reward model to train, of a checkpoint with a scalar head: all of it, or an adapter and
+    the head. MethodError where the method cannot."""
+    for name, part in model.named_parameters():
+        if not bool(torch.isfinite(part).all()):
+            raise MethodError(
+                f"base: {name} holds NaN or infinite numbers, which would be in every score; give "
+                "a checkpoint without"
+            )
+    if config.method == "full":
+        return model
+    from peft import get_peft_model
+
+    peft_config, known = _peft_config(config, model, "SEQ_CLS"), linear_modules(model)
+    peft_config.modules_to_save = ["score"]
+    try:
+        return get_peft_model(model, peft_config)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise _refusal(config, known, error) from error
+
+
 def _refusal(config: TuningConfig, known: Sequence[str], error: Exception) -> MethodError:
     """What PEFT will not do with a model, with what may be given instead."""
     reason = " ".join(str(error).split())[:300]
@@ -65,10 +88,10 @@ def count_parameters(model: Any) -> tuple[int, int]:
     return sum(size for size, on in sizes if on), sum(size for size, _ in sizes)
 
 
-def _peft_config(config: TuningConfig, model: Any) -> Any:
+def _peft_config(config: TuningConfig, model: Any, task: str = "CAUSAL_LM") -> Any:
     import peft
 
-    common: dict[str, Any] = {"task_type": "CAUSAL_LM", "base_model_name_or_path": config.base}
+    common: dict[str, Any] = {"task_type": task, "base_model_name_or_path": config.base}
     if config.method == "prefix":
         return peft.PrefixTuningConfig(
             num_virtual_tokens=config.prefix.virtual_tokens,
@@ -130,8 +153,12 @@ def _check_targets(targets: Sequence[str], model: Any) -> None:
 
 
 def _check_vocabulary(model: Any, rows: Sequence[TokenRow]) -> None:
+    check_vocabulary(model, max(int(row.ids.max()) for row in rows))
+
+
+def check_vocabulary(model: Any, largest: int) -> None:
+    """MethodError where the model has no embedding for the largest id of the rows."""
     size = model.get_input_embeddings().num_embeddings
-    largest = max(int(row.ids.max()) for row in rows)
     if largest >= size:
         raise MethodError(
             f"vocabulary: the tokenizer gives id {largest}, but the model has {size} embeddings; "

@@ -52,6 +52,11 @@ def load_variant(name: str, home: Path, base: str | None = None) -> Loaded:
 
     folder = resolve_base(name, home, what="model")
     variant = read_variant(folder)
+    if variant.kind == "reward":
+        raise BaseError(
+            f"model {name!r}: is a reward model, which scores answers and writes none; score with "
+            "`arena reward score`"
+        )
     if not variant.is_adapter:
         model = load_model(folder, dtype=torch.float32)
         return Loaded(variant, model.eval(), load_tokenizer(folder), None)

@@ -24,7 +24,7 @@ from tuning.data.template import ensure_template, read_template, turn_ends
 from tuning.models.resolve import BaseError, refuse_packaged, resolve_base, revision_of
 from tuning.models.tokenizers import load_tokenizer
 from tuning.variant.checkpoint import check_checkpoint
-from tuning.variant.folder import ADAPTER_KINDS, Base, Variant, read_variant
+from tuning.variant.folder import Base, Variant, read_variant
 from tuning.variant.stops import stop_ids
 
 DEFAULT_MAX_LENGTH = 2048
@@ -106,8 +106,8 @@ class Inputs(Protocol):
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The inputs of supervised tuning, checked and encoded."""
+class Start:
+    """What a run starts from: the base as a folder, with its tokenizer ready for chat."""
 
     folder: Path
     parent: Variant
@@ -117,6 +117,13 @@ class Prepared:
     """Whose chat template it is: `default`, `base` or `file`."""
     stop_ids: tuple[int, ...]
     """Tokens that end an answer; the first that is learned is the tokenizer's EOS."""
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Prepared(Start):
+    """The inputs of supervised tuning, checked and encoded."""
+
     corpus: Corpus
     rows: list[TokenRow]
     heldout: list[TokenRow]
@@ -124,7 +131,6 @@ class Prepared:
     """Whose date the template has written; None where it writes none."""
     order: tuple[int, ...]
     """Positions into `rows` that make an epoch."""
-    max_length: int
     ledger: Ledger
 
     @property
@@ -188,23 +194,12 @@ def prepare(config: TuningConfig, day: date | None = None) -> Prepared:
     A template that writes the date writes that of `day`, by default today's.
     """
     day = day or date.today()
-    folder = resolve_base(config.base, config.home)
-    parent = read_variant(folder)
-    if parent.kind in ADAPTER_KINDS:
-        raise BaseError(
-            f"base {config.base!r}: is a {parent.kind} adapter, not a checkpoint; merge it first "
-            f"with `arena models merge {parent.name}`"
-        )
-    model_config = check_checkpoint(folder)
+    start = find_start(config)
+    tokenizer, max_length = start.tokenizer, start.max_length
     ledger, options = Ledger(), config.data_options
     corpus = load_corpus(config.data, options, config.seed, ledger)
-    tokenizer = load_tokenizer(folder)
-    stops = stop_ids(tokenizer, folder)
-    vocabulary = getattr(model_config.get_text_config(), "vocab_size", None)
-    template = _give_template(config, tokenizer, str(folder), vocabulary)
     examples = (*corpus.train, *corpus.heldout)
     check_template(tokenizer, examples, name_template(config), day)
-    max_length = pick_max_length(config, model_config)
     rows = encode_examples(tokenizer, corpus.train, max_length, options, ledger, day)
     _count_mixture(corpus, rows, ledger)
     heldout = encode_heldout(tokenizer, corpus.heldout, max_length, options, ledger, day)
@@ -218,19 +213,43 @@ def prepare(config: TuningConfig, day: date | None = None) -> Prepared:
         by_example.setdefault(row.example, []).append(position)
     order = tuple(at for example in corpus.order for at in by_example.get(example, ()))
     return Prepared(
+        **vars(start),
+        day=day if is_dated(tokenizer.chat_template) else None,
+        corpus=corpus,
+        rows=rows,
+        heldout=heldout,
+        order=order,
+        ledger=ledger,
+    )
+
+
+def find_start(config: TuningConfig) -> Start:
+    """The base of a run, whatever it is for; BaseError for what cannot be one."""
+    folder = resolve_base(config.base, config.home)
+    parent = read_variant(folder)
+    if parent.is_adapter:
+        raise BaseError(
+            f"base {config.base!r}: is a {parent.kind} adapter, not a checkpoint; merge it first "
+            f"with `arena models merge {parent.name}`"
+        )
+    if parent.kind == "reward" and config.objective != "reward":
+        raise BaseError(
+            f"base {config.base!r}: is a reward model, which scores answers and writes none; give "
+            "the model it was made from, or --objective reward to go on with it"
+        )
+    model_config = check_checkpoint(folder)
+    tokenizer = load_tokenizer(folder)
+    stops = stop_ids(tokenizer, folder)
+    vocabulary = getattr(model_config.get_text_config(), "vocab_size", None)
+    template = _give_template(config, tokenizer, str(folder), vocabulary)
+    return Start(
         folder=folder,
         parent=parent,
         base=Base(id_of_base(config, folder), revision_of(folder), parent.weights_sha256),
         tokenizer=tokenizer,
         template=template,
         stop_ids=turn_ends(tokenizer, stops),
-        day=day if is_dated(tokenizer.chat_template) else None,
-        corpus=corpus,
-        rows=rows,
-        heldout=heldout,
-        order=order,
-        max_length=max_length,
-        ledger=ledger,
+        max_length=pick_max_length(config, model_config),
     )
 
 

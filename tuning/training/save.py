@@ -115,15 +115,19 @@ def save_variant(config: TuningConfig, prepared: Inputs, outcome: Outcome) -> No
 def _fill(folder: Path, config: TuningConfig, prepared: Inputs, outcome: Outcome) -> None:
     tokenizer = prepared.tokenizer
     adapts = None if config.method == "full" else prepared.base.id
-    stop_ids = list(prepared.stop_ids)
-    _save_weights(outcome, folder, stop_ids, tokenizer.pad_token_id, adapts=adapts)
+    if config.objective == "reward":
+        _save_scorer(outcome, folder, adapts=adapts)
+    else:
+        stop_ids = list(prepared.stop_ids)
+        _save_weights(outcome, folder, stop_ids, tokenizer.pad_token_id, adapts=adapts)
     save_tokenizer(tokenizer, folder)
     history = History(folder / HISTORY_FILE)
     for record in outcome.history.records:
         history.add(record)
     _write_lines(folder / BAD_ROWS_FILE, [vars(bad) for bad in prepared.ledger.bad_rows])
     _write_lines(folder / MIXTURE_FILE, prepared.drawn)
-    draw_losses({config.name: outcome.history.records}, folder / "loss.png")
+    unit = "response token" if config.objective == "sft" else "pair"
+    draw_losses({config.name: outcome.history.records}, folder / "loss.png", unit)
     variant = seal_variant(
         folder,
         name=config.name,
@@ -161,14 +165,27 @@ def _save_weights(
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=outcome.weights)
 
 
+def _save_scorer(outcome: Outcome, folder: Path, *, adapts: str | None) -> None:
+    """The weights of a reward model, its head among them; it writes nothing, so stops nowhere."""
+    model = outcome.model
+    if adapts is None:
+        model.save_pretrained(folder, state_dict=outcome.weights)
+        return
+    model.peft_config["default"].base_model_name_or_path = adapts
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=outcome.weights)
+
+
 def metrics_of(history: History, step: int) -> dict[str, Any]:
-    """Training loss over the last tenth of the run, and the held-out loss after `step` or last."""
+    """Training loss over the last tenth of the run, and what the held-out rows said after `step`,
+    or last."""
     losses = [loss for _, loss in history.losses]
     last = losses[-max(1, len(losses) // 10) :]
     metrics = {"train_loss": round(sum(last) / len(last), 6)}
-    if history.eval_losses:
-        last_loss = history.eval_losses[-1][1]
-        metrics["eval_loss"] = round(dict(history.eval_losses).get(step, last_loss), 6)
+    evaluated = [item for item in history.records if "eval_loss" in item]
+    if evaluated:
+        taken = next((item for item in evaluated if item["step"] == step), evaluated[-1])
+        said = {key: value for key, value in taken.items() if key.startswith("eval_")}
+        metrics |= {key: round(value, 6) for key, value in said.items()}
     return metrics
 
 

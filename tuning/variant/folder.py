@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 KINDS = ("base", "full", "lora", "dora", "prefix", "prompt", "ia3", "reward")
 ADAPTER_KINDS = frozenset({"lora", "dora", "prefix", "prompt", "ia3"})
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 # A person may rewrite the card without the variant being another one; nothing loads it.
 UNSEALED_FILES = frozenset({VARIANT_FILE, "README.md"})
@@ -59,8 +60,8 @@ class Variant:
 
     @property
     def is_adapter(self) -> bool:
-        """True when the weights are a PEFT adapter that needs its base."""
-        return self.kind in ADAPTER_KINDS
+        """True when the weights are a PEFT adapter that needs its base; a reward model may be."""
+        return self.kind in ADAPTER_KINDS or ADAPTER_WEIGHTS in self.files
 
     def to_json(self) -> dict[str, Any]:
         """The content of `variant.json`; folder and fingerprint follow from where the files are."""
@@ -203,6 +204,8 @@ def infer_kind(folder: Path) -> str:
                 f"{folder / ADAPTER_CONFIG}: peft_type {peft_type!r} is not supported; "
                 f"known are {', '.join(kinds)}"
             )
+        if config.get("task_type") == "SEQ_CLS":
+            return "reward"
         return "dora" if config.get("use_dora") else kinds[peft_type]
     if not (folder / "config.json").is_file():
         raise VariantError(

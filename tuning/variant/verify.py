@@ -19,6 +19,9 @@ from tuning.variant.folder import weights_sha256 as fingerprint
 
 # Parts that each adapted layer has, by kind; embeddings call theirs `embedding_A`.
 PARTS = {"lora": {"A", "B"}, "dora": {"A", "B", "magnitude_vector"}, "ia3": {"l"}}
+PEFT_START = "base_model.model."
+HEAD = "score.weight"
+OTHER_HEADS = ("lm_head.", "score.")
 LAYER_KEY = re.compile(r"base_model\.model\.(?P<module>.+?)\.(?:lora_|ia3_)(?P<part>\w+)")
 
 
@@ -42,11 +45,32 @@ def verify_variant(folder: Path, base_folder: Path | None = None) -> Variant:
                 f"{folder}: was made from weights {variant.base.sha256[:12]}, but {base_folder} "
                 f"holds {found[:12]}; give the base it was made from"
             )
+    if variant.kind == "reward":
+        tensors = _without_head(variant, tensors, base_folder)
     if variant.is_adapter:
         _check_adapter(variant, tensors, base_folder)
-    elif base_folder is not None and variant.kind == "full":
+    elif base_folder is not None and variant.kind in ("full", "reward"):
         _check_full(variant, tensors, base_folder)
     return variant
+
+
+def _without_head(
+    variant: Variant, tensors: dict[str, torch.Tensor], base_folder: Path | None
+) -> dict[str, torch.Tensor]:
+    """The tensors of a reward model but its head, which has to be there, of one score."""
+    heads = [name for name in tensors if name.removeprefix(PEFT_START) == HEAD]
+    if not heads:
+        _lacks(variant, HEAD)
+    head = tensors[heads[0]]
+    width = head.shape[-1]
+    if base_folder is not None:
+        width = int(read_model_config(base_folder).get_text_config().hidden_size)
+    if tuple(head.shape) != (1, width):
+        raise VariantError(
+            f"{variant.folder}: tensor {heads[0]} has shape {tuple(head.shape)}, expected "
+            f"{(1, width)}; tune {variant.name!r} again"
+        )
+    return {name: tensor for name, tensor in tensors.items() if name != heads[0]}
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -64,6 +88,8 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def _check_full(variant: Variant, tensors: dict[str, Any], base_folder: Path) -> None:
     base = read_tensors(base_folder)
+    if variant.kind == "reward":  # it has a head of its own in the place of the base's
+        base = {name: part for name, part in base.items() if not name.startswith(OTHER_HEADS)}
     _same_keys(variant, tensors.keys(), base.keys())
     changed = False
     for name, tensor in tensors.items():
@@ -167,11 +193,18 @@ def _check_complete(
         if match := LAYER_KEY.match(name):
             parts.setdefault(match["module"], set()).add(match["part"])
     for module, found in parts.items():
-        if missing := PARTS[variant.kind] - found - {part[-1] for part in found}:
+        if missing := PARTS[_layers_of(variant)] - found - {part[-1] for part in found}:
             _lacks(variant, f"{min(missing)} of {module}")
     for name in expected:
         if (match := LAYER_KEY.match(name)) and match["module"] not in parts:
             _lacks(variant, f"all of {match['module']}")
+
+
+def _layers_of(variant: Variant) -> str:
+    """Whose parts its layers have; a reward model's adapter may be LoRA or DoRA."""
+    if variant.kind != "reward":
+        return variant.kind
+    return "dora" if load_json(variant.folder / ADAPTER_CONFIG).get("use_dora") else "lora"
 
 
 def _expected_parts(base_folder: Path, folder: Path) -> dict[str, torch.Size]:
@@ -180,6 +213,8 @@ def _expected_parts(base_folder: Path, folder: Path) -> dict[str, torch.Size]:
 
     settings = PeftConfig.from_pretrained(folder)
     settings.base_model_name_or_path = None  # told by the weights, not by a name
+    if settings.task_type == "SEQ_CLS":  # the head is looked at apart; the layers are the base's
+        settings.task_type, settings.modules_to_save = "CAUSAL_LM", None
     try:
         tuned = get_peft_model(_outline(base_folder), settings, low_cpu_mem_usage=True)
     except (ValueError, TypeError) as error:
