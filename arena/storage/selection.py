@@ -90,7 +90,8 @@ class JudgedPair(NamedTuple):
     """One comparison; `winner` is the text of a `Winner` whose model_a is `left`.
 
     `voter` numbers the voters of this export from 1 in order of appearance: it tells votes
-    of one person apart from those of another and says nothing else.
+    of one person apart from those of another and says nothing else. `turn` is a position, from 0;
+    whatever is written counts turns from 1.
     """
 
     vote_id: int
