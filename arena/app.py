@@ -15,10 +15,11 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
@@ -43,9 +44,16 @@ from arena.page.render import Renderer
 from arena.page.theme import head, theme
 from arena.page.wiring import wire
 from arena.storage.store import Store
-from arena.web.access import AccessMiddleware, trusted_hosts
-from arena.web.api import answer_error, api_router
+from arena.web.access import AccessMiddleware
+from arena.web.api import (
+    answer_error,
+    answer_http_error,
+    answer_invalid,
+    answer_unknown,
+    api_router,
+)
 from arena.web.authentication import Authenticator
+from arena.web.proxy import ProxyMiddleware, trusted_hosts
 from arena.web.reload import ReloadMiddleware
 from arena.web.signin import signin_router
 from arena.web.sse_session import SseSessionMiddleware
@@ -80,8 +88,13 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     )
     app.state.service = service
     app.include_router(api_router(service, set_judging, config.home))
+    app.add_api_route(
+        "/api/{rest:path}", answer_unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]
+    )
     app.include_router(signin_router(authenticator))
     app.add_exception_handler(ArenaError, answer_error)
+    app.add_exception_handler(RequestValidationError, answer_invalid)
+    app.add_exception_handler(HTTPException, answer_http_error)
 
     @app.get("/healthz")
     async def health() -> JSONResponse:
@@ -126,10 +139,11 @@ def _middleware(
     """Outermost first. Our own CORS middleware keeps Gradio from adding its open one."""
     hosts = trusted_hosts(config.host, config.allowed_hosts)
     return [
-        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+        Middleware(ProxyMiddleware, public=config.public, hosts=hosts),
         Middleware(
             AccessMiddleware,
             requests_per_minute=config.limits.requests_per_minute,
+            allowed_origins=config.public.origins,
             authenticator=authenticator,
         ),
         Middleware(CORSMiddleware, allow_origins=[]),
@@ -176,6 +190,7 @@ def _mount(app: FastAPI, demo: gr.Blocks, config: PageConfig) -> FastAPI:
         path="/",
         server_name=config.host,
         server_port=config.port,
+        root_path=config.public.root_path or None,
         run_history=False,
         enable_monitoring=False,
         show_error=False,
@@ -187,6 +202,6 @@ def _mount(app: FastAPI, demo: gr.Blocks, config: PageConfig) -> FastAPI:
         ssr_mode=False,
         pwa=False,
         theme=theme(),
-        head=head(),
+        head=head(config.public.root_path, config.limits.prompt_chars),
     )
     return mounted

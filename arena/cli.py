@@ -14,7 +14,17 @@ from typing import Annotated
 import typer
 
 from arena.commands.models import models_app, starter_app
-from arena.commands.options import DEFAULT_HOME, Home, Json
+from arena.commands.options import (
+    DEFAULT_HOME,
+    AllowedHost,
+    AllowedOrigin,
+    BackendUrls,
+    Home,
+    Host,
+    Json,
+    Proxy,
+    RootPath,
+)
 from arena.commands.reward import reward_app
 from arena.commands.sets import sets_app
 from arena.commands.users import users_app
@@ -38,16 +48,6 @@ app.add_typer(starter_app, name="starter")
 app.add_typer(sets_app, name="sets")
 app.add_typer(users_app, name="users")
 app.add_typer(votes_app)  # no name: its commands are commands of `arena`
-
-BackendUrls = Annotated[
-    list[str] | None,
-    typer.Option("--backend", help="Address of a TGI or OpenAI-compatible server (repeat)."),
-]
-Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")]
-AllowedHost = Annotated[
-    list[str] | None,
-    typer.Option("--allowed-host", help="Name under which the page may be opened (repeat)."),
-]
 
 
 def main() -> None:
@@ -108,6 +108,9 @@ def up(
     serve_port: Annotated[int, typer.Option("--serve-port", help="Port of the models.")] = 8080,
     host: Host = "127.0.0.1",
     allowed_host: AllowedHost = None,
+    root_path: RootPath = "",
+    proxy: Proxy = None,
+    allowed_origin: AllowedOrigin = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")
     ] = "auto",
@@ -115,15 +118,15 @@ def up(
     backend: BackendUrls = None,
 ) -> None:
     """Serve the base and all variants, and open the page: everything on one machine."""
-    from arena.config.page_config import PageConfig
+    from arena.config.page_config import PageConfig, PublicAddress
     from arena.up import ModelServer, run_up
 
     server = ModelServer(
         base, tuple(model or ()), str(home), "127.0.0.1", serve_port, dtype, device
     )
-    page = PageConfig(
-        (server.url, *(backend or ())), home, host, port, allowed_hosts=tuple(allowed_host or ())
-    )
+    public = PublicAddress(root_path, tuple(proxy or ()), tuple(allowed_origin or ()))
+    urls, names = (server.url, *(backend or ())), tuple(allowed_host or ())
+    page = PageConfig(urls, home, host, port, names, public)
     run_up(page, server)
 
 
@@ -134,13 +137,17 @@ def ui(
     port: Annotated[int, typer.Option("--port", help="Port of the page.")] = 7860,
     host: Host = "127.0.0.1",
     allowed_host: AllowedHost = None,
+    root_path: RootPath = "",
+    proxy: Proxy = None,
+    allowed_origin: AllowedOrigin = None,
 ) -> None:
     """Open the page alone, against servers that run elsewhere."""
-    from arena.config.page_config import PageConfig
+    from arena.config.page_config import PageConfig, PublicAddress
     from arena.up import run_ui
 
     urls = tuple(backend or ("http://127.0.0.1:8080",))
-    run_ui(PageConfig(urls, home, host, port, allowed_hosts=tuple(allowed_host or ())))
+    public = PublicAddress(root_path, tuple(proxy or ()), tuple(allowed_origin or ()))
+    run_ui(PageConfig(urls, home, host, port, tuple(allowed_host or ()), public))
 
 
 @app.command("serve")

@@ -5,6 +5,8 @@ Knows no model, no page and no wire.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,6 +48,38 @@ class PageLimits:
 
 
 @dataclass(frozen=True)
+class PublicAddress:
+    """Where a browser finds the page when something stands in front of it.
+
+    `root_path`: the path it lies under, such as `/arena`. `proxies`: addresses or networks of
+    proxies whose forwarded headers are believed. `origins`: addresses such as
+    `https://example.org` that pages may send from although the proxy asks by another name.
+    """
+
+    root_path: str = ""
+    proxies: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(?:/[\w.~-]+)*", self.root_path):
+            raise SettingsError(
+                f"root path {self.root_path!r} is none; write it like /arena, or leave it out"
+            )
+        for proxy in self.proxies:
+            try:
+                ipaddress.ip_network(proxy, strict=False)
+            except ValueError as error:
+                raise SettingsError(
+                    f"proxy {proxy!r} is no address; write it like 127.0.0.1 or 10.0.0.0/8"
+                ) from error
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?", origin):
+                raise SettingsError(
+                    f"origin {origin!r} is none; write it like https://example.org, without a path"
+                )
+
+
+@dataclass(frozen=True)
 class PageConfig:
     """All that `arena ui` needs: where the servers are, where the votes go, where to listen."""
 
@@ -54,6 +88,7 @@ class PageConfig:
     host: str = "127.0.0.1"
     port: int = 7860
     allowed_hosts: tuple[str, ...] = ()
+    public: PublicAddress = PublicAddress()
     sampling: SamplingSettings = field(default_factory=default_sampling)
     deadlines: Deadlines = field(default_factory=Deadlines)
     limits: PageLimits = field(default_factory=PageLimits)

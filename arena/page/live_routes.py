@@ -111,6 +111,11 @@ def live_router(
     for name, do in does.items():
         add(name, do)
 
+    @router.post("/hello")
+    async def hello() -> dict[str, str]:
+        """Answers a page whose acts will arrive; where it lies wrong it is refused before."""
+        return {}
+
     @router.get("/{battle_id}")
     async def watch(battle_id: str, request: Request, t: str = "") -> Response:
         voter = await service.voter(caller_secret(request.scope))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import gradio as gr
@@ -72,12 +73,19 @@ def css() -> str:
     return (STATIC / "arena.css").read_text(encoding="utf-8") + "\n" + code_css()
 
 
-def head() -> str:
-    """Our scripts, and what a phone and a search engine should know of the page."""
-    scripts = ("live.js", "arena.js")
+def head(root_path: str, prompt_chars: int) -> str:
+    """Our scripts with what they need to know, and what a search engine should know of the page.
+
+    Args:
+        root_path: the path that the page lies under.
+        prompt_chars: the longest prompt.
+    """
+    scripts = ("live.js", "arena.js", "texts.js")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in scripts)
     return (
         '<meta name="robots" content="noindex">'
         '<meta name="referrer" content="no-referrer">'
+        f'<meta name="arena-root-path" content="{html.escape(root_path)}">'
+        f'<meta name="arena-prompt-limit" content="{prompt_chars}">'
         f"<style>{css()}</style><script>{script}</script>"
     )

@@ -22,13 +22,13 @@ from arena.battles.rate_limit import RateLimiter
 from arena.errors import ArenaError
 from arena.i18n import negotiate, words
 from arena.web.authentication import Authenticator
+from arena.web.proxy import root_path_of
 from arena.web.visitors import KEY, Visitor
 
 log = logging.getLogger(__name__)
 
 VOTER_COOKIE = "arena_voter"
 COOKIE_SECONDS = 365 * 24 * 3600
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -64,7 +64,8 @@ OPEN_PATHS = re.compile(
     r"|heartbeat/\w+|call/[\w-]+(?:/\w+)?)"
     r")"
 )
-JOIN_PATH = "/gradio_api/queue/join"
+GRADIO = "/gradio_api/"
+JOIN_PATH = f"{GRADIO}queue/join"
 COUNTED_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 # What a stranger may ask for where one has to sign in.
 BEFORE_SIGN_IN = ("/signin", "/healthz", "/robots.txt", "/favicon.ico")
@@ -122,11 +123,11 @@ class AccessMiddleware:
                     # Without a referrer a browser hides a form's origin, which is checked here.
                     reply["referrer-policy"] = "same-origin"
                 if fresh and scope["path"] == "/" and scope["method"] == "GET":
-                    reply.append("set-cookie", _set_cookie(fresh, scope["scheme"] == "https"))
+                    reply.append("set-cookie", _set_cookie(fresh, scope))
             await send(message)
 
         if refusal is not None:
-            await _answer(refusal, send_guarded, headers)
+            await _answer(refusal, send_guarded, scope)
         elif scope["path"] == JOIN_PATH:
             await _join(self.app, scope, receive, send_guarded)
         else:
@@ -179,7 +180,10 @@ class AccessMiddleware:
         origin = headers.get("origin")
         if origin is None:
             return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
-        own = urlsplit(origin).netloc == headers.get("host")
+        try:
+            own = urlsplit(origin).netloc == headers.get("host")
+        except ValueError:
+            return False  # no address at all
         return own or origin in self.allowed_origins
 
 
@@ -200,10 +204,12 @@ def _voter(cookies: dict[str, str]) -> str | None:
     return value if re.fullmatch(r"[\w-]{16,64}", value) else None
 
 
-def _set_cookie(value: str, is_https: bool) -> str:
-    secure = "; Secure" if is_https else ""
+def _set_cookie(value: str, scope: Scope) -> str:
+    secure = "; Secure" if scope["scheme"] == "https" else ""
+    path = f"{root_path_of(scope)}/"
     return (
-        f"{VOTER_COOKIE}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
+        f"{VOTER_COOKIE}={value}; Path={path}; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax"
+        f"{secure}"
     )
 
 
@@ -224,29 +230,22 @@ async def _join(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
         if not unknown:
             raise
     if unknown:
-        await _answer((404, "guard.no_act"), send, Headers(scope=scope))
+        await _answer((404, "guard.no_act"), send, scope)
 
 
-async def _answer(refusal: tuple[int, str], send: Send, asked: Headers) -> None:
+async def _answer(refusal: tuple[int, str], send: Send, scope: Scope) -> None:
     """A status with the key of its text, told in the language asked for; or where to go instead."""
     status, told = refusal
-    say = words(negotiate(asked.get("accept-language")))
-    body = b"" if status == 303 else json.dumps({"detail": say(told)}).encode()
+    text = (
+        words(negotiate(Headers(scope=scope).get("accept-language")))(told) if status != 303 else ""
+    )
+    # Gradio's own script looks for `detail`.
+    both = {"error": text, "detail": text} if scope["path"].startswith(GRADIO) else {"error": text}
+    body = json.dumps(both).encode() if text else b""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 303:
-        headers.append((b"location", told.encode()))
+        headers.append((b"location", (root_path_of(scope) + told).encode()))
     if status == 429:
         headers.append((b"retry-after", b"10"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def trusted_hosts(host: str, allowed: Sequence[str]) -> list[str]:
-    """Names under which the page may be asked for.
-
-    Listening on this machine only: its own names, which keeps a foreign page from reaching it
-    by rebinding its name. Listening on the network: any, unless names are given.
-    """
-    if host in ("127.0.0.1", "localhost", "::1"):
-        return [*LOOPBACK_HOSTS, *allowed]
-    return [*LOOPBACK_HOSTS, *allowed] if allowed else ["*"]

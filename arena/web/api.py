@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Body, Header, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
 from arena.battles.service import BattleService, BusyError, StillWritingError, TooManyError
 from arena.battles.set_judging import SetJudging
@@ -38,14 +40,10 @@ class _StrictBody(BaseModel):
 
 
 class NewBattle(_StrictBody):
-    """A prompt, and either nothing (a blind battle) or two to eight participants by name.
-
-    `source` is synthetic where a program judges, so that people's ratings leave its votes out.
-    """
+    """A prompt, and either nothing (a blind battle) or two to eight participants by name."""
 
     prompt: str
     models: list[str] | None = Field(None, min_length=2, max_length=8)
-    source: Literal["api", "synthetic"] = "api"
 
 
 class NextTurn(_StrictBody):
@@ -91,6 +89,11 @@ def api_router(service: BattleService, set_judging: SetJudging, home: Path) -> A
     return router
 
 
+async def answer_unknown(rest: str) -> None:
+    """What no route takes; else Gradio, which is mounted below, answers in a form of its own."""
+    raise HTTPException(404, f"there is nothing at /api/{rest} for this method")
+
+
 async def _access(
     service: BattleService, request: Request, battle_id: str, token: str | None
 ) -> BattleAccess:
@@ -104,9 +107,9 @@ def _add_talk(router: APIRouter, service: BattleService) -> None:
     async def start(body: NewBattle, request: Request) -> dict[str, str]:
         voter = await _voter(service, request)
         if body.models is None:
-            opened = await service.open_blind(voter, body.prompt, source=body.source)
+            opened = await service.open_blind(voter, body.prompt, source="api")
         else:
-            opened = await service.open_named(voter, body.models, body.prompt, source=body.source)
+            opened = await service.open_named(voter, body.models, body.prompt, source="api")
         return {"battle": opened.battle_id, "token": opened.token or ""}
 
     @router.get("/battles")
@@ -225,6 +228,20 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     if request.url.path.startswith("/live/") and isinstance(error, ArenaError):
         text = error_text(error, words(negotiate(request.headers.get("accept-language"))))
     return JSONResponse({"error": text}, status)
+
+
+async def answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    """What was sent and is not understood, by its place, as `{"error"}` like all else."""
+    assert isinstance(error, RequestValidationError)
+    mistake = error.errors()[0]
+    place = ".".join(str(part) for part in mistake["loc"] if part != "body") or "the body"
+    return JSONResponse({"error": f"{place}: {mistake['msg']}"}, 422)
+
+
+async def answer_http_error(_: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses, such as a method that a path has not."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
 
 async def _voter(service: BattleService, request: Request) -> str:

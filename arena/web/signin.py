@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from arena.battles.rate_limit import RateLimiter
 from arena.i18n import Words, negotiate, words
 from arena.web.authentication import SESSION_COOKIE, SESSION_SECONDS, Authenticator
+from arena.web.proxy import root_path_of
 
 PATH = "/signin"
 GUESSES_PER_MINUTE = 10
@@ -30,7 +31,7 @@ def signin_router(authenticator: Authenticator) -> APIRouter:
     @router.get(PATH)
     async def show(request: Request) -> Response:
         if authenticator.users is None:
-            return RedirectResponse("/", 303)
+            return RedirectResponse(f"{root_path_of(request.scope)}/", 303)
         return HTMLResponse(page_html(_say(request)))
 
     @router.post(PATH)
@@ -53,19 +54,22 @@ def signin_router(authenticator: Authenticator) -> APIRouter:
         return _with_session(request, session)
 
     @router.post("/signout")
-    async def sign_out() -> Response:
-        reply = RedirectResponse(PATH, 303)
-        reply.delete_cookie(SESSION_COOKIE, path="/")
+    async def sign_out(request: Request) -> Response:
+        root = root_path_of(request.scope)
+        reply = RedirectResponse(root + PATH, 303)
+        reply.delete_cookie(SESSION_COOKIE, path=f"{root}/")
         return reply
 
     return router
 
 
 def _with_session(request: Request, session: str) -> Response:
-    reply = RedirectResponse("/", 303)
+    home = f"{root_path_of(request.scope)}/"
+    reply = RedirectResponse(home, 303)
     reply.set_cookie(
         SESSION_COOKIE,
         session,
+        path=home,
         max_age=SESSION_SECONDS,
         httponly=True,
         samesite="lax",
@@ -91,7 +95,7 @@ def page_html(say: Words, problem: str = "", name: str = "") -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="robots" content="noindex"><title>{title}</title><style>{STYLE}</style></head>'
         f'<body><main><span class="mark" aria-hidden="true"><i></i><i></i></span><h1>{title}</h1>'
-        f'{told}<form method="post" action="{PATH}">'
+        f'{told}<form method="post" action="{PATH[1:]}">'
         f"<label>{html.escape(say('signin.name'))}"
         '<input name="name" autocomplete="username" required autofocus '
         f'value="{html.escape(name)}">'

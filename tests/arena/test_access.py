@@ -13,7 +13,8 @@ from page_server import PageServer
 
 from arena.battles.rate_limit import RateLimiter
 from arena.config.page_config import PageLimits
-from arena.web.access import VOTER_COOKIE, trusted_hosts
+from arena.web.access import VOTER_COOKIE
+from arena.web.proxy import trusted_hosts
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_too_many_requests_of_one_voter_are_turned_away(tmp_path: Path) -> None:
                     break
             assert reply.status_code == 429
             assert reply.headers["retry-after"] == "10"
-            assert "Too many requests" in json.loads(reply.text)["detail"]
+            assert "Too many requests" in json.loads(reply.text)["error"]
             assert voter.get("/config").status_code == 200, "reading is not counted"
         with httpx2.Client(base_url=page.url, trust_env=False, timeout=60) as other:
             other.get("/")

@@ -57,7 +57,9 @@ class PageServer:
     async def _serve(self) -> None:
         # Made inside the loop: outside of one Gradio opens loops that it never closes.
         self.app = create_app(self.config)
-        config = uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            self.app, log_level="error", timeout_graceful_shutdown=1, proxy_headers=False
+        )
         self._server = uvicorn.Server(config)
         await self._server.serve([self.listener])
 
