@@ -66,10 +66,7 @@ class SetJudging:
     async def _look(self, voter: str, name: str) -> tuple[PromptSet, SetProgress]:
         def read() -> tuple[PromptSet, SetProgress]:
             chosen = load_set(self._home, name)
-            prompts = chosen.prompts
-            passed = [i for i, prompt in enumerate(prompts) if not self.service.can_ask(prompt)]
-            found = set_progress.progress(self.service.store, voter, name, prompts, passed)
-            return chosen, found
+            return chosen, set_progress.progress(self.service.store, voter, name, chosen.prompts)
 
         return await asyncio.to_thread(read)
 

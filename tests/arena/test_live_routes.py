@@ -70,7 +70,7 @@ def test_answers_come_as_steps_and_the_end_as_the_whole_page(client: httpx2.Clie
     steps = [side for message in news for side in message.get("sides", {}).values()]
     frames = [step["frame"] for step in steps if "frame" in step]
     assert 2 <= len(frames) <= 6, "a pane is told whole only when its state changes"
-    assert any(step.get("add") == "<p>One.</p>\n" for step in steps)
+    assert any(step.get("add") == '<p dir="auto">One.</p>\n' for step in steps)
     panes = [str(value) for value in last["changes"].values() if "is-done" in str(value)]
     assert len(panes) == 2
     assert sum("<em>more</em> &amp; &lt;b&gt;less&lt;/b&gt;" in pane for pane in panes) == 1

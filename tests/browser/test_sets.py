@@ -58,6 +58,8 @@ def test_set_is_judged_by_keys_and_gone_on_with(page: Page, arena: PageServer) -
     page.wait_for_selector(CAN_VOTE)
     assert battle_of(page) == second, "the battle left open comes back"
     page.keyboard.press("s")
+    page.wait_for_selector(".status-line:has-text('Press s again to skip')")
+    page.keyboard.press("s")
     page.wait_for_selector("#set-progress :text('(1 skipped)')")
     page.keyboard.press("n")
     page.wait_for_selector(

@@ -100,6 +100,8 @@ def test_all_are_asked_again_by_key_and_tokens_are_shown_after_the_vote(
     battle, token = link_of(page)
     page.keyboard.press("Escape")
     page.keyboard.press("r")
+    page.wait_for_selector(".status-line:has-text('Press r again')")
+    page.keyboard.press("r")
 
     def attempts() -> list[tuple[int, bool]]:
         found = arena.store.load_battle(battle, token=token).battle.turns[-1].attempts

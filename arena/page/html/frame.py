@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 
 from arena.i18n import Words
 
@@ -21,13 +22,25 @@ KEYS = (
     ("?", "help"),
 )
 
+SCRIPT_WORDS = (
+    "status.lost",
+    "status.details_saved",
+    "status.ask_skip",
+    "status.ask_again",
+    "status.pasted_long",
+    "status.set_option",
+    "side.copied",
+    "error.still_writing",
+    "error.prompt_long",
+)
+
 
 def header_html(say: Words) -> str:
     """Name and purpose, and the way to the list of keys."""
     return (
         f'<a class="skip-link" href="#panes">{html.escape(say("page.skip_link"))}</a>'
         f'<div class="masthead" lang="{say.language}" data-language="{say.language}" '
-        f'data-lost="{html.escape(say("status.lost"))}">'
+        f'data-words="{_words_of_scripts(say)}">'
         '<span class="mark" aria-hidden="true"><i></i><i></i></span>'
         f"<div><h1>{html.escape(say('page.title'))}</h1>"
         f"<p>{html.escape(say('page.tagline'))}</p></div>"
@@ -36,12 +49,18 @@ def header_html(say: Words) -> str:
     )
 
 
+def _words_of_scripts(say: Words) -> str:
+    """What the page's own scripts may have to say, as JSON in an attribute."""
+    told = {key.rpartition(".")[2]: say(key) for key in SCRIPT_WORDS}
+    return html.escape(json.dumps(told, ensure_ascii=False))
+
+
 def account_html(name: str, say: Words) -> str:
     """Who is signed in, and the way out; nothing where nobody signs in."""
     if not name:
         return ""
     return (
-        '<form class="account" method="post" action="/signout">'
+        '<form class="account" method="post" action="signout">'
         f"<span>{html.escape(say('signin.as', name=name))}</span>"
         f"<button>{html.escape(say('signin.leave'))}</button></form>"
     )
@@ -66,6 +85,8 @@ def help_html(say: Words) -> str:
     return (
         f'<dialog id="help" aria-labelledby="help-title"><h2 id="help-title">'
         f"{html.escape(say('help.title'))}</h2><dl>{rows}</dl>"
+        f'<button type="button" data-keys aria-pressed="true">{html.escape(say("help.use"))}'
+        f"</button> "
         f'<button type="button" data-close>{html.escape(say("help.close"))}</button></dialog>'
     )
 

@@ -103,7 +103,8 @@ def _controls(view: BattleView, index: int, label: str, say: Words, *, fresh: bo
     to stop an answer that has just ended does not throw it away (`live.js` lifts that).
     """
     acts = []
-    if not view.sides[index].is_finished:
+    side = view.sides[index]
+    if not side.is_finished:
         acts.append(("stop", say("side.stop"), ""))
     elif not view.is_running and view.vote is None:
         acts.append(("again", say("side.again"), " disabled data-fresh" if fresh else ""))
@@ -112,6 +113,12 @@ def _controls(view: BattleView, index: int, label: str, say: Words, *, fresh: bo
         f'aria-label="{html.escape(f"{text}: {label}")}">{html.escape(text)}</button>'
         for act, text, more in acts
     ]
+    if side.is_finished and side.text.strip():
+        copy, text = html.escape(say("side.copy")), html.escape(side.text).replace("\r", "&#13;")
+        buttons.append(
+            f'<button type="button" class="act" data-copy data-text="{text}" '
+            f'aria-label="{copy}: {html.escape(label)}">{copy}</button>'
+        )
     focus = html.escape(say("view.focus"))
     buttons.append(
         f'<button type="button" class="act" data-focus aria-pressed="false" '

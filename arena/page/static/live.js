@@ -15,6 +15,7 @@
   let waiting = []; // changes that Gradio's page has not taken up yet, by place of the element
   let isBusy = false;
   let repaint = 0;
+  let hasShown = false; // the battle that the page was opened with
   let takeUp = () => {}; // notes that Gradio's page shows the battle that was just asked
 
   const byId = (id) => document.getElementById(id);
@@ -26,9 +27,16 @@
 
   // -- acts ---------------------------------------------------------------------------------
 
-  const tell = (text) => {
+  const words = () => JSON.parse(document.querySelector("[data-words]")?.dataset.words || "{}");
+  const meta = (name) => document.querySelector(`meta[name="${name}"]`)?.content || "";
+  const limit = () => Number(meta("arena-prompt-limit"));
+
+  // A line of the page's own words; `values` stand in them in braces.
+  const tell = (text, values = {}, tone = "bad") => {
     const line = document.querySelector("#status .status-line");
-    if (line) { line.textContent = text; line.classList.add("bad"); }
+    if (!line) return;
+    line.textContent = (text || "").replace(/\{(\w+)\}/g, (_, name) => values[name]);
+    line.className = `status-line ${tone}`;
   };
 
   const post = async (name, body) => {
@@ -42,10 +50,10 @@
       if (type.startsWith("text/event-stream")) return await readOn(reply.body.getReader());
       const told = await reply.json();
       if (reply.ok) return told.changes;
-      tell(told.detail || told.error);
+      if (reply.status !== 413) tell(told.error);
+      else tell(words().prompt_long, {count: (body.prompt || "").length, limit: limit()});
     } catch {
-      const words = document.querySelector("[data-lost]");
-      tell(words ? words.dataset.lost : "");
+      tell(words().lost);
     }
     return {};
   };
@@ -96,9 +104,14 @@
   };
 
   const act = async (name, body) => {
-    if (isBusy || (name !== "stop" && shown.run)) return [];
+    if (isBusy) return [];
+    if (name !== "stop" && shown.run) { tell(words().still_writing); return []; }
     isBusy = true;
-    try { return asList(await post(name, body)); } finally { isBusy = false; }
+    try {
+      const told = await post(name, body);
+      if (name === "send" && Object.keys(told).length > 1) window.arena.sent(); // else it was refused
+      return asList(told);
+    } finally { isBusy = false; }
   };
 
   // Changes that no event of Gradio asked for: a hidden button's event takes them up.
@@ -248,14 +261,41 @@
       if (query.has(key)) url.searchParams.set(key, query.get(key));
       else url.searchParams.delete(key);
     }
-    if (url.href !== window.location.href) window.history.replaceState(null, "", url);
+    if (url.href !== window.location.href) {
+      // "Back" goes to the battle before; what the page was opened with is corrected in its place.
+      const isOther = hasShown && battleOf(url) !== battleOf(window.location);
+      window.history[isOther ? "pushState" : "replaceState"](null, "", url);
+    }
+    hasShown = true;
     setTimeout(() => { // link and run come one by one
       if (!shown.run) { if (source) close(); }
       else if (followed !== shown.link || (run && run !== shown.run)) follow(shown.link);
     });
   };
 
-  window.arena = {act, changes, show};
+  const battleOf = (place) => new URLSearchParams(place.search).get("battle") || "";
+  window.addEventListener("popstate", () => {
+    const battle = new URLSearchParams(shown.link).get("battle") || "";
+    if (battleOf(window.location) !== battle) window.location.reload();
+  });
+
+  // Whether votes will arrive from where the page was opened; if not, which option is missing.
+  const checkPlace = async () => {
+    const path = window.location.pathname.replace(/\/$/, "");
+    let option = path === meta("arena-root-path") ? "" : `--root-path ${path}`;
+    if (!option) {
+      const reply = await fetch("live/hello", {method: "POST"}).catch(() => null);
+      if (reply && reply.status === 403) option = `--allowed-origin ${window.location.origin}`;
+    }
+    if (!option) return;
+    const note = document.createElement("p");
+    note.className = "place-note";
+    note.setAttribute("role", "alert");
+    note.textContent = words().set_option.replace("{option}", option);
+    document.body.prepend(note);
+  };
+
+  window.arena = {act, changes, show, tell, words, limit, checkPlace, sent: () => {}};
 
   // A reload takes the stream up at once, before the page stands. The server has known since the
   // page was asked for that somebody comes, and lets the answers go on until then.
