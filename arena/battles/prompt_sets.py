@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from arena.config.page_config import PageLimits
 from arena.errors import ArenaError
 from arena.values.texts import TextError, check_text
 
@@ -57,9 +58,20 @@ def load_set(home: Path, name: str) -> PromptSet:
     )
 
 
-def add_set(home: Path, file: Path, *, overwrite: bool = False) -> PromptSet:
-    """Check a file and copy it into the home folder; a file that is there already stays."""
+def add_set(
+    home: Path, file: Path, *, overwrite: bool = False, limit: int = PageLimits.prompt_chars
+) -> PromptSet:
+    """Check a file and copy it into the home folder; a file that is there already stays.
+
+    `limit`: the most characters that a prompt may have. Raises SetError.
+    """
     read = read_set(file)
+    for place, prompt in enumerate(read.prompts, 1):
+        if len(prompt) > limit:
+            raise SetError(
+                f"{file.name}, prompt {place}: {len(prompt)} characters, and at most {limit} can be"
+                " asked; shorten it or leave it out"
+            )
     target = home / FOLDER / file.name
     if target.exists() and target.resolve() == file.resolve():
         return read

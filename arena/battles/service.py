@@ -146,6 +146,14 @@ class BattleService(BattleVoting):
             unsendable = PromptError(f"The prompt cannot be sent: {error}")
             raise unsendable.coded("prompt_unsendable", **error.values) from error
 
+    def can_ask(self, prompt: str) -> bool:
+        """Whether a prompt can be asked as it is."""
+        try:
+            self.check_prompt(prompt)
+        except PromptError:
+            return False
+        return True
+
     async def open_blind(
         self,
         voter: str,

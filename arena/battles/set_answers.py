@@ -90,12 +90,16 @@ async def _ask_all(
     async def work(indices: Iterable[int]) -> None:
         nonlocal failed, num_done
         for index in indices:  # all workers draw from the one iterator
+            num_done += 1
+            if not service.can_ask(chosen.prompts[index]):
+                failed += 1
+                print(f"prompt {index + 1} cannot be asked; shorten it", file=sys.stderr)
+                continue
             position = SetPosition(chosen.name, index)
             access = await service.open_in_advance(names, chosen.prompts[index], position)
             async for view in service.follow(access):
                 is_votable = view.is_votable
             failed += not is_votable
-            num_done += 1
             print(
                 f"\r{num_done} of {len(left)} prompts asked, {failed} failed",
                 end="",

@@ -66,7 +66,10 @@ class SetJudging:
     async def _look(self, voter: str, name: str) -> tuple[PromptSet, SetProgress]:
         def read() -> tuple[PromptSet, SetProgress]:
             chosen = load_set(self._home, name)
-            return chosen, set_progress.progress(self.service.store, voter, name, chosen.prompts)
+            prompts = chosen.prompts
+            passed = [i for i, prompt in enumerate(prompts) if not self.service.can_ask(prompt)]
+            found = set_progress.progress(self.service.store, voter, name, prompts, passed)
+            return chosen, found
 
         return await asyncio.to_thread(read)
 

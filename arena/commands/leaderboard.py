@@ -42,6 +42,7 @@ class LeaderboardRequest:
     since: str | None
     until: str | None
     bootstrap: int = 0
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def filter_of_options(request: LeaderboardRequest) -> VoteFilter:
     return VoteFilter(
         named=request.named,
         flagged=request.flagged,
+        synthetic=request.synthetic,
         propensity=request.propensity,
         style=request.style,
         reason=request.reason,

@@ -36,7 +36,8 @@ def export_votes(
     include: Annotated[
         list[str] | None,
         typer.Option(
-            "--include", help="Keep flagged, identity_leak, partial or diverged votes (repeat)."
+            "--include",
+            help="Keep flagged, identity_leak, partial, diverged or synthetic votes (repeat).",
         ),
     ] = None,
     blind_only: Annotated[
@@ -98,6 +99,9 @@ def leaderboard(
     ridge: Annotated[float, typer.Option("--ridge", help="Penalty on strengths.")] = 0.1,
     named: Annotated[bool, typer.Option("--named", help="Also votes given by name.")] = False,
     flagged: Annotated[bool, typer.Option("--flagged", help="Also votes in quarantine.")] = False,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Also votes of `arena judge`.")
+    ] = False,
     propensity: Annotated[
         bool, typer.Option("--propensity", help="Weigh votes by one over the pair's propensity.")
     ] = False,
@@ -140,6 +144,7 @@ def leaderboard(
         since=since,
         until=until,
         bootstrap=bootstrap,
+        synthetic=synthetic,
     )
     plots = PlotFiles(plot, plot_matrix, plot_history)
     run_leaderboard(request, json_out=json_out, plots=plots)
@@ -161,6 +166,52 @@ def import_votes(
     from arena.commands.export import run_import
 
     run_import(home, file, format_name, skip_bad=skip_bad, json_out=json_out)
+
+
+@votes_app.command("judge")
+def judge_votes(
+    url: Annotated[str, typer.Option("--url", help="The page to vote on.")] = (
+        "http://127.0.0.1:7860"
+    ),
+    suite: Annotated[
+        str, typer.Option("--suite", help="starter, constraints, a JSONL file or a mixture.")
+    ] = "starter",
+    count: Annotated[int, typer.Option("--count", help="Battles to judge.")] = 100,
+    noise: Annotated[float, typer.Option("--noise", help="Share of votes turned round.")] = 0.1,
+    position_bias: Annotated[
+        float, typer.Option("--position-bias", help="Share of votes for the left side.")
+    ] = 0.0,
+    length_bias: Annotated[
+        float, typer.Option("--length-bias", help="Share of votes for the longer answer.")
+    ] = 0.0,
+    repeat: Annotated[
+        float, typer.Option("--repeat", help="Share of battles that a second voter judges too.")
+    ] = 0.1,
+    voters: Annotated[int, typer.Option("--voters", help="Voters to be.")] = 20,
+    parallel: Annotated[int, typer.Option("--parallel", help="Battles at once.")] = 4,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Only this pair, by name (give two).")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of noise and biases.")] = 0,
+    json_out: Json = False,
+) -> None:
+    """Vote on a running page by a suite's verifiers, with chosen faults; marked synthetic."""
+    from arena.commands.judge import JudgeRequest, run_judge
+
+    request = JudgeRequest(
+        url=url,
+        suite=suite,
+        count=count,
+        noise=noise,
+        position=position_bias,
+        length=length_bias,
+        repeat=repeat,
+        voters=voters,
+        parallel=parallel,
+        models=tuple(model or ()),
+        seed=seed,
+    )
+    run_judge(request, json_out=json_out)
 
 
 @votes_app.command("quarantine")

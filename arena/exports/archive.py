@@ -48,13 +48,16 @@ def make_dataset(store: Store, home: Path, options: ExportOptions) -> DatasetArc
 
 
 def packed(home: Path, name: str) -> bytes:
-    """A dataset that `make_dataset` wrote, as a zip archive. Raises HandoutError."""
+    """A dataset that `make_dataset` wrote, as a zip archive; no link in it is followed.
+
+    Raises ArchiveError.
+    """
     folder = home / FOLDER / name
-    if not NAME.fullmatch(name) or not folder.is_dir():
+    if not NAME.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
         raise ArchiveError(f"dataset {name!r} is unknown; make it first")
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):
-            if path.is_file():
+            if path.is_file() and not path.is_symlink():
                 archive.write(path, path.relative_to(folder.parent))
     return sink.getvalue()

@@ -24,7 +24,7 @@ from arena.exports.formats import FORMATS, ExportFormat
 from arena.exports.redaction import redact_pair
 from arena.exports.writers import Closing, Writer
 from arena.storage.database import reading
-from arena.storage.raw import raw_line, raw_records
+from arena.storage.raw import raw_features, raw_line, raw_records
 from arena.storage.seen_rows import SeenRows
 from arena.storage.selection import (
     ExportCounts,
@@ -39,6 +39,7 @@ from arena.storage.store import Store
 MANIFEST = "MANIFEST.json"
 MANIFEST_VERSION = 1
 RAW = "raw"
+RAW_FILE = "battles.jsonl"
 ABOUT_RAW = (
     "Every battle with all attempts, votes and their history, one JSON object a line; voters are"
     " numbers. `arena import --format raw` reads it back."
@@ -132,9 +133,9 @@ def _write_pair(
     seen: SeenRows | None,
     counts: ExportCounts,
 ) -> None:
-    writer = writers[split_of(pair, options)]
     if options.redact:
         pair = redact_pair(pair, counts.redacted)
+    writer = writers[split_of(pair, options)]  # of the prompt as it is written
     rows = form.rows(pair)
     if isinstance(rows, LeftOut):
         counts.left_out[rows] += 1
@@ -155,13 +156,15 @@ def _write_pair(
 
 
 def _export_raw(store: Store, out: Path, options: ExportOptions, *, overwrite: bool) -> Exported:
-    """All battles as they are: `battles.jsonl`, which `arena import --format raw` reads back."""
+    """All battles as they are: `battles.jsonl`, which `arena import --format raw` reads back and
+    `datasets.load_dataset` opens.
+    """
     if options != ExportOptions(format=RAW, license=options.license):
         raise ExportError("format 'raw' is the whole store: it takes no filter, split or change")
     counts = ExportCounts()
     with replacing(out, marker=MANIFEST, overwrite=overwrite) as folder:
         with (
-            (folder / "battles.jsonl").open("w", encoding="utf-8", newline="\n") as file,
+            (folder / RAW_FILE).open("w", encoding="utf-8", newline="\n") as file,
             reading(store.path, store.config) as db,
         ):
             for record in raw_records(db):
@@ -170,9 +173,16 @@ def _export_raw(store: Store, out: Path, options: ExportOptions, *, overwrite: b
                 counts.num_pairs += sum(len(turn["votes"]) for turn in record["turns"])
         if not counts.num_rows:
             raise ExportError("the store has no battle; nothing written")
-        splits = {"battles": counts.num_rows}
+        splits = {"train": counts.num_rows}
         manifest = describe(store, options, counts, splits)
-        write_dataset_card(folder, ABOUT_RAW, manifest, {}, license_name=options.license)
+        write_dataset_card(
+            folder,
+            ABOUT_RAW,
+            manifest,
+            {"train": RAW_FILE},
+            license_name=options.license,
+            features=raw_features(),
+        )
         write_manifest(folder, manifest)
     return Exported(out, splits, counts.num_pairs, {}, {})
 

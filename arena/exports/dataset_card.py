@@ -35,13 +35,16 @@ def write_dataset_card(
     data_files: dict[str, str],
     *,
     license_name: str,
+    features: list[dict[str, str]] | None = None,
 ) -> None:
     """README.md with the YAML that dataset readers need and a page for people.
 
     `data_files`: per split what readers open, relative to the folder; empty for formats that
-    only other programs read.
+    only other programs read. `features`: the types of columns that a reader could not guess.
     """
     front = _front_matter(manifest, data_files, license_name)
+    if features:
+        front["dataset_info"] = {"config_name": "default", "features": features}
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     page = f"---\n{text}---\n\n{_page(about, manifest)}"
     (folder / "README.md").write_text(page, encoding="utf-8")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from arena.errors import ArenaError
+from arena.storage.private_files import OWNER_ONLY
 
 
 class FolderError(ArenaError):
@@ -21,6 +22,8 @@ class FolderError(ArenaError):
 @contextmanager
 def replacing(out: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:
     """A temporary folder that becomes `out` when the block ends well, else vanishes.
+
+    Folder and files are for their owner only.
 
     An existing `out` is replaced only with `overwrite` and only if it holds the file
     `marker`, that is, if this program wrote it. Everything is on disk before the rename.
@@ -37,7 +40,6 @@ def replacing(out: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        temporary.chmod(0o755)
         _swap(temporary, out)
     except OSError as error:
         raise FolderError(f"{out} was not written: {error.strerror}; nothing changed") from error
@@ -61,6 +63,7 @@ def _swap(temporary: Path, out: Path) -> None:
 
 def _sync(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o700 if path.is_dir() else OWNER_ONLY)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -198,7 +198,7 @@ def metadata(pair: JudgedPair) -> DatasetRow:
     return {
         "vote_id": pair.vote_id,
         "battle_id": pair.battle_id,
-        "turn": pair.turn,
+        "turn": pair.turn + 1,
         "created_at": iso_time(pair.created_ms),
         "mode": pair.mode,
         "blind": pair.blind,

@@ -16,6 +16,7 @@ from sqlite_utils import Database
 from arena.errors import ArenaError
 from arena.storage.database import StoreError, translated
 from arena.storage.migrations import check_known
+from arena.storage.private_files import make_private
 from arena.storage.store import Store
 
 BUSY_TIMEOUT_S = 10.0
@@ -78,6 +79,7 @@ def check(path: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
+    make_private(target)
     with (
         translated(target),
         closing(sqlite3.connect(source, timeout=BUSY_TIMEOUT_S)) as first,

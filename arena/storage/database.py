@@ -7,6 +7,7 @@ begin with BEGIN IMMEDIATE so that a waiting writer honours the busy timeout.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from arena.errors import ArenaError
+from arena.storage.private_files import make_private
 
 T = TypeVar("T")
 SqlRow = Mapping[str, Any]
@@ -112,6 +114,8 @@ def open_or_create(path: Path, config: DatabaseConfig, step: Callable[[Database]
         raise StoreError(
             f"--home {path.parent} cannot be made ({error.strerror}); give a writable folder"
         ) from error
+    with contextlib.suppress(OSError):  # SQLite says why, and gives its other files the same mode
+        make_private(path)
 
     def body() -> None:
         with _connected(path, config) as db, translated(path):

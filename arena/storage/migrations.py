@@ -280,3 +280,13 @@ M004 = (
         at_ms INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID""",
 )
+
+
+@steps()  # type: ignore[untyped-decorator]
+def m005_synthetic_battles(db: Database) -> None:
+    """Battles of judges that are programs, few or none: found without looking at all others."""
+    for statement in M005:
+        db.execute(statement)
+
+
+M005 = ("CREATE INDEX battles_synthetic ON battles (id) WHERE source = 'synthetic'",)

@@ -25,7 +25,8 @@ class VoteFilter:
     """Which votes the ratings use; times are milliseconds since 1970, UTC.
 
     `named` and `flagged` add votes given with names in sight and votes in quarantine.
-    `reason`, `tag`: only votes with this reason, only battles with this tag.
+    `synthetic` adds votes of judges that are programs. `reason`, `tag`: only votes with this
+    reason, only battles with this tag.
     `propensity`: weigh each vote by one over the probability with which its pair was drawn,
     at most `max_weight` times the mean. `style`: measure both texts of each pair, so that the
     effect of style can be told from strength (reads every text: slower).
@@ -33,6 +34,7 @@ class VoteFilter:
 
     named: bool = False
     flagged: bool = False
+    synthetic: bool = False
     reason: str | None = None
     tag: str | None = None
     since_ms: int | None = None
@@ -50,6 +52,11 @@ SELECT v.id FROM battles b
   CROSS JOIN turns t ON t.battle_id = b.id
   CROSS JOIN votes v ON v.turn_id = t.id
  WHERE EXISTS (SELECT 1 FROM json_each(b.tags) WHERE value = ?)"""
+SYNTHETIC_SQL = """
+SELECT v.id FROM battles b
+  CROSS JOIN turns t ON t.battle_id = b.id
+  CROSS JOIN votes v ON v.turn_id = t.id
+ WHERE b.source = 'synthetic'"""
 TEXTS_SQL = """
 SELECT l.text, r.text
   FROM comparisons c
@@ -91,6 +98,10 @@ def _kept(
             keep &= np.isin(pairs["vote"], votes)
     left_out: dict[str, int] = {}
     reasons: list[tuple[str, Any]] = []
+    if not vote_filter.synthetic:
+        votes = np.fromiter((row[0] for row in db.execute(SYNTHETIC_SQL)), np.int64)
+        if len(votes):
+            reasons.append(("synthetic", np.isin(pairs["vote"], votes)))
     if not vote_filter.flagged and pairs["flagged"].any():
         reasons.append(("flagged", pairs["flagged"] > 0))
     if not vote_filter.named and not pairs["blind"].all():

@@ -19,6 +19,10 @@ from arena.storage.record_fields import Record
 from arena.values.texts import canonical_json
 
 VERSION = 1
+NESTED = ("participants", "turns")
+TYPES = {"propensity": "float64"} | dict.fromkeys(
+    ("version", "owner", "set_index", "created_ms", "revealed_ms"), "int64"
+)
 
 BATTLE_COLUMNS = (
     *("mode", "sampler", "propensity", "language", "set_name", "set_index", "source"),
@@ -63,6 +67,18 @@ def raw_records(db: Database) -> Iterator[Record]:
     for battle in db.query("SELECT * FROM battles ORDER BY id"):
         parts = {name: stream.take(battle["id"]) for name, stream in streams.items()}
         yield _record(battle, parts, voters)
+
+
+def raw_features() -> list[dict[str, str]]:
+    """The columns of a raw file as `datasets` writes types in a card; the nested ones are JSON,
+    for their fields differ from battle to battle.
+    """
+    plain = ["version", "id", "owner", *BATTLE_COLUMNS]
+    return [
+        *({"name": name, "dtype": TYPES.get(name, "string")} for name in plain),
+        {"name": "tags", "list": "string"},
+        *({"name": name, "dtype": "json"} for name in NESTED),
+    ]
 
 
 def raw_line(record: Record) -> str:

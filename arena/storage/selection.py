@@ -19,7 +19,7 @@ from sqlite_utils import Database
 from arena.storage.database import reading
 from arena.storage.rows import participant_from, turns_from
 from arena.storage.store import Store
-from arena.values.battle import ChatMessage, Participant, Turn, turn_context
+from arena.values.battle import SYNTHETIC, ChatMessage, Participant, Turn, turn_context
 
 
 class LeftOut(StrEnum):
@@ -41,9 +41,17 @@ class LeftOut(StrEnum):
     DUPLICATE = "duplicate"
     BETWEEN = "between"
     OTHER_FORMAT = "other_format"
+    SYNTHETIC = "synthetic"
+    OTHER_SOURCE = "other_source"
 
 
-INCLUDABLE = (LeftOut.FLAGGED, LeftOut.IDENTITY_LEAK, LeftOut.PARTIAL, LeftOut.DIVERGED)
+INCLUDABLE = (
+    LeftOut.FLAGGED,
+    LeftOut.IDENTITY_LEAK,
+    LeftOut.PARTIAL,
+    LeftOut.DIVERGED,
+    LeftOut.SYNTHETIC,
+)
 """What is left out unless asked for."""
 
 
@@ -52,7 +60,8 @@ class Selection:
     """Which judged pairs an export takes; times are milliseconds since 1970, UTC.
 
     `models`: both sides must be among them (empty: all). `tags`: the battle must carry one
-    of them (empty: all). `include`: what of INCLUDABLE is kept.
+    of them (empty: all). `sources`: where the battle was made, such as page, api or synthetic
+    (empty: everywhere but synthetic). `include`: what of INCLUDABLE is kept.
     """
 
     models: tuple[str, ...] = ()
@@ -60,6 +69,7 @@ class Selection:
     until_ms: int | None = None
     tags: tuple[str, ...] = ()
     blind_only: bool = False
+    sources: tuple[str, ...] = ()
     include: frozenset[LeftOut] = frozenset()
 
     def described(self) -> dict[str, Any]:
@@ -70,6 +80,7 @@ class Selection:
             "until_ms": self.until_ms,
             "tags": list(self.tags),
             "blind_only": self.blind_only,
+            "sources": list(self.sources),
             "include": sorted(self.include),
         }
 
@@ -90,7 +101,8 @@ class JudgedPair(NamedTuple):
     """One comparison; `winner` is the text of a `Winner` whose model_a is `left`.
 
     `voter` numbers the voters of this export from 1 in order of appearance: it tells votes
-    of one person apart from those of another and says nothing else.
+    of one person apart from those of another and says nothing else. `turn` is a position, from 0;
+    whatever is written counts turns from 1.
     """
 
     vote_id: int
@@ -143,7 +155,7 @@ SELECT c.vote_id, c.left_side, c.right_side, c.left_id, c.right_id, c.winner, c.
        v.voter_id, v.ranking, v.strength, v.reasons, v.comment, v.edited_answer, v.partial,
        v.blind, v.created_ms,
        t.position AS turn, t.prompt, t.battle_id,
-       b.public_id, b.mode, b.tags, b.language, b.propensity,
+       b.public_id, b.mode, b.tags, b.language, b.propensity, b.source,
        l.text AS left_text, l.status AS left_status, l.weights_sha256 AS left_sha256,
        l.sampling AS left_sampling, l.num_tokens AS left_tokens,
        r.text AS right_text, r.status AS right_status, r.weights_sha256 AS right_sha256,
@@ -193,6 +205,12 @@ def _excluded(
             kind = LeftOut.IDENTITY_LEAK if flag == "identity_leak" else LeftOut.FLAGGED
             if kind not in selection.include:
                 return kind
+    if selection.sources and row["source"] not in selection.sources:
+        return LeftOut.OTHER_SOURCE
+    if row["source"] == SYNTHETIC and not (
+        selection.sources or LeftOut.SYNTHETIC in selection.include
+    ):
+        return LeftOut.SYNTHETIC
     if row["partial"] and LeftOut.PARTIAL not in selection.include:
         return LeftOut.PARTIAL
     if selection.blind_only and not row["blind"]:

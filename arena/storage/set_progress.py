@@ -47,30 +47,36 @@ SELECT b.*, t.prompt FROM battles b JOIN turns t ON t.battle_id = b.id AND t.pos
 class SetProgress:
     """How far one voter is with a set, by index of its prompts.
 
-    `open` maps an index to a battle that waits for a judgement; `tries` counts the battles of an
-    index that could not be judged.
+    `passed` are prompts that cannot be asked. `open` maps an index to a battle that waits for a
+    judgement; `tries` counts the battles of an index that could not be judged.
     """
 
     total: int
     judged: frozenset[int] = frozenset()
     skipped: frozenset[int] = frozenset()
+    passed: frozenset[int] = frozenset()
     open: Mapping[int, str] = field(default_factory=dict)
     tries: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def num_done(self) -> int:
         """Prompts that need no more of this voter."""
-        return len(self.judged | self.skipped)
+        return len(self.judged | self.skipped | self.passed)
 
     @property
     def next_index(self) -> int | None:
         """The first prompt that is left, those last whose battles failed; None at the end."""
-        left = [i for i in range(self.total) if i not in self.judged and i not in self.skipped]
+        left = set(range(self.total)) - self.judged - self.skipped - self.passed
         return min(left, key=lambda i: (self.tries.get(i, 0), i), default=None)
 
 
-def progress(store: Store, voter: str, name: str, prompts: Sequence[str]) -> SetProgress:
-    """Where a voter stands; a prompt that was changed in the file counts as not judged."""
+def progress(
+    store: Store, voter: str, name: str, prompts: Sequence[str], passed: Collection[int] = ()
+) -> SetProgress:
+    """Where a voter stands; a prompt that was changed in the file counts as not judged.
+
+    `passed`: prompts that cannot be asked; those judged or skipped before are not among them.
+    """
     judged, skipped, tries = set(), set(), Counter[int]()
     waiting: dict[int, str] = {}
     with database.reading(store.path, store.config) as db:
@@ -87,7 +93,12 @@ def progress(store: Store, voter: str, name: str, prompts: Sequence[str]) -> Set
             else:
                 tries[index] += 1
     return SetProgress(
-        len(prompts), frozenset(judged), frozenset(skipped - judged), waiting, dict(tries)
+        len(prompts),
+        frozenset(judged),
+        frozenset(skipped - judged),
+        frozenset(passed) - judged - skipped,
+        waiting,
+        dict(tries),
     )
 
 

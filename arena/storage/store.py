@@ -152,9 +152,10 @@ class Store:
 
         Returns the battle as it was committed: what is shown is what is stored. The same
         judgement again changes nothing. Another one raises AlreadyVotedError unless `change`; so
-        does a turn that another voter has judged. `partial` allows a vote while a side is still
-        writing and marks it. Raises UnknownBattleError, WrongTokenError, SideFailedError,
-        UnfinishedError, JudgementError, TextError, and what a `judgement` that decides raises.
+        does a turn that another voter has judged, unless programs judge it. `partial` allows a
+        vote while a side is still writing and marks it. Raises UnknownBattleError,
+        WrongTokenError, SideFailedError, UnfinishedError, JudgementError, TextError, and what a
+        `judgement` that decides raises.
         """
 
         def body(db: Database) -> StoredBattle:

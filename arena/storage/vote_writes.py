@@ -1,6 +1,7 @@
 """Writes votes inside a transaction that the store has opened; knows every rule of voting.
 
-One vote per turn and voter. Models and texts come from the database only. The same vote
+One vote per turn and voter, and one voter per turn but where programs judge. Models and texts
+come from the database only. The same vote
 sent twice is one vote; a different one is a change and needs to be asked for; every act
 is appended to `vote_history`.
 """
@@ -22,7 +23,7 @@ from arena.storage.rows import (
     stored_from,
     vote_from,
 )
-from arena.values.battle import SIDES, Answer, AnswerStatus, Battle, Turn
+from arena.values.battle import SIDES, SYNTHETIC, Answer, AnswerStatus, Battle, Mode, Turn
 from arena.values.refusals import (
     AlreadyVotedError,
     NotVotedError,
@@ -57,7 +58,12 @@ def cast(
     judgement.pairs(len(sides))  # refuse what does not fit before anything else
     judged, voter_id = last_turn(stored.battle), voter_row(db, voter)
     old = own_vote(stored, voter)
-    if old is None and any(vote.turn == judged.position for vote in stored.votes):
+    of_program = stored.battle.source == SYNTHETIC
+    if (
+        old is None
+        and not of_program
+        and any(vote.turn == judged.position for vote in stored.votes)
+    ):
         raise AlreadyVotedError("this battle has been judged from another device").coded(
             "other_device"
         )
@@ -70,7 +76,8 @@ def cast(
             )
     answers = judged_answers(judged, len(sides), partial=partial)
     is_partial = partial or any(a.status is AnswerStatus.STOPPED for a in answers)
-    is_blind = stored.battle.is_blind
+    # Programs look at texts alone, and several may judge the same answers.
+    is_blind = stored.battle.is_blind or (of_program and stored.battle.mode is Mode.BLIND)
     columns = judgement_columns(judgement) | {"partial": is_partial, "updated_ms": now}
     if old is None:
         columns |= {"turn_id": judged.id, "voter_id": voter_id, "blind": is_blind}
@@ -88,7 +95,7 @@ def cast(
         if answer.identity_leak:
             detail = evidence("identity_leak", side=SIDES[answer.side])
             add_flag(db, vote_id, "identity_leak", detail, now)
-    for found in suspicions(db, vote_id, voter_id, now, rules):
+    for found in () if of_program else suspicions(db, vote_id, voter_id, now, rules):
         add_flag(db, vote_id, found.reason, found.detail, now)
     said = judgement_columns(judgement) | {"partial": is_partial, "blind": columns["blind"]}
     remember(db, judged.id, voter_id, "cast" if old is None else "change", said, now)

@@ -22,6 +22,10 @@ ChatMessage = dict[str, str]
 """`role` and `content`."""
 
 
+SYNTHETIC = "synthetic"
+"""The source of battles that a program judges; people's ratings and exports leave them out."""
+
+
 class BattleError(ArenaError):
     """A battle that cannot be made: number of sides, propensity or an empty prompt."""
 

@@ -40,10 +40,14 @@ class _StrictBody(BaseModel):
 
 
 class NewBattle(_StrictBody):
-    """A prompt, and either nothing (a blind battle) or two to eight participants by name."""
+    """A prompt, and either nothing (a blind battle) or two to eight participants by name.
+
+    `source` is synthetic where a program judges, so that people's ratings leave its votes out.
+    """
 
     prompt: str
     models: list[str] | None = Field(None, min_length=2, max_length=8)
+    source: Literal["api", "synthetic"] = "api"
 
 
 class NextTurn(_StrictBody):
@@ -107,9 +111,9 @@ def _add_talk(router: APIRouter, service: BattleService) -> None:
     async def start(body: NewBattle, request: Request) -> dict[str, str]:
         voter = await _voter(service, request)
         if body.models is None:
-            opened = await service.open_blind(voter, body.prompt, source="api")
+            opened = await service.open_blind(voter, body.prompt, source=body.source)
         else:
-            opened = await service.open_named(voter, body.models, body.prompt, source="api")
+            opened = await service.open_named(voter, body.models, body.prompt, source=body.source)
         return {"battle": opened.battle_id, "token": opened.token or ""}
 
     @router.get("/battles")

@@ -13,7 +13,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -22,6 +21,8 @@ from pathlib import Path
 from itsdangerous import BadData, TimestampSigner
 from itsdangerous.encoding import base64_decode, base64_encode
 
+from arena.errors import ArenaError
+from arena.storage.private_files import OWNER_ONLY, write_private
 from arena.web.users import FILE, User, matches, read_users
 from arena.web.visitors import Visitor
 
@@ -30,6 +31,11 @@ SESSION_COOKIE = "arena_session"
 SESSION_SECONDS = 30 * 24 * 3600
 ADMIN = ""  # the name of a session opened with the key; no user can have it
 MOST_REMEMBERED = 1_000
+SHORTEST_KEY = 32  # bytes
+
+
+class KeyFileError(ArenaError):
+    """The file of the admin's key holds none: a shorter one would let sessions be forged."""
 
 
 class Authenticator:
@@ -57,12 +63,19 @@ class Authenticator:
         return self._users
 
     def check(self) -> bool:
-        """Whether one has to sign in. Raises UserError for a user file that makes no sense."""
+        """Whether one has to sign in. Raises UserError for a user file that makes no sense, and
+        KeyFileError for a key that is none.
+        """
+        if (self._home / KEY_FILE).exists():
+            assert self.key
         return self.users is not None
 
     @property
     def key(self) -> str:
-        """The secret of this home, made at its first use; only its owner can read the file."""
+        """The secret of this home, made at its first use; only its owner can read the file.
+
+        Raises KeyFileError.
+        """
         if not self._key:
             self._key = _read_key(self._home / KEY_FILE)
         return self._key.decode()
@@ -140,13 +153,18 @@ class Authenticator:
 
 
 def _read_key(path: Path) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """The key of a home, made if there is none. Raises KeyFileError for one that is no secret."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes().strip()
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return path.read_bytes().strip()
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(32) + "\n", replace=False)
+        key = path.read_bytes().strip()
+        if path.stat().st_mode & 0o077:
+            path.chmod(OWNER_ONLY)
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be used ({error.strerror}); correct that") from error
+    if len(key) < SHORTEST_KEY or not key.isascii():
+        raise KeyFileError(
+            f"{path} holds {len(key)} bytes and no key of {SHORTEST_KEY} or more letters;"
+            " delete it, and a new one is made"
+        )
+    return key

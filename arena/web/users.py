@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import tomllib
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from arena.errors import ArenaError
+from arena.storage.private_files import write_private
 
 FILE = "users.toml"
 NAME = re.compile(r"[\w.@-]{1,64}")
@@ -72,13 +72,7 @@ def write_users(path: Path, users: Mapping[str, User]) -> None:
     for user in users.values():
         entry = f'{{ role = "{user.role}", password = "{user.password}" }}'
         lines.append(f'users."{user.name}" = {entry}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write("\n".join(lines) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    write_private(path, "\n".join(lines) + "\n")
 
 
 def make_user(name: str, role: str, password: str) -> User:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -182,6 +183,49 @@ def test_a_prompt_is_never_in_both_splits(hand: Hand, tmp_path: Path) -> None:
     assert len(train | test) == 8
     assert sum(done.splits.values()) == 16
     assert 1 <= len(test) <= 7
+
+
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        [f"u{i}@example.org" for i in range(9)],
+        [f"+49 30 1234{i:02}8" for i in range(9)],
+        [f"hf_{i:02}{'k' * 30}" for i in range(9)],
+    ],
+)
+def test_prompts_that_redaction_makes_equal_are_in_one_split(
+    hand: Hand, tmp_path: Path, secrets: list[str]
+) -> None:
+    for i, secret in enumerate(secrets):
+        hand.vote(prompt=f"Who is {secret}?", texts=[f"x{i}", "y"])
+        hand.vote(prompt=f"Prompt {i}", texts=[f"x{i}", "y"])
+    export(hand.store, tmp_path / "out", ExportOptions(test_fraction=0.5, redact=True))
+    train, test = (
+        {row["prompt"][0]["content"] for row in read_lines(tmp_path / "out", split)}
+        for split in ("train", "test")
+    )
+    assert not train & test
+    assert len(train | test) == 10
+
+
+def test_turns_count_from_one_in_every_format(hand: Hand, tmp_path: Path) -> None:
+    """The first turn is 1, as `turn` of the public datasets counts a conversation's rounds."""
+    battle, _ = hand.battle(["a1", "b1"])
+    hand.store.cast_vote(battle, Judgement(Winner.MODEL_A), voter=hand.voter())
+    hand.turn(battle, "p2", ["a2", "b2"], shared_side=0)
+    hand.store.cast_vote(battle, Judgement(Winner.MODEL_B), voter=hand.voter())
+    for name, column in (
+        *(("trl", "turn"), ("votes", "turn"), ("lmsys", "turn"), ("100k", "turn")),
+        ("140k", "evaluation_order"),
+    ):
+        export(hand.store, tmp_path / name, ExportOptions(format=name))
+        assert [row[column] for row in read_lines(tmp_path / name)] == [1, 2], name
+    export(hand.store, tmp_path / "kto", ExportOptions(format="kto"))
+    assert sorted(row["turn"] for row in read_lines(tmp_path / "kto")) == [1, 1, 2, 2]
+    export(hand.store, tmp_path / "csv", ExportOptions(format="csv"))
+    (table,) = (tmp_path / "csv").rglob("*.csv")
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        assert [row["turn"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
 def test_no_voter_address_or_session_in_any_file(hand: Hand, tmp_path: Path) -> None:

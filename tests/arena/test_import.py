@@ -93,6 +93,18 @@ def test_raw_there_and_back_gives_the_same_bytes(busy: Hand, tmp_path: Path) -> 
     assert second.counts() == busy.store.counts()
 
 
+@pytest.mark.slow
+def test_raw_opens_with_load_dataset(busy: Hand, tmp_path: Path) -> None:
+    """Battles of different fields, and what stands in them comes back as it was written."""
+    from datasets import load_dataset
+
+    folder = export_to(busy.store, tmp_path / "one", "raw")
+    opened = load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]
+    lines = (folder / "battles.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [dict(row) for row in opened] == [json.loads(line) for line in lines]
+    assert len(opened) == 5
+
+
 def test_raw_twice_adds_nothing(busy: Hand, tmp_path: Path) -> None:
     first = export_to(busy.store, tmp_path / "one", "raw")
     second = empty_store(tmp_path)

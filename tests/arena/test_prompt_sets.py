@@ -21,6 +21,7 @@ from arena.battles.view import BattleAccess, BattleView
 from arena.config.page_config import PageConfig
 from arena.i18n import words
 from arena.page.html.panes import pane_html
+from arena.page.html.set_progress import progress_html
 from arena.storage.store import Store
 from arena.values.battle import Mode
 from arena.values.refusals import WrongTokenError
@@ -234,6 +235,58 @@ def test_answers_that_failed_are_asked_again_and_never_judged(home: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ending", [".txt", ".jsonl"])
+@pytest.mark.parametrize("length", [8_001, 20_000])
+def test_set_with_a_prompt_too_long_to_be_asked_is_not_added(
+    tmp_path: Path, ending: str, length: int
+) -> None:
+    file = tmp_path / f"long{ending}"
+    prompts = ["Name a fruit.", "x" * length]
+    lines = prompts if ending == ".txt" else [json.dumps({"prompt": p}) for p in prompts]
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SetError, match=f"prompt 2: {length} characters, and at most 8000"):
+        add_set(tmp_path / "home", file)
+    assert list_sets(tmp_path / "home") == []
+    file.write_text(file.read_text().replace("x" * length, "x" * 8_000))
+    assert len(add_set(tmp_path / "home", file).prompts) == 2
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_prompt_that_cannot_be_asked_is_passed_over_with_a_note(home: Path, place: int) -> None:
+    """A file put there by hand: whoever judges goes on, and reads how many were passed over."""
+    prompts = list(PROMPTS)
+    prompts.insert(place, "long " * 2_000)
+    (home / "sets" / "three.txt").write_text("\n".join(prompts) + "\n")
+
+    async def play(service: BattleService, server: FaultServer) -> None:
+        judging = SetJudging(service, home)
+        voter = await service.voter("secret of a patient voter")
+        seen = []
+        for _ in range(3):
+            task = await judging.next(voter, "three")
+            assert task.access is not None
+            seen.append(task.index)
+            await finish(service, task.access)
+            await service.vote(task.access, A_WINS)
+        assert place not in seen
+        end = await judging.next(voter, "three")
+        assert (end.access, end.progress.num_done, end.progress.total) == (None, 4, 4)
+        told = progress_html(end.progress, words())
+        assert "1 passed over: too long to be asked" in told
+
+    perform(home, {"one": Script(), "two": Script()}, play)
+
+
+def test_set_is_answered_in_advance_but_for_what_cannot_be_asked(home: Path) -> None:
+    (home / "sets" / "three.txt").write_text("\n".join(["long " * 2_000, *PROMPTS]) + "\n")
+
+    async def play(service: BattleService, server: FaultServer) -> None:
+        done = await answer(service, server, "one", "two")
+        assert (done.total, done.answered, done.failed) == (4, 3, 1)
+
+    perform(home, {"one": Script(), "two": Script()}, play)
+
+
 def test_commands_add_answer_and_list(tmp_path: Path) -> None:
     file = tmp_path / "two.txt"
     file.write_text("Name a fruit.\nName a tool.\n")

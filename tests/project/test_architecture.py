@@ -29,7 +29,13 @@ from architecture import (
 )
 
 # What knows all three packages, and only inside the bodies of functions.
-COMMANDS = {"arena.cli", "arena.commands.models", "arena.commands.reward"}
+COMMANDS = {
+    "arena.cli",
+    "arena.commands.imports",
+    "arena.commands.judge",
+    "arena.commands.models",
+    "arena.commands.reward",
+}
 # All that loads Gradio; the rest can be used, and tested, where there is none.
 WITH_GRADIO = {"arena.page", "arena.app"}
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "datasets"}

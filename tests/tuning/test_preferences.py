@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tuning_fixtures import write_rows
 
 from tuning.config import DataOptions
+from tuning.data.preferences.formats import PREFERENCE_FORMATS
 from tuning.data.preferences.load import read_preferences
 from tuning.data.preferences.pairs import Pair, Preferences
 from tuning.data.preferences.split import split_by_prompt
@@ -274,3 +275,21 @@ def test_whatever_a_row_holds_it_is_learned_or_counted(
             continue
         assert ledger.rows_read == 1
         assert ledger.read.total() + len(ledger.bad_rows) == 1
+
+
+def test_the_page_shows_the_forms_and_the_words_for_winners() -> None:
+    page = Path(__file__).parents[2] / "docs" / "preference-learning.md"
+    text = page.read_text(encoding="utf-8")
+
+    def between(name: str) -> str:
+        return text.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
+
+    rows = [
+        f"| `{form.name}` | {', '.join(f'`{name}`' for name in sorted(form.required))} "
+        f"| {form.about} |"
+        for form in PREFERENCE_FORMATS
+    ]
+    head = "| form | columns | rows |\n|---|---|---|\n"
+    assert between("preference formats") == head + "\n".join(rows)
+    words = [f"`{winner}`: {', '.join(said)}" for winner, said in WINNERS.items()]
+    assert between("winners") == ";\n".join(words)

@@ -9,10 +9,12 @@ from arena.storage.set_progress import SetProgress
 
 
 def progress_html(progress: SetProgress, say: Words) -> str:
-    """A bar and its words; skipped prompts count as done."""
+    """A bar and its words; skipped ones, and those that cannot be asked, count as done."""
     text = say("set.progress", done=progress.num_done, total=progress.total)
     if progress.skipped:
         text += " " + say("set.skipped", count=len(progress.skipped))
+    if progress.passed:
+        text += " " + say("set.passed", count=len(progress.passed))
     return (
         f'<div class="set-progress"><progress max="{progress.total}" value="{progress.num_done}" '
         f'aria-label="{html.escape(text)}"></progress><span>{html.escape(text)}</span></div>'
