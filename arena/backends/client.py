@@ -19,8 +19,10 @@ from arena.backends.bounds import ANSWER
 from arena.backends.completions import stream_completion
 from arena.backends.failures import WIRE_ERRORS, answer_error_of, hushed
 from arena.backends.http import http_client, key_of
+from arena.backends.rendering import rendered
 from arena.backends.streams import AnswerEnd, AnswerError, AnswerPiece
 from arena.backends.wire_values import WholeCharacters, count_of, logprob_of, piece_of, word_of
+from arena.config.chat_template import ChatTemplate
 from arena.values.battle import AskAs, ChatMessage, Participant, SamplingSettings
 
 WireApi = Literal["tgi", "openai"]
@@ -34,7 +36,8 @@ class Target:
 
     `wire` says which routes the server has: `tgi` knows `/generate_stream` and
     `/chat_tokenize`, `openai` only what is under `/v1`. `adapter_id` is None where the server
-    must not be told (a plain TGI knows its one model under no name).
+    must not be told (a plain TGI knows its one model under no name). `is_mode_open`: nobody has
+    said whether the model has a chat template. `template`: what the page renders itself.
     """
 
     participant: Participant
@@ -43,6 +46,8 @@ class Target:
     adapter_id: str | None = None
     max_model_len: int | None = None
     key_env: str | None = None
+    is_mode_open: bool = False
+    template: ChatTemplate | None = None
 
     @property
     def name(self) -> str:
@@ -110,8 +115,9 @@ async def _parts(
     if is_completion and target.wire == "openai":
         async with http_client(bounds=ANSWER) as client:
             model, sampling = target.participant.model, target.sampling()
+            prompt = await completion_prompt(target, messages)
             async for part in stream_completion(
-                client, target.url, target.key, model, plain_prompt(messages), sampling
+                client, target.url, target.key, model, prompt, sampling
             ):
                 yield part
         return
@@ -124,10 +130,10 @@ async def _parts(
 async def _complete(
     client: Any, target: Target, messages: Sequence[ChatMessage]
 ) -> AsyncGenerator[AnswerPiece | AnswerEnd, None]:
-    """Completion mode: the model sees the plain prompt and nothing else."""
+    """Completion mode: the model sees the text it is given and nothing else."""
     sampling = target.sampling()
     events: AsyncIterable[Any] = await client.text_generation(
-        plain_prompt(messages),
+        await completion_prompt(target, messages),
         model=f"{target.url}/generate_stream",
         stream=True,
         details=True,
@@ -218,6 +224,13 @@ def _beyond_openai(sampling: SamplingSettings) -> dict[str, Any]:
     return {word: value for word, value in words.items() if value is not None}
 
 
+async def completion_prompt(target: Target, messages: Sequence[ChatMessage]) -> str:
+    """What the model continues: the named template filled in, else the plain prompt."""
+    if target.template is None:
+        return plain_prompt(messages)
+    return await rendered(target.template, with_system(target.participant, messages))
+
+
 def plain_prompt(messages: Sequence[ChatMessage]) -> str:
     """What a model in completion mode is given: the turns as paragraphs, nothing added."""
     return "\n\n".join(message["content"] for message in messages)
@@ -235,10 +248,13 @@ async def prompt_sent(target: Target, messages: Sequence[ChatMessage]) -> str:
     A chat server with `/chat_tokenize` renders its template for us; from any other we know the
     messages only, and return those as JSON.
     """
-    if target.participant.ask_as is AskAs.COMPLETION:
-        return plain_prompt(messages)
     sent = with_system(target.participant, messages)
     as_json = json.dumps(sent, ensure_ascii=False)
+    if target.participant.ask_as is AskAs.COMPLETION:
+        try:
+            return await completion_prompt(target, messages)
+        except AnswerError:
+            return as_json  # the answer failed by it as well; this is what it was made of
     if target.wire != "tgi":
         return as_json
     body = {"model": target.participant.model, "messages": sent}

@@ -12,12 +12,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from urllib.parse import urlsplit
 
 from arena.backends.client import Target
 from arena.backends.probing import Backend, probe, probe_configured
+from arena.backends.template_probe import TemplateMemory
 from arena.config.arena_toml import ArenaConfig
 from arena.config.page_config import server_root
 from arena.errors import ArenaError
@@ -46,6 +47,7 @@ class _Server:
     probed_at: float = float("-inf")
     is_quick: bool = True
     probing: asyncio.Task[None] | None = None
+    templates: TemplateMemory = field(default_factory=TemplateMemory)
 
     @property
     def is_due(self) -> bool:
@@ -71,13 +73,16 @@ class _Server:
 
     async def _refresh(self) -> None:
         try:
-            self.backend = await self.ask()
+            backend = await self.ask()
+            self.backend = self.templates.applied(backend)
+            self.is_quick = time.monotonic() - self.asked_at <= QUICK_SECONDS
+            await self.templates.learn(backend)
+            self.backend = self.templates.applied(backend)
         except Exception:  # a fault of ours costs one server its place, and is seen in the log
             log.exception("server %s could not be probed", self.url)
             problem = "the arena made an error; its log says which"
             self.backend = Backend(self.url, problem=problem, fault="internal")
         self.probed_at = time.monotonic()
-        self.is_quick = self.probed_at - self.asked_at <= QUICK_SECONDS
 
 
 class BackendPool:

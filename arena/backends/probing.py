@@ -82,14 +82,21 @@ async def probe_configured(configured: ParticipantConfig, sampling: SamplingSett
             about=model or "?",
         )
     target = offered[model]
+    mode = configured.mode or (AskAs.COMPLETION if configured.template else None)
     participant = replace(
         target.participant,
         name=configured.name,
-        ask_as=configured.mode or target.participant.ask_as,
+        ask_as=mode or target.participant.ask_as,
         system_prompt=configured.system_prompt,
         sampling=configured.sampling(sampling),
     )
-    return replace(backend, targets=(replace(target, participant=participant),))
+    asked = replace(
+        target,
+        participant=participant,
+        is_mode_open=target.is_mode_open and mode is None,
+        template=configured.template,
+    )
+    return replace(backend, targets=(asked,))
 
 
 async def probe(
@@ -220,4 +227,5 @@ def _target(
         wire,
         adapter_id=model if kind else None,
         max_model_len=count_of(entry.get("max_model_len")) or None,
+        is_mode_open=not is_plain_base and "chat_template" not in entry,
     )

@@ -12,11 +12,22 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
+from arena.config.chat_template import ChatTemplate, read_chat_template
 from arena.config.page_config import check_url, server_root
 from arena.errors import ArenaError
 from arena.values.battle import AskAs, SamplingSettings
@@ -38,6 +49,14 @@ def _filled_variable(name: str | None) -> str | None:
     if name and not os.environ.get(name):
         raise ValueError(f"environment variable {name!r} is empty; put the server's key there")
     return name
+
+
+def _read_template(named: Any, info: ValidationInfo) -> ChatTemplate | None:
+    if named is None or isinstance(named, ChatTemplate):
+        return named
+    if not isinstance(named, str) or not named or "\0" in named:
+        raise ValueError(f"{named!r} is no path; name a variant folder or a Jinja file")
+    return read_chat_template((info.context or {}).get("folder", Path()) / named)
 
 
 def _two_names(pair: tuple[str, str]) -> tuple[str, str]:
@@ -62,13 +81,15 @@ class ParticipantConfig:
     """A participant of the file: a model of a server, asked in its own way.
 
     `model` may be left out where the server has one model; `key_env` names the environment
-    variable with the server's key.
+    variable with the server's key. `template` is a variant folder or a Jinja file, seen from the
+    file's folder: the page fills it in and asks by completion.
     """
 
     name: str = Field(pattern=NOT_BLANK, description="give it a name")
     url: Annotated[str, AfterValidator(_address)] = Field(description="give the server's address")
     model: str | None = Field(default=None, description="give the model's name on the server")
     mode: AskAs | None = Field(default=None, description="use chat or completion")
+    template: Annotated[ChatTemplate | None, BeforeValidator(_read_template)] = None
     system_prompt: str = Field(default="", description="give a text")
     key_env: Annotated[str | None, AfterValidator(_filled_variable)] = Field(
         default=None, description="give the name of an environment variable"
@@ -84,6 +105,12 @@ class ParticipantConfig:
     stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         default=None, description="give a list of texts"
     )
+
+    @model_validator(mode="after")
+    def _template_is_for_completion(self) -> Self:
+        if self.template is not None and self.mode is AskAs.CHAT:
+            raise ValueError('template and mode = "chat" exclude each other; drop one of them')
+        return self
 
     def sampling(self, default: SamplingSettings) -> SamplingSettings:
         """The page's sampling with what the file says instead."""
@@ -138,10 +165,12 @@ def read_arena_config(path: Path) -> ArenaConfig:
         return ArenaConfig()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise ArenaConfigError(f"{path}: cannot be read as TOML ({error}); correct it") from error
     try:
-        arena_config = TypeAdapter(ArenaConfig).validate_python(content)
+        arena_config = TypeAdapter(ArenaConfig).validate_python(
+            content, context={"folder": path.parent}
+        )
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
         raise ArenaConfigError(f"{path}: {_mistake_text(mistake, content)}") from error
