@@ -26,6 +26,10 @@ class EngineFailure(RuntimeError):  # noqa: N818 - it is an answer to a request,
     """The forward pass or the sampler failed for one request."""
 
 
+class NotFiniteFailure(EngineFailure):
+    """The weights gave NaN or infinity for one request; no token can be chosen of that."""
+
+
 class OutOfMemoryFailure(EngineFailure):
     """One request did not fit in memory; the others go on."""
 

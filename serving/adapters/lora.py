@@ -34,24 +34,24 @@ from serving.errors import ModelLoadError
 class StepMask:
     """Which adapters the tokens of one step use.
 
-    `columns` [tokens, high - low] is 1 where a rank column belongs to the token's adapter, None
+    `others` [tokens, high - low] is true where a rank column is not of the token's adapter, None
     when all tokens use all columns; `bits` has one bit per adapter in use; `owners` [tokens] is
     each token's gain row (0: none), None when no adapter in use scales outputs or inputs.
     """
 
     low: int
     high: int
-    columns: torch.Tensor | None
+    others: torch.Tensor | None
     bits: int
     owners: torch.Tensor | None
     _widened: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def widened(self, width: int) -> torch.Tensor | None:
-        """`columns` for a group of `width` layers, each of which has its own rank columns."""
-        if width == 1 or self.columns is None:
-            return self.columns
+        """`others` for a group of `width` layers, each of which has its own rank columns."""
+        if width == 1 or self.others is None:
+            return self.others
         if width not in self._widened:
-            self._widened[width] = self.columns.repeat_interleave(width, dim=1)
+            self._widened[width] = self.others.repeat_interleave(width, dim=1)
         return self._widened[width]
 
 
@@ -90,9 +90,10 @@ class AdapterTarget:
             if first or last != down.shape[0]:
                 down, up = down[first:last], up[first:last]
             shrunk = functional.linear(inputs.reshape(-1, inputs.shape[-1]), down)
-            columns = step.widened(stack.width)
-            if columns is not None:
-                shrunk *= columns
+            others = step.widened(stack.width)
+            if others is not None:
+                # Filled, not multiplied: another adapter's infinity times 0 would be NaN.
+                shrunk.masked_fill_(others, 0)
             output.view(-1, output.shape[-1]).addmm_(shrunk, up)
         return output
 
@@ -155,11 +156,11 @@ class AdapterStacks:
         body = str(getattr(self._model, "base_model_prefix", ""))
         body = f"{body}." if body and hasattr(self._model, body) else ""
         for path, delta in adapter.deltas.items():
-            weight = weight_of(self._linear(path, adapter.name))
+            weight = weight_of(self._linear(path, adapter.label))
             if not path.startswith(body):
                 raise ModelLoadError(
-                    f"{adapter.name}: {path} lies behind the last hidden state, where a step keeps "
-                    "only the tokens that are read; merge the adapter"
+                    f"{adapter.label}: {path} lies behind the last hidden state, where a step "
+                    "keeps only the tokens that are read; merge the adapter"
                 )
             wrong = [
                 f"{label} {tuple(tensor.shape)}"
@@ -174,7 +175,7 @@ class AdapterStacks:
             ]
             if wrong:
                 raise ModelLoadError(
-                    f"{adapter.name}: {path}: {wrong[0]} does not fit a layer of shape "
+                    f"{adapter.label}: {path}: {wrong[0]} does not fit a layer of shape "
                     f"{tuple(weight.shape)}; it was tuned from another base"
                 )
 
@@ -249,19 +250,19 @@ class AdapterStacks:
         slots = [self.slots[name] for name in used if name is not None]
         low, high = min(s.low for s in slots), max(s.high for s in slots)
         bits = sum(1 << s.bit for s in slots)
-        columns = None
+        others = None
         if len(used) > 1 or any(name not in used for name in names):
-            rows = torch.zeros(len(names), high - low)
+            rows = torch.ones(len(names), high - low, dtype=torch.bool)
             for row, name in enumerate(names):
                 if name in used and name is not None:
                     slot = self.slots[name]
-                    rows[row, slot.low - low : slot.high - low] = 1
-            columns = _spread(rows, counts).to(parameter)
+                    rows[row, slot.low - low : slot.high - low] = False
+            others = _spread(rows, counts).to(parameter.device)
         owners = None
         if any(s.has_gain for s in slots):
             gain_rows = [self.slots[n].bit + 1 if n in used and n else 0 for n in names]
             owners = _spread(torch.tensor(gain_rows), counts).to(parameter.device)
-        return StepMask(low, high, columns, bits, owners)
+        return StepMask(low, high, others, bits, owners)
 
     def _make_target(self, place: tuple[str, ...]) -> AdapterTarget:
         target = AdapterTarget(self)

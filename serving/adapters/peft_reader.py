@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from serving.adapters.patterns import matches
 from serving.errors import ModelLoadError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -52,6 +53,11 @@ class Adapter:
     deltas: dict[str, LinearDelta] = field(default_factory=dict)
     prefix: torch.Tensor | None = None
     prompt: torch.Tensor | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it: the engine's key without the number that tells reloads apart."""
+        return self.name.rpartition("#")[0] or self.name
 
     @cached_property
     def rank(self) -> int:
@@ -154,7 +160,7 @@ def _read_lora(
         down, up = part["lora_A"], part["lora_B"]
         if down.shape[0] != up.shape[1]:
             raise ModelLoadError(f"{folder}: {module}: lora_A and lora_B differ in rank")
-        alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+        alpha = _alpha(folder, config, module)
         rank = down.shape[0]
         scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         deltas[module] = LinearDelta(down, up * scale, magnitude=part.get("lora_magnitude_vector"))
@@ -163,29 +169,39 @@ def _read_lora(
     return Adapter(name, deltas)
 
 
-def _pattern(pattern: dict[str, Any] | None, module: str, default: float) -> float:
-    for key, value in (pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return float(value)
-    return float(default)
+def _alpha(folder: Path, config: dict[str, Any], module: str) -> float:
+    """The lora_alpha of a layer: that of the first pattern that fits the end of its path."""
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise ModelLoadError(f"{folder}: alpha_pattern is {patterns!r}, no table of numbers")
+    found = (patterns[key] for key in patterns if matches(rf"(.*\.)?({key})", module))
+    alpha = next(found, config.get("lora_alpha", 8))
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
+        raise ModelLoadError(f"{folder}: lora_alpha {alpha!r} of {module} is no number; mend it")
+    return float(alpha)
 
 
 def _read_ia3(
     folder: Path, name: str, config: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> Adapter:
-    forward = config.get("feedforward_modules") or []
     deltas = {}
     for key, tensor in tensors.items():
         match = re.fullmatch(re.escape(PEFT_PREFIX) + r"(.+)\.ia3_l(?:\.default)?", key)
         if match is None:
             raise ModelLoadError(f"{folder}: tensor {key} is not applied; merge the adapter")
         module, gain = match[1], tensor.float().flatten()
-        if isinstance(forward, str):
-            is_input = re.fullmatch(forward, module) is not None
-        else:
-            is_input = any(module == f or module.endswith(f".{f}") for f in forward)
+        is_input = _scales_input(folder, config, module)
         deltas[module] = LinearDelta(in_gain=gain) if is_input else LinearDelta(out_gain=gain)
     return Adapter(name, deltas)
+
+
+def _scales_input(folder: Path, config: dict[str, Any], module: str) -> bool:
+    forward = config.get("feedforward_modules") or []
+    if isinstance(forward, str):
+        return matches(forward, module)
+    if not isinstance(forward, list) or not all(isinstance(item, str) for item in forward):
+        raise ModelLoadError(f"{folder}: feedforward_modules is {forward!r}, no list of layers")
+    return any(module == item or module.endswith(f".{item}") for item in forward)
 
 
 def _read_virtual(
@@ -202,3 +218,40 @@ def _read_virtual(
     if peft_type == "PREFIX_TUNING":
         return Adapter(name, prefix=table)
     return Adapter(name, prompt=table)
+
+
+def exact_settings(folder: Path, adapter: Adapter) -> dict[str, Any]:
+    """What PEFT has to be told to load the same adapter: whole paths, and no expressions."""
+    config = read_config(folder)
+    kept: dict[str, Any] = {"peft_type": config["peft_type"], "task_type": "CAUSAL_LM"}
+    paths = list(adapter.deltas)
+    if adapter.prefix is not None or adapter.prompt is not None:
+        table = adapter.prefix if adapter.prefix is not None else adapter.prompt
+        assert table is not None
+        layers, width = config.get("num_layers", 1), config.get("token_dim")
+        if adapter.prefix is not None and (layers, width) != (layers, table.shape[1] / layers / 2):
+            raise ModelLoadError(
+                f"{folder}: num_layers {layers!r} and token_dim {width!r} are not those of "
+                f"prompt_embeddings {tuple(table.shape)}; tune again"
+            )
+        if adapter.prompt is not None:
+            layers, width = 1, table.shape[1]
+        heads = config.get("num_attention_heads", 1)
+        sizes = {"token_dim": width, "num_layers": layers, "num_attention_heads": heads}
+        return {**kept, **sizes, "num_virtual_tokens": len(table), "num_transformer_submodules": 1}
+    kept |= {"target_modules": paths, "fan_in_fan_out": bool(config.get("fan_in_fan_out"))}
+    if config["peft_type"] == "IA3":
+        inputs = [path for path, delta in adapter.deltas.items() if delta.in_gain is not None]
+        return {**kept, "feedforward_modules": inputs}
+    alphas = {path: _alpha(folder, config, path) for path in paths}
+    ranks = {p: d.down.shape[0] for p, d in adapter.deltas.items() if d.down is not None}
+    alpha, rank = alphas[paths[0]], ranks[paths[0]]
+    return {
+        **kept,
+        "r": rank,
+        "lora_alpha": alpha,
+        "use_rslora": bool(config.get("use_rslora")),
+        "use_dora": any(delta.magnitude is not None for delta in adapter.deltas.values()),
+        "rank_pattern": {re.escape(p): r for p, r in ranks.items() if r != rank},
+        "alpha_pattern": {re.escape(p): a for p, a in alphas.items() if a != alpha},
+    }

@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from serving.adapters.peft_reader import Adapter, LinearDelta
+from serving.errors import ModelLoadError
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,18 @@ def part_of(adapter: Adapter, paths: Sequence[str], layers: Sequence[nn.Module])
         if delta.in_gain is not None:
             assert len(layers) == 1, "layers with input gains are not grouped"
             in_gain, has_in = delta.in_gain, True
-    model = weights[0]
-    return Part(
-        down.to(model) if is_low_rank else None,
-        up.to(model) if is_low_rank else None,
-        out_gain.to(model) if has_out else None,
-        in_gain.to(model) if has_in else None,
-        out_shift.to(model) if has_shift else None,
-    )
+    found = (is_low_rank, is_low_rank, has_out, has_in, has_shift)
+    tensors = [
+        tensor.to(weights[0]) if has else None
+        for has, tensor in zip(found, (down, up, out_gain, in_gain, out_shift), strict=True)
+    ]
+    if not all(tensor is None or bool(tensor.isfinite().all()) for tensor in tensors):
+        # Scaled by alpha and put into the model's number format, what was finite may not be.
+        raise ModelLoadError(
+            f"{adapter.label}: {paths[0]}: its scaled values are not finite in {weights[0].dtype}; "
+            "lower its lora_alpha, or tune again"
+        )
+    return Part(*tensors)
 
 
 def stack_parts(parts: Sequence[tuple[AdapterSlot, Part]], layers: Sequence[nn.Module]) -> Stack:

@@ -36,12 +36,12 @@ def prefix_layers(
                                                s.num_kv_heads * s.value_size)]  # fmt: skip
     if table.shape[1] != sum(sizes):
         raise ModelLoadError(
-            f"{adapter.name}: a prefix of width {table.shape[1]} does not fit a base that needs "
+            f"{adapter.label}: a prefix of width {table.shape[1]} does not fit a base that needs "
             f"{sum(sizes)}; it was tuned from another base"
         )
     parts = torch.split(table.to(device=device, dtype=dtype), sizes, dim=1)
     pairs = [(parts[i].contiguous(), parts[i + 1].contiguous()) for i in range(0, len(parts), 2)]
-    return KVPrefix(table.shape[0], pairs)
+    return _finite(adapter, KVPrefix(table.shape[0], pairs))
 
 
 def prompt_layers(
@@ -53,7 +53,7 @@ def prompt_layers(
     embeddings = model.get_input_embeddings().weight
     if table.shape[1] != embeddings.shape[1]:
         raise ModelLoadError(
-            f"{adapter.name}: prompt embeddings of width {table.shape[1]} do not fit a base of "
+            f"{adapter.label}: prompt embeddings of width {table.shape[1]} do not fit a base of "
             f"width {embeddings.shape[1]}; it was tuned from another base"
         )
     count = table.shape[0]
@@ -73,4 +73,13 @@ def prompt_layers(
             )
     finally:
         state.pool, state.layout = own_pool, own_layout
-    return KVPrefix(count, scratch.read(0, count))
+    return _finite(adapter, KVPrefix(count, scratch.read(0, count)))
+
+
+def _finite(adapter: Adapter, prefix: KVPrefix) -> KVPrefix:
+    if not all(bool(part.isfinite().all()) for pair in prefix.layers for part in pair):
+        raise ModelLoadError(
+            f"{adapter.label}: its keys and values are not finite in "
+            f"{prefix.layers[0][0].dtype}; tune again"
+        )
+    return prefix

@@ -96,6 +96,12 @@ class KVPool:
             lines = tensor.view(self.num_slots, self.capacity, -1)
             lines[target, :length] = lines[source, :length]
 
+    def wipe(self, slot: int, length: int) -> None:
+        """Fill the first `length` tokens of a slot, or as many as it has, with zeros."""
+        lines = slice(slot * self.capacity, slot * self.capacity + min(length, self.capacity))
+        for tensor in (*self.keys, *self.values):
+            tensor[lines] = 0
+
     def write_prefix(
         self, slot: int, layers: list[tuple[torch.Tensor, torch.Tensor]], start: int = 0
     ) -> None:

@@ -113,6 +113,7 @@ class Completion:
             self._on_event,
             sampling=job.sampling,
             adapter=job.model.adapter,
+            model=job.model.name,
             eos_ids=job.model.eos_ids,
             num_top=job.num_top,
             prompt_logprobs=job.prompt_logprobs,

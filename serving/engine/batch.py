@@ -84,17 +84,29 @@ class StepPlan:
         """Tokens of prompts, which run beside one token of each row that decodes."""
         return sum(self.counts) - self.layout.num_decode
 
-    def collect(self, logits: torch.Tensor) -> Ready:
+    def not_finite(self, logits: torch.Tensor) -> list[Row]:
+        """Rows with NaN or infinity among their places of `logits` [sum(spans), vocab].
+
+        The highest score tells: minus infinity for a token that is never to come is no fault.
+        """
+        flags = logits.amax(dim=-1).isfinite()
+        if bool(flags.all()):
+            return []
+        ends = list(accumulate(self.spans))
+        spans = zip(self.rows, ends, self.spans, strict=True)
+        return [row for row, end, span in spans if not bool(flags[end - span : end].all())]
+
+    def collect(self, logits: torch.Tensor, without: Sequence[Row] = ()) -> Ready:
         """Pick the rows whose prompt is complete after this step; call after lengths advanced.
 
         `logits` are [sum(spans), vocab]; rows that asked for it note their prompt's log
-        probabilities on the way.
+        probabilities on the way. Rows in `without` have left.
         """
         ends = list(accumulate(self.spans))
         for row, end, span in zip(self.rows, ends, self.spans, strict=True):
-            if row.notes_prompt:
+            if row.notes_prompt and row not in without:
                 note_prompt(row, logits[end - span : end])
-        ready = [i for i, row in enumerate(self.rows) if not row.pending]
+        ready = [i for i, row in enumerate(self.rows) if not row.pending and row not in without]
         places = [ends[i] - 1 for i in ready]
         picked = logits if len(places) == len(logits) else logits[places]
         return Ready([self.rows[i] for i in ready], picked)

@@ -27,7 +27,7 @@ from serving.engine.request import EngineRequest, FinishReason, PrefillEvent, To
 from serving.engine.sampling import ChosenToken, choose
 from serving.engine.scheduler import Scheduler
 from serving.engine.stats import EngineStats, StepReport, StepTimer
-from serving.errors import ModelLoadError
+from serving.errors import ModelLoadError, NotFiniteFailure
 
 
 class Engine:
@@ -196,7 +196,10 @@ class Engine:
             row.length += count
             row.pending = row.pending[count:]
         with torch.inference_mode():
-            ready = plan.collect(logits)
+            broken = plan.not_finite(logits)
+            for row in broken:
+                self._scheduler.fail(row, not_finite(row))
+            ready = plan.collect(logits, without=broken)
         for row in ready.rows:
             if not row.has_begun:
                 self._scheduler.remember(row)
@@ -295,6 +298,14 @@ class Engine:
         stacked = sum(self.stacks.num_bytes(name) for name in adapters)
         cached = sum(plan.layout.decode_lengths) * self.pool.bytes_per_token
         return self.weight_bytes + stacked + cached
+
+
+def not_finite(row: Row) -> NotFiniteFailure:
+    """What a row is answered with whose scores are NaN or infinity."""
+    return NotFiniteFailure(
+        f"{row.request.model} gave scores that are not finite after {row.length} tokens; its "
+        "weights are too large for this number format, or broken"
+    )
 
 
 def step_weight_bytes(model: PreTrainedModel) -> int:

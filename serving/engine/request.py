@@ -53,7 +53,8 @@ Event = TokenEvent | PrefillEvent | FailureEvent
 class EngineRequest:
     """A completion to make. `sink` is called in the engine's thread, once per event.
 
-    `adapter` is the engine's key of a loaded adapter, None for the base. `mask` rewrites a row of
+    `adapter` is the engine's key of a loaded adapter, None for the base; `model` is what failures
+    call the two. `mask` rewrites a row of
     scores in place before warping (a grammar); `accept` is told each token chosen. The engine
     sets the rest: `started_at` (time.monotonic) and `num_reused` tokens of the prefix cache
     when the row first joins, the `number` in the queue, and `resume` when it had to give way.
@@ -64,6 +65,7 @@ class EngineRequest:
     sink: Callable[[Event], None]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     adapter: str | None = None
+    model: str = "the model"
     eos_ids: frozenset[int] = frozenset()
     num_top: int = 0
     prompt_logprobs: bool = False

@@ -125,11 +125,18 @@ class Scheduler:
         self._pool.clear()
 
     def remove(self, row: Row) -> None:
-        """Take a row out and move the last slot into its place, so that slots stay compact."""
+        """Take a row out and move the last slot into its place, so that slots stay compact.
+
+        What is left behind is wiped: rows that attend together read each other's lengths, and
+        there not even a weight of 0 takes NaN or infinity away.
+        """
         self._release(row)
         last = self.rows[-1]
+        self._pool.wipe(row.slot, row.length + len(row.pending))
         if last is not row:
-            self._pool.move(last.slot, row.slot, last.length)
+            left = last.slot
+            self._pool.move(left, row.slot, last.length)
+            self._pool.wipe(left, last.length + len(last.pending))
             last.slot = row.slot
             self.rows[row.slot] = last
         self.rows.pop()
@@ -144,6 +151,8 @@ class Scheduler:
             except (RuntimeError, MemoryError):
                 self._cache.forget(set())  # The row needs no copy; memory is what is needed now.
                 return
+            if not all(bool(part.isfinite().all()) for pair in layers for part in pair):
+                return  # This row's own scores hold; whoever took its beginning might get NaN.
             self._cache.store(
                 request.adapter, request.prompt, [(k[virtual:], v[virtual:]) for k, v in layers]
             )

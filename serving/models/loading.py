@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from serving.config import EngineLimits
@@ -18,6 +18,8 @@ from serving.engine.compiled_runner import may_compile
 from serving.engine.engine import Engine
 from serving.errors import ModelLoadError
 from serving.models.memory import free_bytes
+from serving.models.probe import attempt, compare, engine_scores, plain_scores, probe_path
+from tuning.variant import check_checkpoint, refuse_missing
 
 # Below this many bytes in fp32 a model stays in the cache of any server core.
 CACHE_BYTES = 48 * 2**20
@@ -30,33 +32,66 @@ KV_SHARE = 0.5
 
 def load_engine(folder: Path, limits: EngineLimits, *, device: str, dtype: str) -> Engine:
     """Load the weights in `folder` (safetensors only); ModelLoadError names what is wrong."""
-    _require_safetensors(folder)
+    shape = check_checkpoint(folder)
     place = pick_device(device)
-    shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     size = _weight_bytes(folder, shape)
     number_format = pick_dtype(dtype, place, size, is_compiled=may_compile(shape))
     require_room(folder, size * number_format.itemsize // 4, free_bytes(place))
     transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=number_format,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # They are in the report, and refused by name.
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # the classes raise whatever a config's values lead to
         line = " ".join(str(error).split())[:300]
         raise ModelLoadError(
             f"{folder}: cannot be loaded as a causal language model: {line}"
         ) from error
     assert isinstance(model, PreTrainedModel)
+    refuse_missing(folder, loading)
+    refuse_not_finite(folder, model)
+    return _new_engine(folder, model.to(place).eval(), limits)
+
+
+def _new_engine(folder: Path, model: PreTrainedModel, limits: EngineLimits) -> Engine:
+    """The engine over a model, once a short row of it came out as the plain model has it."""
     positions = getattr(model.config, "max_position_embeddings", None)
-    engine = Engine(model.to(place), limits.within(positions))
+    limits = limits.within(positions)
+    path = probe_path(model.config, limits.max_total_tokens)
+    name, place = str(folder), model.device
+    expected = attempt(name, "transformers", lambda: plain_scores(model, path, place))
+    try:
+        engine = Engine(model, limits)
+    except ModelLoadError:
+        raise
+    except Exception as error:  # what an architecture does with one token of ours
+        line = " ".join(str(error).split())[:300]
+        raise ModelLoadError(
+            f"{folder}: {type(model).__name__} does not run in the engine "
+            f"({type(error).__name__}: {line}); this architecture cannot be served"
+        ) from error
     left = free_bytes(place)
     if left is not None:
         engine.limit_memory(int(left * KV_SHARE))
+    found = attempt(name, "the engine", lambda: engine_scores(engine, path))
+    compare(name, expected, found, engine.dtype)
     return engine
+
+
+def refuse_not_finite(folder: Path, model: PreTrainedModel) -> None:
+    """ModelLoadError for a weight with NaN or infinity in it."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise ModelLoadError(
+                f"{folder}: {name} holds values that are not finite in {weight.dtype}; copy the "
+                "checkpoint again, or serve it in another number format"
+            )
 
 
 def require_room(folder: Path, need: int, free: int | None) -> None:
@@ -112,15 +147,3 @@ def _weight_bytes(folder: Path, config: PreTrainedConfig) -> int:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     stored = getattr(config, "dtype", None)
     return size * (1 if stored in (None, torch.float32) else 2)
-
-
-def _require_safetensors(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ModelLoadError(f"{folder}: no such folder; give a checkpoint folder or a hub id")
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"{folder}: no config.json; give a folder from_pretrained can load")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelLoadError(
-            f"{folder}: no *.safetensors weights; save the model with "
-            "save_pretrained(..., safe_serialization=True)"
-        )

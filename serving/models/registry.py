@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,24 @@ from serving.engine.engine import Engine
 from serving.engine.worker import Worker
 from serving.errors import ModelLoadError, ServingError, UnknownModelError
 from serving.models.loading import load_engine
+from serving.models.probe import (
+    attempt,
+    compare,
+    engine_scores,
+    plain_adapted_scores,
+    probe_path,
+)
+from serving.models.probed import ProbedAdapters, probe_key
 from serving.models.throttle import throttled
 from serving.models.tokenizers import CONFIG_FILE, TokenizerCache
-from tuning.variant import Variant, VariantError, read_variant, stop_ids, weights_sha256
+from tuning.variant import (
+    ADAPTER_CONFIG,
+    Variant,
+    VariantError,
+    read_variant,
+    stop_ids,
+    weights_sha256,
+)
 
 logger = logging.getLogger(__name__)
 BASE_ALIASES = ("", "tgi", "dummy")
@@ -63,6 +78,21 @@ def is_called(model: ServedModel, origin: str) -> bool:
     )
 
 
+@contextmanager
+def refusing(folder: Path) -> Iterator[None]:
+    """Make a refusal of whatever a folder leads libraries to raise."""
+    try:
+        yield
+    except (ServingError, VariantError):
+        raise
+    except Exception as error:
+        logger.debug("what %s led to", folder, exc_info=True)
+        line = " ".join(str(error).split())[:300]
+        raise ModelLoadError(
+            f"{folder}: cannot be served ({type(error).__name__}: {line}); mend or remove it"
+        ) from error
+
+
 class Registry:
     """All models of one server and the worker that runs them. Use as a context manager."""
 
@@ -73,6 +103,7 @@ class Registry:
         self._models: dict[str, ServedModel] = {}
         self._engines: dict[str, Engine] = {}
         self._tokenizers = TokenizerCache()
+        self._probed = ProbedAdapters(config.home)
         self._is_up = False
         self._changing = threading.Lock()
         self._number = 0
@@ -137,15 +168,9 @@ class Registry:
                 raise ServingError(f"model name {name!r} means the base; choose another name")
             if name in self._models and not replace:
                 raise ServingError(f"model name {name!r} is already served; choose another name")
-            with self._beside_streams():
-                variant = read_variant(folder)
-            if variant.kind == "reward":
-                raise ModelLoadError(f"{folder}: a reward model scores texts, it writes none")
             old = self._models.get(name)
-            model = self._load_adapter(name, variant) if variant.is_adapter else (
-                self._load_checkpoint(name, variant.folder, variant.kind, variant.weights_sha256)
-            )  # fmt: skip
-            self._models[name] = model
+            with refusing(folder):
+                self._models[name] = model = self._load_variant(name, folder)
             self.refused.pop(name, None)
             if old is not None:
                 self._discard(old)
@@ -166,11 +191,12 @@ class Registry:
 
     def _load_all(self) -> None:
         config = self.config
-        sha = weights_sha256(config.base)
-        kind = read_variant(config.base).kind
-        self._models[config.base_name] = self._load_checkpoint(
-            config.base_name, config.base, kind if kind in ("base", "full") else "base", sha
-        )
+        with refusing(config.base):
+            sha = weights_sha256(config.base)
+            kind = read_variant(config.base).kind
+            self._models[config.base_name] = self._load_checkpoint(
+                config.base_name, config.base, kind if kind in ("base", "full") else "base", sha
+            )
         for name, folder in config.models:
             try:
                 self.load(name, folder)
@@ -178,15 +204,24 @@ class Registry:
                 self.refused[name] = str(error)
                 logger.warning("model %s is not served: %s", name, error)
 
+    def _load_variant(self, name: str, folder: Path) -> ServedModel:
+        with self._beside_streams():
+            variant = read_variant(folder)
+        if variant.kind == "reward":
+            raise ModelLoadError(f"{folder}: a reward model scores texts, it writes none")
+        if variant.is_adapter:
+            return self._load_adapter(name, variant)
+        return self._load_checkpoint(name, variant.folder, variant.kind, variant.weights_sha256)
+
     def _load_checkpoint(self, name: str, folder: Path, kind: str, sha: str) -> ServedModel:
         with self._beside_streams():
             config = self.config
-            engine = load_engine(folder, config.limits, device=config.device, dtype=config.dtype)
             tokenizer = self._tokenizers.load(folder)
+            ends = frozenset(stop_ids(tokenizer, folder))
+            engine = load_engine(folder, config.limits, device=config.device, dtype=config.dtype)
         self.worker.add(engine)
         self._engines[name] = engine
         compile_beside(name, engine, self.worker)
-        ends = frozenset(stop_ids(tokenizer, folder))
         return ServedModel(name, kind, engine, None, tokenizer, folder, sha, None, ends)
 
     def _load_adapter(self, name: str, variant: Variant) -> ServedModel:
@@ -198,12 +233,38 @@ class Registry:
             adapter = read_adapter(variant.folder, key)
             if (variant.folder / CONFIG_FILE).is_file():
                 tokenizer = self._tokenizers.load(variant.folder)
-        self._change_adapters(parent.engine, add=adapter)
         ends = frozenset(stop_ids(tokenizer, variant.folder, parent.folder))
+        self._change_adapters(parent.engine, add=adapter)
+        try:
+            self._probe(name, variant, parent, adapter)
+        except ModelLoadError:
+            self._change_adapters(parent.engine)
+            raise
         return ServedModel(
             name, variant.kind, parent.engine, key, tokenizer, variant.folder,
             variant.weights_sha256, parent.name, ends,
         )  # fmt: skip
+
+    def _probe(self, name: str, variant: Variant, parent: ServedModel, adapter: Adapter) -> None:
+        """ModelLoadError where the engine does not write what PEFT would with this adapter."""
+        engine, folder = parent.engine, variant.folder
+        key = probe_key(
+            folder / ADAPTER_CONFIG, variant.weights_sha256, parent.weights_sha256,
+            str(engine.dtype), engine.device.type,
+        )  # fmt: skip
+        if key in self._probed:
+            return
+        room = engine.limits.max_total_tokens - engine.adapters.num_virtual(adapter.name)
+        path = probe_path(engine.model.config, room)
+        with self._beside_streams():
+            expected = attempt(
+                name, "PEFT", lambda: plain_adapted_scores(engine, adapter, folder, path)
+            )
+        found = attempt(
+            name, "the engine", lambda: engine_scores(engine, path, adapter.name, self.worker)
+        )
+        compare(name, expected, found, engine.dtype)
+        self._probed.add(key)
 
     def _parent_of(self, name: str, variant: Variant) -> ServedModel:
         """The loaded model with the fingerprint the adapter was tuned from."""

@@ -6,6 +6,7 @@ imports this package and nothing else of `tuning`.
 
 from __future__ import annotations
 
+from tuning.variant.checkpoint import check_checkpoint, refuse_missing
 from tuning.variant.folder import (
     ADAPTER_CONFIG,
     ADAPTER_KINDS,
@@ -36,12 +37,14 @@ __all__ = [
     "Base",
     "Variant",
     "VariantError",
+    "check_checkpoint",
     "combine_weights",
     "file_sha256",
     "list_variants",
     "load_json",
     "parse_variant",
     "read_variant",
+    "refuse_missing",
     "stop_ids",
     "weights_sha256",
 ]
