@@ -40,18 +40,13 @@ def render_chat(model: ServedModel, request: ChatRequest, tools: ToolPlan | None
             422, "missing_template_variable", "Missing template vatiable: guideline"
         )  # TGI's spelling, which clients may match.
     try:
-        text = model.tokenizer.apply_chat_template(
-            messages,
-            tools=shown,
-            tokenize=False,
-            add_generation_prompt=not continued,
-            continue_final_message=continued,
-            **extra,
+        text = model.templates.render(
+            model.tokenizer, messages, tools=shown, continued=continued, extra=extra
         )
-    except (jinja2.TemplateError, ValueError, TypeError, IndexError) as error:
+    except ValueError as error:  # RenderError, and tokenizers with several templates
         line = " ".join(str(error).split())
         raise Problem(422, "template_error", f"Template error: {line}") from error
-    return str(text).rstrip() if continued else str(text)
+    return text.rstrip() if continued else text
 
 
 @functools.lru_cache(maxsize=64)

@@ -107,12 +107,18 @@ def draw_seed(given: int | None) -> int:
 
 
 def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
-    """Token ids of `text`; text that is no valid Unicode is refused."""
+    """Token ids of `text`; text that is no valid Unicode, or that its rules fail on, is refused."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise invalid(f"`inputs` holds a lone surrogate at {error.start}; send Unicode") from error
-    return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+    try:
+        return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+    except BaseException as error:  # the library in Rust panics outside of Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        line = " ".join(str(error).split())[:300]
+        raise invalid(f"the model's tokenizer cannot read `inputs`: {line}") from error
 
 
 def input_limit(model: ServedModel, limits: ServingLimits) -> int:

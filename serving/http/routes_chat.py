@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -35,11 +36,14 @@ async def chat_completions(request: Request) -> Response:
         openai_name(request, body),
         sum(len(str(message.content)) for message in body.messages),
         lambda model: chat_jobs(model, body, limits, keep_stop=not openai),
+        with_template=True,
     )
 
-    def ask_for_text(index: int) -> Completion:
+    async def ask_for_text(index: int) -> Completion:
         """The model decided for no tool: ask it again for plain text."""
-        jobs = chat_jobs(run.model, body, limits, keep_stop=not openai, with_tools=False)
+        jobs = await asyncio.to_thread(
+            chat_jobs, run.model, body, limits, keep_stop=not openai, with_tools=False
+        )
         return run.replace(index, jobs[index])
 
     form = ChatFormat(Identity(run.model, openai, "chatcmpl"), bool(body.logprobs))
@@ -53,7 +57,7 @@ async def chat_completions(request: Request) -> Response:
     async with run.running():
         await run_all(run.completions)
         undecided = [i for i, c in enumerate(run.completions) if called_name(c) == NO_TOOL]
-        await run_all([ask_for_text(index) for index in undecided])
+        await run_all([await ask_for_text(index) for index in undecided])
     choices = [form.choice(index, ended) for index, ended in enumerate(run.completions)]
     usage = usage_of(run.completions, answers=len(choices))
     content = form.identity.wrap("chat.completion", choices, usage)
@@ -83,7 +87,7 @@ async def answer_chunks(
     form: ChatFormat,
     index: int,
     completion: Completion,
-    ask_for_text: Callable[[int], Completion],
+    ask_for_text: Callable[[int], Awaitable[Completion]],
 ) -> AsyncIterator[dict[str, Any] | None]:
     """Chunks of one answer, as a tool call or as text; None keeps the line alive."""
     if completion.job.tools is not None:
@@ -92,7 +96,7 @@ async def answer_chunks(
             yield chunk
         if reader.name != NO_TOOL:
             return
-        completion = ask_for_text(index)
+        completion = await ask_for_text(index)
     async for generated in completion.stream():
         yield None if generated is None else form.text_chunk(index, generated)
 

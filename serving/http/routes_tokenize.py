@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving.completion.chat_template import render_chat
-from serving.completion.checks import encode
+from serving.completion.checks import encode, input_limit
 from serving.completion.tools import plan_tools
 from serving.http.body import body_schema, read_body
 from serving.http.headers import model_headers
 from serving.http.run import openai_name, tgi_name
 from serving.http.state import server_of
 from serving.models.registry import ServedModel
+from serving.protocol.problems import invalid
 from serving.protocol.schema import ChatRequest, GenerateRequest
 
 router = APIRouter(tags=["Text"])
@@ -25,7 +27,8 @@ async def tokenize(request: Request) -> Response:
     """The tokens of a text, with their byte offsets."""
     body = await read_body(request, GenerateRequest.read)
     model = server_of(request).registry.resolve(tgi_name(request, body.parameters))
-    tokens = simple_tokens(model, body.inputs, special=True)
+    most = input_limit(model, server_of(request).config.limits)
+    tokens = await asyncio.to_thread(simple_tokens, model, body.inputs, most, special=True)
     return JSONResponse(tokens, headers=model_headers(model))
 
 
@@ -34,19 +37,24 @@ async def chat_tokenize(request: Request) -> Response:
     """The text a chat template makes of messages, and its tokens."""
     body = await read_body(request, ChatRequest.model_validate)
     model = server_of(request).registry.resolve(openai_name(request, body))
-    text = render_chat(model, body, plan_tools(body))
-    content = {
-        "tokenize_response": simple_tokens(model, text, special=False),
-        "templated_text": text,
-    }
+    most = input_limit(model, server_of(request).config.limits)
+    text = await asyncio.to_thread(render_chat, model, body, plan_tools(body))
+    tokens = await asyncio.to_thread(simple_tokens, model, text, most, special=False)
+    content = {"tokenize_response": tokens, "templated_text": text}
     return JSONResponse(content, headers=model_headers(model))
 
 
-def simple_tokens(model: ServedModel, text: str, *, special: bool) -> list[dict[str, Any]]:
-    """TGI's tokens: id, text, start and stop in bytes; a slow tokenizer gives no offsets."""
-    encode(model.tokenizer, text, special=special)  # Refuses what is no Unicode.
+def simple_tokens(
+    model: ServedModel, text: str, most: int, *, special: bool
+) -> list[dict[str, Any]]:
+    """TGI's tokens: id, text, start and stop in bytes; a slow tokenizer gives no offsets.
+
+    Problem 422 for text that is no Unicode, or has more tokens than a prompt may have.
+    """
+    ids = encode(model.tokenizer, text, special=special)
+    if len(ids) > most:
+        raise invalid(f"`inputs` must have less than {most} tokens. Given: {len(ids)}")
     if not model.tokenizer.is_fast:
-        ids = model.tokenizer(text, add_special_tokens=special)["input_ids"]
         return [{"id": i, "text": "", "start": 0, "stop": 0} for i in ids]
     encoded = model.tokenizer(
         text,

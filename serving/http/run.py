@@ -42,16 +42,19 @@ class Run:
         name: str | None,
         num_characters: int,
         make_jobs: Callable[[ServedModel], list[CompletionJob]],
+        *,
+        with_template: bool = False,
     ) -> Run:
         """Resolve the model, make sure of a place, and make the completions, not yet running.
 
-        `make_jobs` checks the request; beside the event loop where its text is long.
+        `make_jobs` checks the request; beside the event loop where its text is long, or is
+        made by a template.
         UnknownModelError or Problem when the request cannot be answered.
         """
         server = server_of(request)
         run = cls(request, server, server.registry.resolve(name))
         server.admission.check()
-        if num_characters > LONG_TEXT:
+        if with_template or num_characters > LONG_TEXT:
             jobs = await asyncio.to_thread(make_jobs, run.model)
         else:
             jobs = make_jobs(run.model)

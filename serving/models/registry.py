@@ -30,6 +30,7 @@ from serving.models.probe import (
     probe_path,
 )
 from serving.models.probed import ProbedAdapters, probe_key
+from serving.models.rendering import TemplateRenderer
 from serving.models.throttle import throttled
 from serving.models.tokenizers import CONFIG_FILE, TokenizerCache
 from tuning.variant import (
@@ -58,6 +59,7 @@ class ServedModel:
     weights_sha256: str
     parent: str | None
     eos_ids: frozenset[int]
+    templates: TemplateRenderer
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -103,6 +105,7 @@ class Registry:
         self._models: dict[str, ServedModel] = {}
         self._engines: dict[str, Engine] = {}
         self._tokenizers = TokenizerCache()
+        self._templates = TemplateRenderer()
         self._probed = ProbedAdapters(config.home)
         self._is_up = False
         self._changing = threading.Lock()
@@ -112,7 +115,7 @@ class Registry:
             self._load_all()
             self._is_up = True
         except BaseException:
-            self.worker.stop()
+            self.close()
             raise
 
     def __enter__(self) -> Registry:
@@ -124,6 +127,7 @@ class Registry:
     def close(self) -> None:
         """Stop the engines; running requests are answered with a failure."""
         self.worker.stop()
+        self._templates.close()
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(list(self._models.values()))
@@ -218,11 +222,14 @@ class Registry:
             config = self.config
             tokenizer = self._tokenizers.load(folder)
             ends = frozenset(stop_ids(tokenizer, folder))
+            self._templates.check(folder, tokenizer)
             engine = load_engine(folder, config.limits, device=config.device, dtype=config.dtype)
         self.worker.add(engine)
         self._engines[name] = engine
         compile_beside(name, engine, self.worker)
-        return ServedModel(name, kind, engine, None, tokenizer, folder, sha, None, ends)
+        return ServedModel(
+            name, kind, engine, None, tokenizer, folder, sha, None, ends, self._templates
+        )
 
     def _load_adapter(self, name: str, variant: Variant) -> ServedModel:
         parent = self._parent_of(name, variant)
@@ -233,6 +240,7 @@ class Registry:
             adapter = read_adapter(variant.folder, key)
             if (variant.folder / CONFIG_FILE).is_file():
                 tokenizer = self._tokenizers.load(variant.folder)
+            self._templates.check(variant.folder, tokenizer)
         ends = frozenset(stop_ids(tokenizer, variant.folder, parent.folder))
         self._change_adapters(parent.engine, add=adapter)
         try:
@@ -242,7 +250,7 @@ class Registry:
             raise
         return ServedModel(
             name, variant.kind, parent.engine, key, tokenizer, variant.folder,
-            variant.weights_sha256, parent.name, ends,
+            variant.weights_sha256, parent.name, ends, self._templates,
         )  # fmt: skip
 
     def _probe(self, name: str, variant: Variant, parent: ServedModel, adapter: Adapter) -> None:
