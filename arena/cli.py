@@ -170,6 +170,10 @@ def serve_models(
         str | None,
         typer.Option("--api-key", envvar="ARENA_API_KEY", help="Key every caller must send."),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", help="Name that callers may give this server (repeat)."),
+    ] = None,
     max_total_tokens: Annotated[
         int, typer.Option("--max-total-tokens", help="Prompt and answer; 0 is what fits.")
     ] = 0,
@@ -214,6 +218,7 @@ def serve_models(
         device=device,
         home=home,
         api_key=api_key,
+        allowed_hosts=tuple(allowed_host or ()),
         cors=cors,
         openai_dialect=openai,
         prefill_logprobs=prefill_logprobs,

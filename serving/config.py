@@ -65,6 +65,8 @@ class ServeConfig:
     """One server: a base folder, further models (name, folder), an address, limits.
 
     `home` is watched for variants that come and go; `api_key` is asked of every caller when set.
+    `allowed_hosts` are names that callers may give the server beside this machine's own; `hosts`
+    are all.
     """
 
     base: Path
@@ -76,6 +78,7 @@ class ServeConfig:
     device: str = "auto"
     home: Path | None = None
     api_key: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
     cors: bool = False
     openai_dialect: bool = False
     prefill_logprobs: bool = False
@@ -89,12 +92,26 @@ class ServeConfig:
         home = [self.home.resolve() / "models"] if self.home is not None else []
         return (*home, *parents)
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names that a request's Host may have; `*` is any.
+
+        A page elsewhere can point its own name at this machine: on loopback only loopback's names
+        and those allowed are answered, on other addresses those allowed, if any are given.
+        """
+        is_local = self.host in ("127.0.0.1", "localhost", "::1")
+        known = ("127.0.0.1", "localhost", "[::1]", "::1", *self.allowed_hosts)
+        return known if is_local or self.allowed_hosts else ("*",)
+
     def __post_init__(self) -> None:
+        if self.api_key == "":
+            raise ServingError("api_key is empty; give one, or none at all")
         if self.dtype not in DTYPES:
             raise ServingError(f"dtype {self.dtype!r} is unknown; known are {', '.join(DTYPES)}")
         if not 0 <= self.port <= 65_535:
             raise ServingError(f"port {self.port} is none; give 0 (any free) to 65535")
-        names = [self.base_name, *(name for name, _ in self.models)]
+        # One that is named as the base is refused by the registry, which serves the others.
+        names = [name for name, _ in self.models]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ServingError(f"model name {sorted(twice)[0]!r} is given twice; rename one")

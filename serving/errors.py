@@ -36,3 +36,8 @@ class OutOfMemoryFailure(EngineFailure):
 
 class EngineStopped(EngineFailure):
     """The engine was shut down while the request ran."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up, which Python does not count among its exceptions."""
+    return type(error).__name__ == "PanicException"

@@ -43,7 +43,7 @@ def render_chat(model: ServedModel, request: ChatRequest, tools: ToolPlan | None
         text = model.templates.render(
             model.tokenizer, messages, tools=shown, continued=continued, extra=extra
         )
-    except ValueError as error:  # RenderError, and tokenizers with several templates
+    except ValueError as error:  # ChatTemplateError, and tokenizers with several templates
         line = " ".join(str(error).split())
         raise Problem(422, "template_error", f"Template error: {line}") from error
     return text.rstrip() if continued else text

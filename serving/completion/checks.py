@@ -11,6 +11,7 @@ from typing import Any
 
 from serving.config import ServingLimits
 from serving.engine.sampling import SamplingParams
+from serving.errors import is_panic
 from serving.models.registry import ServedModel
 from serving.protocol.problems import Problem, invalid
 from serving.protocol.schema import (
@@ -115,7 +116,7 @@ def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
     try:
         return list(tokenizer(text, add_special_tokens=special)["input_ids"])
     except BaseException as error:  # the library in Rust panics outside of Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
         line = " ".join(str(error).split())[:300]
         raise invalid(f"the model's tokenizer cannot read `inputs`: {line}") from error

@@ -91,6 +91,10 @@ class EngineStats:
     times: StepTimes = field(default_factory=StepTimes)
     pacing: PrefillPacing = field(default_factory=PrefillPacing)
 
+    def clear(self) -> None:
+        """Forget what was counted and learnt, as of steps that served nobody."""
+        vars(self).update(vars(EngineStats()))
+
     def count_forward(self, num_prompt_tokens: int, num_chosen: int) -> None:
         """Count a forward that worked: the prompt tokens it read, the tokens chosen after it."""
         self.steps += 1

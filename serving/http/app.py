@@ -9,6 +9,7 @@ import hmac
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
@@ -63,6 +64,7 @@ def create_app(registry: Registry, config: ServeConfig) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "POST"], allow_headers=["*"]
         )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(config.hosts), www_redirect=False)
     return app
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from serving.completion.completion import Completion
 from serving.completion.jobs import CompletionJob
+from serving.models.names import header_value
 from serving.models.registry import ServedModel
 
 
 def model_headers(model: ServedModel) -> dict[str, str]:
     """Headers that say which weights answer."""
-    return {"x-adapter-id": model.name, "x-weights-sha256": model.weights_sha256}
+    return {"x-adapter-id": header_value(model.name), "x-weights-sha256": model.weights_sha256}
 
 
 def compute_headers(job: CompletionJob) -> dict[str, str]:

@@ -75,7 +75,7 @@ def model_json(model: ServedModel) -> dict[str, Any]:
         "object": "model",
         "created": model.created,
         "owned_by": "instruct-arena",
-        "root": str(model.folder),
+        "root": model.folder.name,
         "parent": model.parent,
         "max_model_len": model.max_total_tokens,
         "permission": [],

@@ -5,6 +5,7 @@ Knows uvicorn and the registry; does not know routes.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import logging
@@ -21,6 +22,7 @@ from fastapi import FastAPI
 from serving.config import ServeConfig
 from serving.errors import PortInUseError, ServingError
 from serving.http.app import create_app
+from serving.http.connections import BACKLOG, BoundedProtocol, QuietLoop
 from serving.models.registry import Registry
 from serving.models.watcher import Watcher
 
@@ -141,11 +143,15 @@ class _Uvicorn(uvicorn.Server):
 
     def __init__(self, app: FastAPI, on_ready: Callable[[], None] | None) -> None:
         super().__init__(
-            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-        )
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, timeout_graceful_shutdown=5,
+                http=BoundedProtocol, backlog=BACKLOG,
+            )
+        )  # fmt: skip
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(QuietLoop())
         await super().startup(sockets)
         if self.started and self._on_ready is not None:
             self._on_ready()

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -34,6 +35,7 @@ def load_engine(folder: Path, limits: EngineLimits, *, device: str, dtype: str) 
     """Load the weights in `folder` (safetensors only); ModelLoadError names what is wrong."""
     shape = check_checkpoint(folder)
     place = pick_device(device)
+    refuse_layers(folder, shape)
     size = _weight_bytes(folder, shape)
     number_format = pick_dtype(dtype, place, size, is_compiled=may_compile(shape))
     require_room(folder, size * number_format.itemsize // 4, free_bytes(place))
@@ -81,7 +83,22 @@ def _new_engine(folder: Path, model: PreTrainedModel, limits: EngineLimits) -> E
         engine.limit_memory(int(left * KV_SHARE))
     found = attempt(name, "the engine", lambda: engine_scores(engine, path))
     compare(name, expected, found, engine.dtype)
+    engine.stats.clear()
     return engine
+
+
+def refuse_layers(folder: Path, config: PreTrainedConfig) -> None:
+    """ModelLoadError for more layers than weights: building them would take hours and gigabytes."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    weights = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            weights += len(file.keys())
+    if not isinstance(layers, int) or layers > weights:
+        raise ModelLoadError(
+            f"{folder}: config.json gives {layers!r} layers, and there are {weights} weights; give "
+            "the config.json that they were saved with"
+        )
 
 
 def refuse_not_finite(folder: Path, model: PreTrainedModel) -> None:

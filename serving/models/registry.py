@@ -20,8 +20,9 @@ from serving.config import ServeConfig
 from serving.engine.compilation import compile_beside
 from serving.engine.engine import Engine
 from serving.engine.worker import Worker
-from serving.errors import ModelLoadError, ServingError, UnknownModelError
+from serving.errors import ModelLoadError, ServingError, UnknownModelError, is_panic
 from serving.models.loading import load_engine
+from serving.models.names import check_name, printable
 from serving.models.probe import (
     attempt,
     compare,
@@ -87,7 +88,9 @@ def refusing(folder: Path) -> Iterator[None]:
         yield
     except (ServingError, VariantError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         logger.debug("what %s led to", folder, exc_info=True)
         line = " ".join(str(error).split())[:300]
         raise ModelLoadError(
@@ -168,6 +171,7 @@ class Registry:
         ServingError or VariantError says why a folder is refused.
         """
         with self._changing:
+            check_name(name)
             if self.is_base_alias(name):
                 raise ServingError(f"model name {name!r} means the base; choose another name")
             if name in self._models and not replace:
@@ -179,6 +183,12 @@ class Registry:
             if old is not None:
                 self._discard(old)
             return model
+
+    def refuse(self, name: str, folder: Path, error: Exception) -> None:
+        """Note why a model is not served: for all to see, but where the folder lies for the log."""
+        shown, reason = printable(name), printable(str(error))
+        self.refused[shown] = reason.replace(printable(f"{folder.parent}/"), "")
+        logger.warning("model %s is not served: %s", shown, reason)
 
     def unload(self, name: str) -> None:
         """Serve `name` no more; UnknownModelError when it is not served, nor for the base."""
@@ -205,8 +215,7 @@ class Registry:
             try:
                 self.load(name, folder)
             except (ServingError, VariantError) as error:
-                self.refused[name] = str(error)
-                logger.warning("model %s is not served: %s", name, error)
+                self.refuse(name, folder, error)
 
     def _load_variant(self, name: str, folder: Path) -> ServedModel:
         with self._beside_streams():

@@ -28,7 +28,7 @@ MOST_CHARACTERS = 8_000_000
 GREETING = ({"role": "user", "content": "Hello"},)
 
 
-class RenderError(ValueError):
+class ChatTemplateError(ValueError):
     """A template that gave no text; `kind` is the class of the error it raised, or `bound`."""
 
     def __init__(self, message: str, kind: str) -> None:
@@ -60,7 +60,7 @@ class TemplateRenderer:
             return
         try:
             self.render(tokenizer, GREETING)
-        except RenderError as error:
+        except ChatTemplateError as error:
             if error.kind in ("bound", "TemplateSyntaxError", "SecurityError"):
                 raise ModelLoadError(
                     f"{folder}: its chat template cannot be used: {error}; mend or remove it"
@@ -78,7 +78,7 @@ class TemplateRenderer:
     ) -> str:
         """The text of a conversation, as the tokenizer's `apply_chat_template` gives it.
 
-        RenderError says why there is none.
+        ChatTemplateError says why there is none.
         """
         request = {
             "conversations": [[{k: v for k, v in m.items() if v is not None} for m in messages]],
@@ -94,7 +94,7 @@ class TemplateRenderer:
         with self._lock:
             answer = self._ask(request)
         if "text" not in answer:
-            raise RenderError(" ".join(answer["error"].split()), answer["kind"])
+            raise ChatTemplateError(" ".join(answer["error"].split()), answer["kind"])
         return str(answer["text"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class TemplateRenderer:
         ours.settimeout(START_SECONDS)
         if not render_child.receive(ours):
             self._end()
-            raise RenderError("the process that renders templates did not start", "bound")
+            raise ChatTemplateError("the process that renders templates did not start", "bound")
         return ours
 
     def _end(self) -> int | None:

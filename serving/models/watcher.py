@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from serving.errors import ServingError, UnknownModelError
+from serving.models.names import printable
 from serving.models.registry import Registry
 from tuning.variant import VARIANT_FILE, VariantError, list_variants
 
@@ -27,11 +28,12 @@ class Watcher:
         self._seconds = seconds
         self._stop = threading.Event()
         self._seen: dict[str, int] = {}
+        self._complaint = ""
         self._thread = threading.Thread(target=self._run, name="serving-watch", daemon=True)
         served = {model.folder.resolve() for model in registry}
         for folder in list_variants(home):
             # What the server was started with counts as seen, served or refused.
-            if folder.resolve() in served or folder.name in registry.refused:
+            if folder.resolve() in served or printable(folder.name) in registry.refused:
                 self._seen[folder.name] = _stamp(folder)
 
     def start(self) -> None:
@@ -46,7 +48,12 @@ class Watcher:
 
     def poll(self) -> None:
         """Compare the folder with what is served, and load or unload the difference."""
-        folders = {folder.name: folder for folder in list_variants(self._home)}
+        try:
+            folders = {folder.name: folder for folder in list_variants(self._home)}
+        except OSError as error:
+            self._complain(printable(f"{self._home}: cannot be looked at: {error}"))
+            return
+        self._complaint = ""
         for name in [name for name in self._seen if name not in folders]:
             del self._seen[name]
             self._unload(name)
@@ -63,23 +70,28 @@ class Watcher:
             except Exception:
                 logger.exception("a look at %s failed; the next one follows", self._home)
 
+    def _complain(self, complaint: str) -> None:
+        """Once, not every two seconds."""
+        if complaint != self._complaint:
+            self._complaint = complaint
+            logger.warning("%s", complaint)
+
     def _load(self, name: str, folder: Path) -> None:
-        if self._registry.is_base_alias(name):
+        if folder.resolve() == self._registry.base.folder.resolve():
             return
         try:
             self._registry.load(name, folder, replace=True)
             logger.info("model %s appeared and is served", name)
         except (ServingError, VariantError) as error:
-            self._registry.refused[name] = str(error)
-            logger.warning("model %s is not served: %s", name, error)
+            self._registry.refuse(name, folder, error)
 
     def _unload(self, name: str) -> None:
-        self._registry.refused.pop(name, None)
+        self._registry.refused.pop(printable(name), None)
         try:
             self._registry.unload(name)
             logger.info("model %s is gone and served no more", name)
         except UnknownModelError:
-            logger.debug("model %s was not served", name)
+            logger.debug("model %s was not served", printable(name))
         except ServingError as error:
             logger.warning("model %s stays: %s", name, error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -16,6 +17,7 @@ from tiny_models import make_tiny
 from transformers import AutoModelForCausalLM
 
 from serving.adapters.patterns import matches
+from serving.adapters.peft_reader import Adapter, read_adapter
 from serving.config import ServeConfig
 from serving.errors import ModelLoadError
 from serving.models import registry as loads
@@ -84,7 +86,7 @@ def test_adapters_come_out_as_peft_has_them_or_are_refused(
 def test_an_adapter_that_the_engine_would_read_otherwise_is_refused(
     tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that forgets the scale of rsLoRA: what PEFT makes of the same files differs."""
+    """As if the reader forgot a scale: what PEFT makes of the same files differs."""
     folder = tmp_path / "scaled"
     shutil.copytree(tiny_home / "lora", folder)
     (folder / "variant.json").unlink()
@@ -92,7 +94,17 @@ def test_an_adapter_that_the_engine_would_read_otherwise_is_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), "use_rslora": True}))
     with Registry(tiny_config(tiny_home, models=(("scaled", folder),))) as registry:
         assert registry.names == ["base", "scaled"]
-    monkeypatch.setattr("serving.adapters.peft_reader.math.sqrt", float)
+
+    def misread(folder: Path, name: str) -> Adapter:
+        adapter = read_adapter(folder, name)
+        deltas = {
+            path: replace(delta, up=delta.up * 2)
+            for path, delta in adapter.deltas.items()
+            if delta.up is not None
+        }
+        return Adapter(name, deltas)
+
+    monkeypatch.setattr(loads, "read_adapter", misread)
     with Registry(tiny_config(tiny_home, models=(("scaled", folder),))) as registry:
         assert "scaled: the engine's scores are not those" in registry.refused["scaled"]
         assert registry.base.engine.adapters.adapters == []

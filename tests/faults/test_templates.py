@@ -19,7 +19,7 @@ from serving_fixtures import tiny_config
 from serving.errors import ModelLoadError
 from serving.http.server import ServerThread
 from serving.models.registry import Registry
-from serving.models.rendering import GREETING, RenderError, TemplateRenderer
+from serving.models.rendering import GREETING, ChatTemplateError, TemplateRenderer
 
 pytestmark = pytest.mark.slow
 LONG = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -88,7 +88,7 @@ def test_what_is_rendered_is_what_transformers_renders(
             continue_final_message=continued, guideline="g",
         )  # fmt: skip
     except ValueError:
-        with pytest.raises(RenderError):
+        with pytest.raises(ChatTemplateError):
             ours()
     else:
         assert ours() == expected

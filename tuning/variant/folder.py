@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 # A person may rewrite the card without the variant being another one; nothing loads it.
 UNSEALED_FILES = frozenset({VARIANT_FILE, "README.md"})
+# A config, an index or a seal has kilobytes; more would only fill the memory.
+MOST_JSON_BYTES = 100_000_000
 # Unlisted files of these types could change what a loader makes of the folder.
 LOADABLE_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt", ".py"})
 
@@ -119,6 +122,7 @@ def read_variant(folder: Path, *, verify: bool = True) -> Variant:
     folder = Path(folder)
     if not folder.is_dir():
         raise VariantError(f"{folder}: no such folder; `arena models list` shows what there is")
+    refuse_foreign_files(folder)
     path = folder / VARIANT_FILE
     if not path.is_file():
         return describe_foreign(folder, folder.name)
@@ -197,7 +201,7 @@ def infer_kind(folder: Path) -> str:
     """Kind of a folder without `variant.json`, from its PEFT or transformers config."""
     if (folder / ADAPTER_CONFIG).is_file():
         config = load_json(folder / ADAPTER_CONFIG)
-        peft_type = config.get("peft_type") if isinstance(config, dict) else None
+        peft_type = str(config.get("peft_type")) if isinstance(config, dict) else None
         kinds = {"LORA": "lora", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt", "IA3": "ia3"}
         if peft_type not in kinds:
             raise VariantError(
@@ -290,9 +294,31 @@ def _is_weights(name: str) -> bool:
     return name.endswith(".safetensors")
 
 
+def refuse_foreign_files(folder: Path) -> None:
+    """VariantError for what is no file of this folder: links that lead out, pipes, devices.
+
+    A snapshot of the hub's cache may link to the blobs beside it.
+    """
+    root = folder.resolve()
+    inside = [root, *([root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [])]
+    remedy = "remove it, or put the file itself there"
+    for path in sorted(folder.iterdir()):
+        try:
+            target = path.resolve(strict=True)
+            mode = target.stat().st_mode
+        except (OSError, RuntimeError) as error:
+            raise VariantError(f"{path}: is a link that leads nowhere; {remedy}") from error
+        if not any(target.is_relative_to(place) for place in inside):
+            raise VariantError(f"{path}: is a link that leaves the folder; {remedy}")
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise VariantError(f"{path}: is no regular file, but a pipe or a device; {remedy}")
+
+
 def load_json(path: Path) -> Any:
     """Content of one JSON file; VariantError when it cannot be read."""
     try:
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise VariantError(f"{path}: is larger than {MOST_JSON_BYTES:,} bytes; restore it")
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise VariantError(f"{path}: cannot be read as JSON ({error}); restore the file") from error

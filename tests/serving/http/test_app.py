@@ -333,7 +333,7 @@ def test_a_caller_who_leaves_takes_the_row_along(tiny_home: Path, route: str) ->
         engine.step = slow_step  # type: ignore[method-assign]
         host, port = server.url.removeprefix("http://").split(":")
         payload = json.dumps(body).encode()
-        head = f"POST /{route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST /{route} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         with socket.create_connection((host, int(port))) as line:
             line.sendall(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
             deadline = time.monotonic() + 60

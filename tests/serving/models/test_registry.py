@@ -169,8 +169,8 @@ def test_names_of_models_to_serve(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="port 70000 is none"):
         ServeConfig(base=tmp_path, base_name="b", port=70000)
-    with pytest.raises(ServingError, match="'b' is given twice"):
-        ServeConfig(base=tmp_path, base_name="b", models=(("b", tmp_path),))
+    with pytest.raises(ServingError, match="'m' is given twice"):
+        ServeConfig(base=tmp_path, base_name="b", models=(("m", tmp_path), ("m", tmp_path)))
 
 
 @pytest.mark.parametrize(
