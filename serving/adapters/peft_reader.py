@@ -228,8 +228,11 @@ def exact_settings(folder: Path, adapter: Adapter) -> dict[str, Any]:
     if adapter.prefix is not None or adapter.prompt is not None:
         table = adapter.prefix if adapter.prefix is not None else adapter.prompt
         assert table is not None
-        layers, width = config.get("num_layers", 1), config.get("token_dim")
-        if adapter.prefix is not None and (layers, width) != (layers, table.shape[1] / layers / 2):
+        layers, width = config.get("num_layers"), config.get("token_dim")
+        sizes_fit = isinstance(layers, int) and isinstance(width, int)
+        if adapter.prefix is not None and not (
+            sizes_fit and 2 * int(layers) * int(width) == table.shape[1]  # type: ignore[arg-type]
+        ):
             raise ModelLoadError(
                 f"{folder}: num_layers {layers!r} and token_dim {width!r} are not those of "
                 f"prompt_embeddings {tuple(table.shape)}; tune again"

@@ -75,6 +75,12 @@ def _checked(tool: dict[str, Any]) -> dict[str, Any]:
     function = tool.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise _tool_error("a tool needs a `function` with a `name`")
+    parameters = function.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise _tool_error(f"`parameters` of {function['name']} is no JSON schema of an object")
+    for key, kind in (("properties", dict), ("required", list)):
+        if not isinstance(parameters.get(key) or kind(), kind):
+            raise _tool_error(f"`parameters.{key}` of {function['name']} has another type")
     return tool
 
 

@@ -100,7 +100,10 @@ async def load_adapter(request: Request) -> Response:
             f"The lora adapter '{name}' has already been loaded. If you want to load the adapter "
             "in place, set 'load_inplace' to True.",
         )
-    folder = Path(path).expanduser().resolve()
+    try:
+        folder = Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        return refusal(400, f"{path!r} is no path of a folder ({error})")
     if not any(folder.is_relative_to(root) for root in server.config.roots):
         return refusal(400, f"{path} is outside the folders this server may load from")
     if not folder.is_dir():

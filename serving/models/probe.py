@@ -152,6 +152,8 @@ def attempt(name: str, whose: str, score: Callable[[], torch.Tensor]) -> torch.T
         scores = score()
     except queue.Empty:
         raise ModelLoadError(f"{name}: {whose} gave no score of a short row in time") from None
+    except ModelLoadError:
+        raise
     except Exception as error:  # whatever an architecture's code raises
         line = " ".join(str(error).split())[:300]
         raise ModelLoadError(

@@ -14,9 +14,11 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 HEAD_BYTES = 8
+STATM = Path("/proc/self/statm")
 
 
 def main() -> None:
@@ -26,8 +28,9 @@ def main() -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     line = socket.socket(fileno=descriptor)
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()  # noqa: SIM115
-    resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes,) * 2)
+    if STATM.is_file():  # Linux; elsewhere the system does not hold to a bound on addresses
+        used = int(STATM.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     send(line, {"ready": True})
     while (request := receive(line)) is not None:

@@ -80,15 +80,20 @@ class TemplateRenderer:
 
         ChatTemplateError says why there is none.
         """
+        try:
+            template = tokenizer.get_chat_template(None, tools)
+        except ValueError as error:  # several, and none of them is the one
+            raise ChatTemplateError(str(error), "ValueError") from error
+        special = tokenizer.special_tokens_map.items()
         request = {
             "conversations": [[{k: v for k, v in m.items() if v is not None} for m in messages]],
             "tools": list(tools) if tools is not None else None,
             "documents": None,
-            "chat_template": tokenizer.get_chat_template(None, tools),
+            "chat_template": template,
             "return_assistant_tokens_mask": False,
             "continue_final_message": continued,
             "add_generation_prompt": not continued,
-            **tokenizer.special_tokens_map,
+            **{k: list(map(str, v)) if isinstance(v, list) else str(v) for k, v in special},
             **(extra or {}),
         }
         with self._lock:
@@ -118,7 +123,8 @@ class TemplateRenderer:
                 # Not the folder of the file on the path: it has modules named as libraries are.
                 [sys.executable, "-P", render_child.__file__, str(theirs.fileno()),
                  str(CPU_SECONDS), str(MEMORY_BYTES), str(MOST_CHARACTERS)],
-                stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+                # Of its own session: what interrupts the server at a terminal is not its business.
+                start_new_session=True, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 env={**os.environ, "USE_TORCH": "0", "HF_HUB_OFFLINE": "1"},
             )  # fmt: skip
         self._line = ours

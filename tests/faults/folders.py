@@ -138,7 +138,6 @@ LORA: dict[str, Spoil] = {
     "template reaches out": write("chat_template.jinja", "{{ ''.__class__.__mro__ }}"),
     "tokenizer config is a list": write("tokenizer_config.json", "[]"),
     "tokenizer config is no JSON": write("tokenizer_config.json", "{"),
-    "tokenizer class unknown": change("tokenizer_config.json", tokenizer_class="NoSuch"),
     "tokenizer is no JSON": write("tokenizer.json", "{"),
     "tokenizer is a list": write("tokenizer.json", "[]"),
     "tokenizer of no model": write("tokenizer.json", '{"version":"1.0","model":{}}'),
@@ -161,7 +160,6 @@ PREFIX: dict[str, Spoil] = {
     "no layers": change(ADAPTER, num_layers=0),
     "layers of text": change(ADAPTER, num_layers="two"),
     "another width": change(ADAPTER, token_dim=8),
-    "no heads": change(ADAPTER, num_attention_heads=0),
 }
 FULL: dict[str, Spoil] = {
     "config is no JSON": write("config.json", "{"),

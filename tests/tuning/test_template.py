@@ -11,6 +11,7 @@ from tuning_fixtures import make_tokenizer
 from serving.completion.chat_template import render_chat
 from serving.completion.checks import encode
 from serving.models.registry import ServedModel
+from serving.models.rendering import TemplateRenderer
 from serving.models.tokenizers import TokenizerCache
 from serving.protocol.schema import ChatRequest
 from tuning.config import DataOptions
@@ -103,14 +104,16 @@ def test_training_and_serving_code_give_the_same_ids(tmp_path: Path, own: bool) 
     ensure_template(made, "here")
     made.save_pretrained(tmp_path)
     shelf, nothing = TokenizerCache(), cast(Any, None)  # rendering needs no engine
+    renderer = TemplateRenderer()
     served = ServedModel(
-        "m", "full", nothing, None, shelf.load(tmp_path), tmp_path, "", None, frozenset()
+        "m", "full", nothing, None, shelf.load(tmp_path), tmp_path, "", None, frozenset(), renderer
     )
     (span,) = render_training(made, [CHAT])[0]
     for cut, (start, _) in zip((2, 4), span.trained, strict=True):
         request = ChatRequest.model_validate({"model": "m", "messages": CHAT[:cut]})
         text = render_chat(served, request, None)
         assert encode(served.tokenizer, text, special=False) == span.ids[:start]
+    renderer.close()
 
 
 def test_generation_marks_agree_with_the_trained_spans(tokenizer: Any) -> None:
