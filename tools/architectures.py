@@ -239,35 +239,55 @@ def _merge(place: Place, method: str) -> None:
 
 
 def _serve(place: Place, method: str) -> None:
-    """The engine's greedy tokens are those of transformers and PEFT."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Loaded as a server loads it, the greedy tokens are those of transformers and PEFT."""
+    from transformers import AutoTokenizer
 
-    from serving.adapters.peft_reader import read_adapter
-    from serving.config import EngineLimits
-    from serving.engine.engine import Engine
-    from serving.engine.request import EngineRequest, TokenEvent
+    from serving.config import EngineLimits, ServeConfig, ServingLimits
+    from serving.errors import ModelLoadError
+    from serving.models.registry import Registry
 
     folder = place.home / "models" / method
-    model = AutoModelForCausalLM.from_pretrained(folder if method == "full" else place.base)
-    engine = Engine(model, EngineLimits(max_rows=4, kv_tokens=1024, max_total_tokens=128))
-    name = None if method == "full" else method
-    if name is not None:
-        adapters = [read_adapter(folder, name)]
-        engine.install_adapters(adapters, engine.prepare_adapters(adapters))
+    limits = EngineLimits(max_rows=4, kv_tokens=1024, max_total_tokens=128)
+    config = ServeConfig(
+        base=folder if method == "full" else place.base,
+        base_name="base",
+        models=() if method == "full" else ((method, folder),),
+        dtype="float32",
+        device="cpu",
+        limits=ServingLimits(**vars(limits)),
+    )
     truth, tokenizer = _truth(place, method), AutoTokenizer.from_pretrained(folder)
-    for prompt in PROMPTS:
-        ids, events = tokenizer(prompt, add_special_tokens=False)["input_ids"], []
-        request = EngineRequest(
-            tuple(ids), NUM_NEW, events.append, adapter=name, eos_ids=frozenset({1})
-        )
-        engine.submit(request)
-        while engine.has_work:
-            engine.step()
-        tokens = [event.choice.token for event in events if isinstance(event, TokenEvent)]
-        if not tokens:
-            raise DiffersError(f"no answer: {events[-1]}")
-        if tokens != _greedy(truth, ids):
-            raise DiffersError("the engine's answer is not that of transformers")
+    with Registry(config) as registry:
+        if method in registry.refused:
+            raise ModelLoadError(registry.refused[method])
+        model = registry.resolve("base" if method == "full" else method)
+        for prompt in PROMPTS:
+            ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            tokens = _written(registry, model, ids)
+            if tokens != _greedy(truth, ids):
+                raise DiffersError("the engine's answer is not that of transformers")
+
+
+def _written(registry: Any, model: Any, ids: list[int]) -> list[int]:
+    """Greedy tokens of a served model."""
+    from queue import SimpleQueue
+
+    from serving.engine.request import EngineRequest, FailureEvent, TokenEvent
+
+    events: SimpleQueue[Any] = SimpleQueue()
+    request = EngineRequest(
+        tuple(ids), NUM_NEW, events.put, adapter=model.adapter, eos_ids=frozenset({1})
+    )
+    registry.worker.submit(model.engine, request)
+    tokens = []
+    while True:
+        event = events.get(timeout=60)
+        if isinstance(event, FailureEvent):
+            raise DiffersError(f"no answer: {event}")
+        if isinstance(event, TokenEvent):
+            tokens.append(event.choice.token)
+            if event.finish_reason is not None:
+                return tokens
 
 
 def try_kind(kind: str) -> dict[str, dict[str, str]]:
@@ -365,7 +385,9 @@ def _is_without_merge(step: str, method: str) -> bool:
 def _number(reasons: dict[str, int], method: str, kind: str, outcome: str) -> int:
     """The number of a reason, whatever architecture and scratch folder it names."""
     said = outcome.removeprefix("refused: ").removeprefix("fault: ")
-    said = re.sub(r"\S*/models/\S+: ", "", said)
+    said = re.sub(r"\S*/(?:models/\S+|base): ", "", said)
+    said = re.sub(rf"^(?:{'|'.join(METHODS)}): ", "", said)
+    said = re.sub(r"off by [\d.e+-]+", "off by …", said)
     said = re.sub(r"\b\w+(?:LMHeadModel|ForCausalLM|ForConditionalGeneration|Decoder)\b", "…", said)
     said = re.sub(r"(name some of the model's layers: ).*", r"\1…", said)
     said = re.sub(r"(target_parameters is )\[.*\]", r"\1[…]", said)

@@ -208,8 +208,10 @@ def _read_virtual(
     folder: Path, name: str, peft_type: str, tensors: dict[str, torch.Tensor]
 ) -> Adapter:
     if set(tensors) != {"prompt_embeddings"}:
+        names = sorted(tensors)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise ModelLoadError(
-            f"{folder}: tensors {', '.join(sorted(tensors))} where only prompt_embeddings "
+            f"{folder}: tensors {', '.join(names[:3])}{more} where only prompt_embeddings "
             "is expected; save the adapter in inference form"
         )
     table = tensors["prompt_embeddings"].float()

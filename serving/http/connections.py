@@ -18,7 +18,6 @@ HEADER_SECONDS = 10.0
 # Without having taken what was written to it, 64 KiB at most.
 DEAF_SECONDS = 60.0
 COMPLAINT_SECONDS = 10.0
-BACKLOG = 128
 
 
 class BoundedProtocol(H11Protocol):

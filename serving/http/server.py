@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from serving.config import ServeConfig
 from serving.errors import PortInUseError, ServingError
 from serving.http.app import create_app
-from serving.http.connections import BACKLOG, BoundedProtocol, QuietLoop
+from serving.http.connections import BoundedProtocol, QuietLoop
 from serving.models.registry import Registry
 from serving.models.watcher import Watcher
 
@@ -145,7 +145,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_graceful_shutdown=5,
-                http=BoundedProtocol, backlog=BACKLOG,
+                http=BoundedProtocol,
             )
         )  # fmt: skip
         self._on_ready = on_ready

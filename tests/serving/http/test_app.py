@@ -160,9 +160,8 @@ def test_replies_name_the_weights(tiny_server: ServerThread, tiny_home: Path) ->
     assert list(listed) == list(KINDS)
     assert listed["lora"]["parent"] == "base"
     assert listed["base"]["parent"] is None
-    assert {name: Path(entry["root"]) for name, entry in listed.items()} == {
-        name: tiny_home / name for name in KINDS
-    }
+    # Of the path only the folder's name: where it lies is nobody's business.
+    assert [listed[name]["root"] for name in KINDS] == list(KINDS)
     assert [listed[n]["kind"] for n in KINDS] == list(KINDS)
     assert [listed[n]["chat_template"] for n in KINDS] == [False, True, True, True]
     shas = {m["weights_sha256"] for m in listed.values()}

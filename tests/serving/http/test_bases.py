@@ -227,7 +227,7 @@ def test_from_another_machine_only_a_key_may_change_models(tiny_home: Path) -> N
         app = create_app(registry, tiny_config(tiny_home, api_key=key))
         headers = {"authorization": f"Bearer {key}"} if key else {}
         transport = httpx.ASGITransport(app, client=(host, 5000))
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as api:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as api:
             await api.post("/v1/load_lora_adapter", json=body, headers=headers)
             return await api.post(
                 "/v1/unload_lora_adapter", json={"lora_name": "late"}, headers=headers
