@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from serving.adapters.peft_reader import HEAD, as_head
 from serving.config import EngineLimits
 from serving.engine.compiled_runner import may_compile
 from serving.engine.engine import Engine
@@ -44,6 +46,8 @@ def load_engine(folder: Path, limits: EngineLimits, *, device: str, dtype: str) 
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            # A reward model has no output head; its input table stands in, and nothing is written.
+            **({"tie_word_embeddings": True} if is_reward(shape) else {}),
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         line = " ".join(str(error).split())[:300]
@@ -57,6 +61,21 @@ def load_engine(folder: Path, limits: EngineLimits, *, device: str, dtype: str) 
     if left is not None:
         engine.limit_memory(int(left * KV_SHARE))
     return engine
+
+
+def is_reward(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint says that it has a head that scores."""
+    names = getattr(config, "architectures", None) or ()
+    return any("SequenceClassification" in str(name) for name in names)
+
+
+def read_head(folder: Path) -> torch.Tensor:
+    """The head [hidden] of a reward model's checkpoint; ModelLoadError where it has none."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            if HEAD in file.keys():  # noqa: SIM118 - not a mapping
+                return as_head(folder, file.get_tensor(HEAD))
+    raise ModelLoadError(f"{folder}: no {HEAD} among its weights; give a whole reward model")
 
 
 def require_room(folder: Path, need: int, free: int | None) -> None:
