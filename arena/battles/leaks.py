@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 # Models whose name says nothing else.
 PLAIN = (
@@ -160,6 +161,27 @@ def _is_of_a_model(text: str, found: re.Match[str]) -> bool:
         return False
     surname = _SURNAME.match(after)
     return surname is None or _PRODUCT.fullmatch(surname["next"]) is not None
+
+
+def telling_words(names: Iterable[str], addresses: Iterable[str]) -> frozenset[str]:
+    """What a server's words may not hold before the reveal: names, their parts, who makes models.
+
+    Too much rather than too little: what is held back costs a voter one line.
+    """
+    words = {
+        "chatgpt", "gpt-", "claude", "gemini", "gemma", "llama", "qwen", "mistral", "mixtral",
+        "deepseek", "smollm", "olmo", "vicuna", "alpaca", "pythia", "grok", "falcon", "granite",
+    }  # fmt: skip
+    for name in names:
+        last = name.rsplit("/", 1)[-1]
+        beginning = re.match(r"[^\W\d_]*", last)
+        words |= {name, last}
+        if beginning is not None and len(beginning[0]) > 3:
+            words.add(beginning[0])
+    for address in addresses:
+        host = urlsplit(address).hostname or ""
+        words |= {host, urlsplit(address).netloc}
+    return frozenset(word for word in words if len(word) > 1)
 
 
 def names_itself(text: str, names: Iterable[str]) -> bool:
