@@ -61,6 +61,7 @@ from arena.web.sse_session import SseSessionMiddleware
 log = logging.getLogger(__name__)
 
 WRITERS = 32
+SWEEP_SECONDS = 15.0
 
 
 def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
@@ -126,11 +127,23 @@ def _lifespan(service: BattleService, drawer: Drawer) -> Any:
         pool = ThreadPoolExecutor(WRITERS, "store")
         asyncio.get_running_loop().set_default_executor(pool)
         await service.pool.backends()  # within a deadline: the first battle need not wait
+        sweeper = asyncio.create_task(_sweep(service))
         yield
+        sweeper.cancel()
         await service.close()
         await drawer.close()
 
     return lifespan
+
+
+async def _sweep(service: BattleService) -> None:
+    """End the answers that another page on this home left behind when it died."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            await asyncio.to_thread(service.store.close_orphans, also_own=False)
+        except ArenaError as error:
+            log.warning("answers of dead programs stay open: %s", error)
 
 
 def _middleware(

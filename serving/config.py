@@ -56,6 +56,7 @@ class ServingLimits(EngineLimits):
     max_stop_sequences: int = 4
     max_top_n_tokens: int = 5
     max_client_batch_size: int = 4
+    max_score_rows: int = 256
     max_body_bytes: int = 2_000_000
     deadline_seconds: float = 600.0
 

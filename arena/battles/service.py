@@ -344,6 +344,7 @@ class BattleService(BattleVoting):
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""
         await asyncio.gather(self.running_battles.close(), self.pool.close())
+        self.store.close()
 
 
 def _secrets(battle: Battle, targets: Iterable[Target]) -> frozenset[str]:

@@ -15,6 +15,9 @@ from arena.errors import ArenaError
 
 FOLDER = Path(__file__).parent
 DEFAULT = "en"
+TRADITIONAL = "zh-Hant"
+TRADITIONAL_REGIONS = {"tw", "hk", "mo", "hant"}
+"""Where Chinese is written in traditional signs, as the parts of a language tag have it."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,15 @@ def negotiate(accept_language: str | None) -> str:
     for part in (accept_language or "").split(","):
         code, _, quality = part.strip().partition(";q=")
         try:
-            wanted.append((float(quality or 1), code.strip().lower().split("-")[0]))
+            wanted.append((float(quality or 1), _file_of(code.strip())))
         except ValueError:
             continue  # a broken part of a header names no language
     ranked = sorted(wanted, key=lambda item: -item[0])
     return next((code for _, code in ranked if code in languages()), DEFAULT)
+
+
+def _file_of(tag: str) -> str:
+    """The catalogue of a language tag: of its first part, but for the two ways to write Chinese."""
+    language, *parts = tag.lower().split("-")
+    is_traditional = language == "zh" and "hans" not in parts and TRADITIONAL_REGIONS & set(parts)
+    return TRADITIONAL if is_traditional else language

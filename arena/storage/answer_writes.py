@@ -124,17 +124,25 @@ def tokens_of(db: Database, answer_id: int) -> list[tuple[str, float]]:
     return [(text, logprob) for row in rows for text, logprob in json.loads(row["tokens"])]
 
 
-def close_orphans(db: Database, now: int) -> int:
-    """Fail the attempts that no living program writes any more; their number."""
-    flag_judged(db, "a.status = 'streaming'", [], now)
+def writers(db: Database) -> list[str | None]:
+    """The names of the programs that are said to write answers now; None for an old version."""
+    rows = db.query("SELECT DISTINCT writer FROM answers WHERE status = 'streaming'")
+    return [row["writer"] for row in rows]
+
+
+def close_orphans(db: Database, dead: Sequence[str | None], now: int) -> int:
+    """Fail the attempts that these programs were writing; their number."""
+    places = ", ".join("?" * len(dead))
+    names = [name or "" for name in dead]
+    which = f"status = 'streaming' AND coalesce(writer, '') IN ({places})"
+    flag_judged(db, f"a.{which}", names, now)
     error = "the program was stopped while this answer was being written"
-    cut = db.query("SELECT DISTINCT turn_id FROM answers WHERE status = 'streaming'")
+    cut = db.query(f"SELECT DISTINCT turn_id FROM answers WHERE {which}", names)
     for turn_id in [row["turn_id"] for row in cut]:
         index_turn(db, turn_id)
     cursor = db.execute(
-        "UPDATE answers SET status = 'failed', error = ?, finished_ms = ?"
-        " WHERE status = 'streaming'",
-        [error, now],
+        f"UPDATE answers SET status = 'failed', error = ?, finished_ms = ? WHERE {which}",
+        [error, now, *names],
     )
     return int(cursor.rowcount)
 

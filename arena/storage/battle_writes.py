@@ -95,22 +95,33 @@ def ask(
     shared_side: int | None,
     asked: Sequence[Asked],
     now: int,
+    writer: str,
 ) -> Opened:
-    """Append a turn and note that every side is asked; see `answer_writes.add_turn`."""
+    """Append a turn and note that every side is asked; see `answer_writes.add_turn`.
+
+    `writer`: the name of the program that writes the answers, see `answering`.
+    """
     row = battle_row(db, battle_id)
     turn = answer_writes.add_turn(db, row, prompt, shared_side, now)
-    return _started(db, row, turn, dict(enumerate(asked)), now)
+    return _started(db, row, turn, dict(enumerate(asked)), now, writer)
 
 
-def ask_again(db: Database, battle_id: str, asked: Mapping[int, Asked], now: int) -> Opened:
+def ask_again(
+    db: Database, battle_id: str, asked: Mapping[int, Asked], now: int, writer: str
+) -> Opened:
     """Note that these sides are asked the last turn again; see `answer_writes`."""
     row = battle_row(db, battle_id)
     turn = len(battle_from(db, row).turns) - 1
-    return _started(db, row, turn, asked, now)
+    return _started(db, row, turn, asked, now, writer)
 
 
 def _started(
-    db: Database, row: Mapping[str, Any], turn: int, asked: Mapping[int, Asked], now: int
+    db: Database,
+    row: Mapping[str, Any],
+    turn: int,
+    asked: Mapping[int, Asked],
+    now: int,
+    writer: str,
 ) -> Opened:
     battle = battle_from(db, row)
     ids = {
@@ -119,7 +130,12 @@ def _started(
             battle,
             turn,
             side,
-            {"prompt_sent": "", "sampling": sampling_json(how.sampling), "model": how.model},
+            {
+                "prompt_sent": "",
+                "sampling": sampling_json(how.sampling),
+                "model": how.model,
+                "writer": writer,
+            },
             now,
         )
         for side, how in asked.items()

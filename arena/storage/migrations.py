@@ -290,3 +290,13 @@ def m005_synthetic_battles(db: Database) -> None:
 
 
 M005 = ("CREATE INDEX battles_synthetic ON battles (id) WHERE source = 'synthetic'",)
+
+
+@steps()  # type: ignore[untyped-decorator]
+def m006_writers(db: Database) -> None:
+    """Which program writes an answer, so that another one on the same store leaves it alone."""
+    for statement in M006:
+        db.execute(statement)
+
+
+M006 = ("ALTER TABLE answers ADD COLUMN writer TEXT",)

@@ -7,6 +7,7 @@ When a method returns, what it wrote is on disk. Knows no page, no client and no
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from arena.storage import (
     identities,
     vote_writes,
 )
+from arena.storage.answering import AnsweringProgram, is_alive
 from arena.storage.battle_writes import Asked, BattleDraft, Opened
 from arena.storage.database import DatabaseConfig
 from arena.storage.group_commit import GroupCommit
@@ -56,6 +58,9 @@ class Store:
         self.config = config or DatabaseConfig()
         self.rules = rules or QuarantineRules()
         self._group = GroupCommit(path, self.config)
+        self._writers = path.with_name(f".{path.name}-writers")
+        self._writer: AnsweringProgram | None = None
+        self._writer_lock = threading.Lock()
         database.open_or_create(path, self.config, lambda db: migrate(db, path))
 
     @classmethod
@@ -84,8 +89,9 @@ class Store:
         def body(db: Database) -> Opened:
             now = now_ms()
             battle_writes.create(db, new, now)
-            return battle_writes.ask(db, new.battle_id, prompt, None, asked, now)
+            return battle_writes.ask(db, new.battle_id, prompt, None, asked, now, writer)
 
+        writer = self._writer_name()
         return self.write(body)
 
     def load_battle(
@@ -109,13 +115,19 @@ class Store:
         self, battle_id: str, prompt: str, asked: Sequence[Asked], *, shared_side: int | None = None
     ) -> Opened:
         """Append a turn and ask every side, as one transaction; see `answer_writes.add_turn`."""
+        writer = self._writer_name()
         return self.write(
-            lambda db: battle_writes.ask(db, battle_id, prompt, shared_side, asked, now_ms())
+            lambda db: battle_writes.ask(
+                db, battle_id, prompt, shared_side, asked, now_ms(), writer
+            )
         )
 
     def ask_again(self, battle_id: str, asked: Mapping[int, Asked]) -> Opened:
         """Ask these sides again at the last turn, as one transaction; see `answer_writes`."""
-        return self.write(lambda db: battle_writes.ask_again(db, battle_id, asked, now_ms()))
+        writer = self._writer_name()
+        return self.write(
+            lambda db: battle_writes.ask_again(db, battle_id, asked, now_ms(), writer)
+        )
 
     def finish_answer(
         self, answer_id: int, outcome: AnswerOutcome, tokens: Sequence[tuple[str, float]] = ()
@@ -132,9 +144,37 @@ class Store:
         with database.reading(self.path, self.config) as db:
             return answer_writes.tokens_of(db, answer_id)
 
-    def close_orphans(self) -> int:
-        """At start: answers that a dead program was writing become failed; their number."""
-        return self.write(lambda db: answer_writes.close_orphans(db, now_ms()))
+    def close_orphans(self, *, also_own: bool = True) -> int:
+        """Answers that a dead program was writing become failed; their number.
+
+        Those of other living programs stay. At its start a program has none itself; later it
+        leaves its own out, too.
+        """
+        with database.reading(self.path, self.config) as db:
+            names = answer_writes.writers(db)
+        own = None if self._writer is None else self._writer.name
+        dead = [
+            name
+            for name in names
+            if (also_own if name == own else not (name and is_alive(self._writers, name)))
+        ]
+        if not dead:
+            return 0
+        return self.write(lambda db: answer_writes.close_orphans(db, dead, now_ms()))
+
+    def close(self) -> None:
+        """No answer is being written by this store any more."""
+        with self._writer_lock:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def _writer_name(self) -> str:
+        """The name under which this store writes answers."""
+        with self._writer_lock:
+            if self._writer is None:
+                self._writer = AnsweringProgram(self._writers)
+            return self._writer.name
 
     # -- votes ----------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from serving.errors import ModelLoadError
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
+HEAD = "score.weight"
+# What PEFT notes of a sequence classifier, whose head may be called either.
+HEAD_MODULES = {"classifier", "score"}
 # Initialisations that rewrite base weights: the adapter alone does not hold the difference.
 BASE_CHANGING_INITS = ("pissa", "olora", "corda")
 
@@ -53,6 +57,8 @@ class Adapter:
     deltas: dict[str, LinearDelta] = field(default_factory=dict)
     prefix: torch.Tensor | None = None
     prompt: torch.Tensor | None = None
+    head: torch.Tensor | None = None
+    """Of a reward model, [hidden]: its score is the product with the last token's state."""
 
     @property
     def label(self) -> str:
@@ -86,12 +92,28 @@ def read_adapter(folder: Path, name: str) -> Adapter:
     tensors = _read_tensors(path)
     peft_type = config.get("peft_type")
     if peft_type == "LORA":
-        return _read_lora(folder, name, config, tensors)
+        head = tensors.pop(PEFT_PREFIX + HEAD, None) if is_scoring(config) else None
+        adapter = _read_lora(folder, name, config, tensors)
+        return adapter if head is None else replace(adapter, head=as_head(folder, head))
     if peft_type == "IA3":
         return _read_ia3(folder, name, config, tensors)
     if peft_type in ("PREFIX_TUNING", "PROMPT_TUNING"):
         return _read_virtual(folder, name, str(peft_type), tensors)
     raise ModelLoadError(f"{folder}: peft_type {peft_type!r} is not supported")
+
+
+def is_scoring(config: Mapping[str, Any]) -> bool:
+    """Whether PEFT's settings are those of a sequence classifier, as reward models are."""
+    return config.get("task_type") == "SEQ_CLS" and config.get("peft_type") == "LORA"
+
+
+def as_head(folder: Path, weight: torch.Tensor) -> torch.Tensor:
+    """The weight [1, hidden] of a head as [hidden]; ModelLoadError where it gives no one score."""
+    if weight.dim() != 2 or weight.shape[0] != 1:
+        raise ModelLoadError(
+            f"{folder}: {HEAD} has shape {tuple(weight.shape)}; only a head of one score is served"
+        )
+    return weight[0].float()
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -124,6 +146,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         "target_parameters": "parameter targets are not applied; merge the adapter",
         "trainable_token_indices": "token rows are not applied; merge the adapter",
     }
+    if is_scoring(config) and set(config.get("modules_to_save") or ()) <= HEAD_MODULES:
+        del refused["modules_to_save"]
     for key, reason in refused.items():
         if config.get(key):
             raise ModelLoadError(f"{folder}: {key} is {config[key]!r}: {reason}")

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from serving.completion.detokenize import Detokenizer, StopFinder
 from serving.completion.grammar import GrammarMask
 from serving.completion.jobs import CompletionJob
-from serving.engine.request import EngineRequest, Event, FailureEvent, FinishReason, PrefillEvent
+from serving.engine.request import (
+    EngineRequest,
+    Event,
+    FailureEvent,
+    FinishReason,
+    PrefillEvent,
+    TokenEvent,
+)
 from serving.engine.worker import Worker
 from serving.errors import EngineFailure
 
@@ -229,6 +236,7 @@ class Completion:
                 for token, logprob in zip(self.job.prompt, event.logprobs, strict=True)
             ]
             return None
+        assert isinstance(event, TokenEvent), "rows that write are not scored"
         now = time.monotonic()
         if self.times.first_token is None:
             self.times.first_token = now

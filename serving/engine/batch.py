@@ -80,9 +80,22 @@ class StepPlan:
     layout: PackedLayout
 
     @property
+    def is_scoring(self) -> bool:
+        """Whether any row is scored, for which the states before the output head are needed."""
+        return any(row.request.head is not None for row in self.rows)
+
+    @property
     def num_prompt_tokens(self) -> int:
         """Tokens of prompts, which run beside one token of each row that decodes."""
         return sum(self.counts) - self.layout.num_decode
+
+    def ends_of_scored(self) -> list[tuple[Row, int]]:
+        """Rows to be scored that are now read whole, with their places among the wanted."""
+        return [
+            (row, end - 1)
+            for row, end in zip(self.rows, accumulate(self.spans), strict=True)
+            if row.request.head is not None and not row.pending
+        ]
 
     def not_finite(self, logits: torch.Tensor) -> list[Row]:
         """Rows with NaN or infinity among their places of `logits` [sum(spans), vocab].
@@ -106,7 +119,8 @@ class StepPlan:
         for row, end, span in zip(self.rows, ends, self.spans, strict=True):
             if row.notes_prompt and row not in without:
                 note_prompt(row, logits[end - span : end])
-        ready = [i for i, row in enumerate(self.rows) if not row.pending and row not in without]
+        writing = [i for i, row in enumerate(self.rows) if row.request.head is None]
+        ready = [i for i in writing if not self.rows[i].pending and self.rows[i] not in without]
         places = [ends[i] - 1 for i in ready]
         picked = logits if len(places) == len(logits) else logits[places]
         return Ready([self.rows[i] for i in ready], picked)

@@ -7,11 +7,14 @@ leaves it to the `scheduler` who runs.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from serving.adapters.lora import PreparedStacks
@@ -23,7 +26,13 @@ from serving.attention.prefix_cache import PrefixCache
 from serving.config import EngineLimits
 from serving.engine.batch import Row, StepPlan, plan_step
 from serving.engine.compiled_runner import CompiledRunner, reason_against
-from serving.engine.request import EngineRequest, FinishReason, PrefillEvent, TokenEvent
+from serving.engine.request import (
+    EngineRequest,
+    FinishReason,
+    PrefillEvent,
+    ScoreEvent,
+    TokenEvent,
+)
 from serving.engine.sampling import ChosenToken, choose
 from serving.engine.scheduler import Scheduler
 from serving.engine.stats import EngineStats, StepReport, StepTimer
@@ -59,6 +68,7 @@ class Engine:
                 model, self.pool, self.stacks, self._state, limits.max_total_tokens
             )
         self.on_compute: Callable[[], None] = lambda: None
+        self._states: torch.Tensor | None = None
         self._scheduler = Scheduler(limits, self.pool, self.adapters, self.cache, self.stats)
 
     # --- requests -------------------------------------------------------------------------
@@ -167,7 +177,8 @@ class Engine:
         """
         self.on_compute()
         try:
-            if self.compiled is not None and self.compiled.takes(plan):
+            is_plain = not plan.is_scoring  # compiled steps give logits alone
+            if is_plain and self.compiled is not None and self.compiled.takes(plan):
                 self.stats.compiled_steps += 1
                 return self.compiled.run(plan)
             return self._run_model(plan)
@@ -175,6 +186,8 @@ class Engine:
             return error
 
     def _run_model(self, plan: StepPlan) -> torch.Tensor:
+        self._states = None
+        watch = self._watch_states() if plan.is_scoring else None
         self._state.layout = plan.layout
         self.stacks.step = self.stacks.mask(plan.adapters, plan.counts)
         try:
@@ -188,7 +201,35 @@ class Engine:
         finally:
             self._state.layout = None
             self.stacks.step = None
+            if watch is not None:
+                watch.remove()
         return output.logits[0]  # type: ignore[no-any-return]
+
+    def _watch_states(self) -> RemovableHandle:
+        """Keep what the output head is given: [wanted places, hidden], after the last norm."""
+
+        def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            self._states = inputs[0].reshape(-1, inputs[0].shape[-1])
+
+        head = self.model.get_output_embeddings()
+        assert isinstance(head, nn.Module)
+        return head.register_forward_pre_hook(keep)
+
+    def _score(self, plan: StepPlan, without: Sequence[Row]) -> None:
+        """Score the rows that are read whole and have a head, and let them leave."""
+        for row, place in plan.ends_of_scored():
+            if row in without:
+                continue
+            head, states = row.request.head, self._states
+            assert head is not None
+            assert states is not None
+            score = float(states[place].float() @ head.to(states.device).float())
+            if not math.isfinite(score):
+                self._scheduler.fail(row, not_finite(row))
+                continue
+            self._scheduler.remember(row)
+            self._scheduler.remove(row)
+            row.request.sink(ScoreEvent(score))
 
     def _emit(self, plan: StepPlan, logits: torch.Tensor) -> None:
         """Advance the rows, choose a token for each whose prompt is read, and hand it out."""
@@ -200,6 +241,7 @@ class Engine:
             for row in broken:
                 self._scheduler.fail(row, not_finite(row))
             ready = plan.collect(logits, without=broken)
+            self._score(plan, without=broken)
         for row in ready.rows:
             if not row.has_begun:
                 self._scheduler.remember(row)

@@ -40,13 +40,20 @@ class PrefillEvent:
 
 
 @dataclass(frozen=True)
+class ScoreEvent:
+    """What a head makes of the last token of a row; the only event of a row that is scored."""
+
+    score: float
+
+
+@dataclass(frozen=True)
 class FailureEvent:
     """The request ended without a completion."""
 
     error: Exception
 
 
-Event = TokenEvent | PrefillEvent | FailureEvent
+Event = TokenEvent | PrefillEvent | ScoreEvent | FailureEvent
 
 
 @dataclass(eq=False)
@@ -54,8 +61,9 @@ class EngineRequest:
     """A completion to make. `sink` is called in the engine's thread, once per event.
 
     `adapter` is the engine's key of a loaded adapter, None for the base; `model` is what failures
-    call the two. `mask` rewrites a row of
-    scores in place before warping (a grammar); `accept` is told each token chosen. The engine
+    call the two. `mask` rewrites a row of scores in place before warping (a grammar); `accept` is
+    told each token chosen. With a `head`, of shape (hidden size,), nothing is written: the row is
+    scored at its last token. The engine
     sets the rest: `started_at` (time.monotonic) and `num_reused` tokens of the prefix cache
     when the row first joins, the `number` in the queue, and `resume` when it had to give way.
     """
@@ -71,6 +79,7 @@ class EngineRequest:
     prompt_logprobs: bool = False
     mask: Callable[[torch.Tensor], None] | None = None
     accept: Callable[[int], None] | None = None
+    head: torch.Tensor | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     started_at: float | None = None
     num_reused: int = 0

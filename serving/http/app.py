@@ -21,6 +21,7 @@ from serving.http import (
     routes_generate,
     routes_metrics,
     routes_models,
+    routes_score,
     routes_tokenize,
 )
 from serving.http.state import ServerState, server_of, speaks_openai
@@ -47,7 +48,7 @@ def create_app(registry: Registry, config: ServeConfig) -> FastAPI:
     app.state.server = ServerState(registry, config)
     modules = (
         routes_generate, routes_chat, routes_completions, routes_tokenize, routes_models,
-        routes_metrics,
+        routes_score, routes_metrics,
     )  # fmt: skip
     for module in modules:
         app.include_router(module.router)

@@ -18,7 +18,7 @@ from serving.http.headers import compute_headers, model_headers
 from serving.http.report import report
 from serving.http.state import ServerState, server_of
 from serving.models.registry import ServedModel
-from serving.protocol.problems import invalid
+from serving.protocol.problems import invalid, writes_none
 from serving.protocol.schema import GenerateParameters, OpenAIRequest
 from serving.protocol.sse import StreamedAnswer, cancel_on_disconnect
 
@@ -53,6 +53,8 @@ class Run:
         """
         server = server_of(request)
         run = cls(request, server, server.registry.resolve(name))
+        if run.model.head is not None:
+            raise writes_none(run.model.name)
         server.admission.check()
         if with_template or num_characters > LONG_TEXT:
             jobs = await asyncio.to_thread(make_jobs, run.model)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from serving.adapters.peft_reader import HEAD, as_head
 from serving.config import EngineLimits
 from serving.engine.compiled_runner import may_compile
 from serving.engine.engine import Engine
@@ -49,6 +50,8 @@ def load_engine(folder: Path, limits: EngineLimits, *, device: str, dtype: str) 
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # They are in the report, and refused by name.
+            # A reward model has no output head; its input table stands in, and nothing is written.
+            **({"tie_word_embeddings": True} if is_reward(shape) else {}),
         )
     except Exception as error:  # the classes raise whatever a config's values lead to
         line = " ".join(str(error).split())[:300]
@@ -56,6 +59,8 @@ def load_engine(folder: Path, limits: EngineLimits, *, device: str, dtype: str) 
             f"{folder}: cannot be loaded as a causal language model: {line}"
         ) from error
     assert isinstance(model, PreTrainedModel)
+    if is_reward(shape):  # Its head is read apart.
+        loading["unexpected_keys"] = {key for key in loading["unexpected_keys"] if key != HEAD}
     refuse_missing(folder, loading)
     refuse_not_finite(folder, model)
     return _new_engine(folder, model.to(place).eval(), limits)
@@ -109,6 +114,21 @@ def refuse_not_finite(folder: Path, model: PreTrainedModel) -> None:
                 f"{folder}: {name} holds values that are not finite in {weight.dtype}; copy the "
                 "checkpoint again, or serve it in another number format"
             )
+
+
+def is_reward(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint says that it has a head that scores."""
+    names = getattr(config, "architectures", None) or ()
+    return any("SequenceClassification" in str(name) for name in names)
+
+
+def read_head(folder: Path) -> torch.Tensor:
+    """The head [hidden] of a reward model's checkpoint; ModelLoadError where it has none."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            if HEAD in file.keys():  # noqa: SIM118 - not a mapping
+                return as_head(folder, file.get_tensor(HEAD))
+    raise ModelLoadError(f"{folder}: no {HEAD} among its weights; give a whole reward model")
 
 
 def require_room(folder: Path, need: int, free: int | None) -> None:

@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from serving.adapters.peft_reader import Adapter, read_adapter, read_config
 from serving.config import ServeConfig
 from serving.engine.compilation import compile_beside
 from serving.engine.engine import Engine
 from serving.engine.worker import Worker
 from serving.errors import ModelLoadError, ServingError, UnknownModelError, is_panic
-from serving.models.loading import load_engine
+from serving.models.loading import load_engine, read_head
 from serving.models.names import check_name, printable
 from serving.models.probe import (
     attempt,
@@ -61,6 +63,8 @@ class ServedModel:
     parent: str | None
     eos_ids: frozenset[int]
     templates: TemplateRenderer
+    head: torch.Tensor | None = None
+    """Of a reward model, [hidden], which scores texts and writes none."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -72,6 +76,16 @@ class ServedModel:
     def max_total_tokens(self) -> int:
         """Prompt and answer together; virtual tokens take their places off."""
         return self.engine.limits.max_total_tokens - self.engine.adapters.num_virtual(self.adapter)
+
+
+def check_head(folder: Path, head: torch.Tensor | None, engine: Engine) -> None:
+    """ModelLoadError where a head is not as wide as the states of the model it is to read."""
+    width = engine.model.config.get_text_config().hidden_size
+    if head is not None and len(head) != width:
+        raise ModelLoadError(
+            f"{folder}: its head reads {len(head)} numbers, but the model's states have {width}; "
+            "give the base it was made from"
+        )
 
 
 def is_called(model: ServedModel, origin: str) -> bool:
@@ -208,6 +222,11 @@ class Registry:
         with refusing(config.base):
             sha = weights_sha256(config.base)
             kind = read_variant(config.base).kind
+            if kind == "reward":
+                raise ModelLoadError(
+                    f"base {config.base}: is a reward model, which scores texts and writes none; "
+                    "give the model it was made from as the base and this one with --model"
+                )
             self._models[config.base_name] = self._load_checkpoint(
                 config.base_name, config.base, kind if kind in ("base", "full") else "base", sha
             )
@@ -220,8 +239,6 @@ class Registry:
     def _load_variant(self, name: str, folder: Path) -> ServedModel:
         with self._beside_streams():
             variant = read_variant(folder)
-        if variant.kind == "reward":
-            raise ModelLoadError(f"{folder}: a reward model scores texts, it writes none")
         if variant.is_adapter:
             return self._load_adapter(name, variant)
         return self._load_checkpoint(name, variant.folder, variant.kind, variant.weights_sha256)
@@ -232,12 +249,15 @@ class Registry:
             tokenizer = self._tokenizers.load(folder)
             ends = frozenset(stop_ids(tokenizer, folder))
             self._templates.check(folder, tokenizer)
+            head = read_head(folder) if kind == "reward" else None
             engine = load_engine(folder, config.limits, device=config.device, dtype=config.dtype)
+        check_head(folder, head, engine)
         self.worker.add(engine)
         self._engines[name] = engine
-        compile_beside(name, engine, self.worker)
+        if head is None:
+            compile_beside(name, engine, self.worker)
         return ServedModel(
-            name, kind, engine, None, tokenizer, folder, sha, None, ends, self._templates
+            name, kind, engine, None, tokenizer, folder, sha, None, ends, self._templates, head
         )
 
     def _load_adapter(self, name: str, variant: Variant) -> ServedModel:
@@ -247,9 +267,12 @@ class Registry:
         tokenizer = parent.tokenizer
         with self._beside_streams():
             adapter = read_adapter(variant.folder, key)
+            if variant.kind == "reward" and adapter.head is None:
+                raise ModelLoadError(f"{variant.folder}: has no head to score with; tune it again")
             if (variant.folder / CONFIG_FILE).is_file():
                 tokenizer = self._tokenizers.load(variant.folder)
             self._templates.check(variant.folder, tokenizer)
+        check_head(variant.folder, adapter.head, parent.engine)
         ends = frozenset(stop_ids(tokenizer, variant.folder, parent.folder))
         self._change_adapters(parent.engine, add=adapter)
         try:
@@ -259,7 +282,7 @@ class Registry:
             raise
         return ServedModel(
             name, variant.kind, parent.engine, key, tokenizer, variant.folder,
-            variant.weights_sha256, parent.name, ends, self._templates,
+            variant.weights_sha256, parent.name, ends, self._templates, adapter.head,
         )  # fmt: skip
 
     def _probe(self, name: str, variant: Variant, parent: ServedModel, adapter: Adapter) -> None:

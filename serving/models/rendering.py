@@ -74,10 +74,12 @@ class TemplateRenderer:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         continued: bool = False,
+        ended: bool = False,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
         """The text of a conversation, as the tokenizer's `apply_chat_template` gives it.
 
+        An answer is asked for, unless the last message is to be `continued`, or all is `ended`.
         ChatTemplateError says why there is none.
         """
         try:
@@ -92,7 +94,7 @@ class TemplateRenderer:
             "chat_template": template,
             "return_assistant_tokens_mask": False,
             "continue_final_message": continued,
-            "add_generation_prompt": not continued,
+            "add_generation_prompt": not (continued or ended),
             **{k: list(map(str, v)) if isinstance(v, list) else str(v) for k, v in special},
             **(extra or {}),
         }

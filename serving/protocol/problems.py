@@ -5,7 +5,7 @@ Knows HTTP status codes and TGI's and OpenAI's error shapes; does not know what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -57,6 +57,21 @@ class Problem(Exception):  # noqa: N818 - an answer of the API, not a defect
 def invalid(message: str, param: str | None = None) -> Problem:
     """422 in TGI's words."""
     return Problem(422, "validation", f"Input validation error: {message}", param=param)
+
+
+def writes_none(name: str) -> Problem:
+    """422: a reward model was asked for text."""
+    return invalid(
+        f"{name} is a reward model, which scores answers and writes none; POST to /score, or name "
+        "a model that writes",
+        "model",
+    )
+
+
+def scores_none(name: str, scorers: Sequence[str]) -> Problem:
+    """422: a model that writes was asked for a score."""
+    known = f"; reward models here are {', '.join(scorers)}" if scorers else "; none is served here"
+    return invalid(f"{name} is no reward model and has no head to score with{known}", "model")
 
 
 def overloaded() -> Problem:

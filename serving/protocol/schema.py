@@ -149,6 +149,77 @@ class CompletionRequest(OpenAIRequest):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
+def _messages_for_text(role: str) -> Any:
+    """A validator that makes one message of `role` of a text."""
+
+    def read(value: Any) -> Any:
+        return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+    return BeforeValidator(read)
+
+
+PromptMessages = Annotated[list[Message], _messages_for_text("user")]
+CompletionMessages = Annotated[list[Message], _messages_for_text("assistant")]
+TextList = Annotated[list[str], BeforeValidator(_list_for_text)]
+
+
+class AnswerRow(Wire):
+    """A prompt and an answer to it, each a text or messages."""
+
+    prompt: PromptMessages
+    completion: CompletionMessages
+
+
+class ScoreRequest(Wire):
+    """Body of /score: vLLM's two texts (or lists of them), or rows of prompt and completion.
+
+    One text before several is the prompt of them all.
+    """
+
+    model: str | None = None
+    adapter_id: str | None = None
+    text_1: TextList | None = Field(
+        default=None, validation_alias=AliasChoices("text_1", "queries", "data_1")
+    )
+    text_2: TextList | None = Field(
+        default=None, validation_alias=AliasChoices("text_2", "documents", "items", "data_2")
+    )
+    prompt: PromptMessages | None = None
+    completion: CompletionMessages | None = None
+    rows: list[AnswerRow] | None = None
+
+
+class PoolingRequest(Wire):
+    """Body of /pooling and /classify: a conversation that ends on its answer, or whole texts."""
+
+    model: str | None = None
+    adapter_id: str | None = None
+    messages: list[Message] | None = None
+    input: TextList | None = None
+
+
+class RerankRequest(Wire):
+    """Body of /rerank: TEI's `texts`, or `documents` as Jina, Cohere and vLLM call them."""
+
+    model: str | None = None
+    adapter_id: str | None = None
+    query: str
+    texts: list[str] | None = None
+    documents: list[str] | None = None
+    top_n: int | None = None
+    raw_scores: bool = False
+    return_text: bool = False
+    return_documents: bool = False
+
+
+class PredictRequest(Wire):
+    """Body of TEI's /predict: a text, a pair of prompt and answer as [[…, …]], or several."""
+
+    inputs: str | list[str] | list[list[str]]
+    raw_scores: bool = False
+    adapter_id: str | None = None
+
+
 class LoadRequest(Wire):
     """Body of /v1/load_lora_adapter."""
 

@@ -15,11 +15,11 @@ def fields(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
 
-def test_there_are_five_languages() -> None:
-    assert languages() == ("de", "en", "es", "fr", "zh")
+def test_there_are_five_languages_and_chinese_in_both_ways_to_write_it() -> None:
+    assert languages() == ("de", "en", "es", "fr", "zh", "zh-Hant")
 
 
-@pytest.mark.parametrize("language", ["de", "es", "fr", "zh"])
+@pytest.mark.parametrize("language", ["de", "es", "fr", "zh", "zh-Hant"])
 def test_language_has_every_text_with_the_same_fields(language: str) -> None:
     english, other = words("en").texts, words(language).texts
     assert other.keys() == english.keys()
@@ -75,6 +75,13 @@ def test_no_text_is_left_over() -> None:
         ("de-CH,de;q=0.9,en;q=0.8", "de"),
         ("en;q=0.5, fr;q=0.9", "fr"),
         ("tlh, zh-Hans-CN;q=0.4", "zh"),
+        ("zh-TW,zh;q=0.9,en;q=0.8", "zh-Hant"),
+        ("zh-HK", "zh-Hant"),
+        ("zh-Hant-MO", "zh-Hant"),
+        ("zh-Hans-HK, en;q=0.5", "zh"),
+        ("zh-SG", "zh"),
+        ("zh", "zh"),
+        ("en-HK", "en"),
         ("xx", "en"),
         ("de;q=abc, es", "es"),
         (",,;q=1", "en"),
@@ -157,3 +164,11 @@ def test_every_refusal_that_a_voter_can_meet_has_a_text_of_its_own() -> None:
     bare = {kind.__name__ for kind in met if not kind.code}
     assert bare == coded_where_raised
     assert {f"error.{kind.code}" for kind in met if kind.code} <= words().texts.keys()
+
+
+def test_traditional_chinese_has_no_simplified_signs() -> None:
+    """Signs that only the simplified way to write has, of those that the other catalogue uses."""
+    simplified = set("这们说时对战输赢请择语种还开关应务过为会与从动处发样页义员错误")
+    found = "".join(words("zh-Hant").texts.values())
+    assert simplified & set("".join(words("zh").texts.values()))
+    assert not simplified & set(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from arena.battles.leaks import names_itself
@@ -48,3 +50,42 @@ def test_an_answer_that_names_its_model(text: str) -> None:
 )
 def test_an_answer_that_names_nobody(text: str) -> None:
     assert not names_itself(text, NAMES)
+
+
+SERVED = ("starter", "aurora-7b", "acme/Falkon-Chat")
+DOCS = Path(__file__).parents[2] / "docs" / "arena.md"
+
+
+def measured(name: str) -> tuple[int, float, float]:
+    """Number of labelled sentences in a file (`+` names itself), precision, recall."""
+    lines = (Path(__file__).parent / "data" / name).read_text(encoding="utf-8").splitlines()
+    found = [(line[0] == "+", names_itself(line[2:], SERVED)) for line in lines]
+    right = sum(named and told for named, told in found)
+    precision = right / sum(told for _, told in found)
+    return len(lines), precision, right / sum(named for named, _ in found)
+
+
+def test_the_docs_say_how_often_it_is_right() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for name, row in (
+        ("identity_sentences.txt", "| {}, half of them naming their model | {:.2f} | {:.2f} |"),
+        ("identity_sentences_fresh.txt", "| {} fresh ones | {:.2f} | {:.2f} |"),
+    ):
+        assert row.format(*measured(name)) in text
+
+
+def test_served_names_and_makers_count_only_where_they_are_served() -> None:
+    assert names_itself("I was made by acme.", SERVED)
+    assert not names_itself("I was made by acme.", ("starter",))
+    assert names_itself("I am aurora-7b.", SERVED)
+    assert not names_itself("I am aurora.", SERVED)
+
+
+@pytest.mark.parametrize("piece", ["I am a ", "我是一个", "Я ", "as a language model, ", "I, "])
+def test_a_long_text_is_looked_through_in_time(piece: str) -> None:
+    """Processor time, with room for a slow machine; twice as long a text takes about twice it."""
+    import time
+
+    began = time.process_time()
+    names_itself(piece * (40_000 // len(piece)), SERVED)
+    assert time.process_time() - began < 5

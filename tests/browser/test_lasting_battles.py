@@ -55,6 +55,37 @@ def test_battle_is_judged_on_another_device_after_a_restart(
             context.close()
 
 
+@pytest.mark.parametrize(("first", "second"), [("a", "b"), ("b", "tie"), ("a", "skip")])
+def test_stale_tab_shows_the_vote_of_the_other_and_the_way_back(
+    browser: Browser, tmp_path: Path, first: str, second: str
+) -> None:
+    with (
+        FaultServer({"plain-one": Script(), "plain-two": Script()}) as server,
+        PageServer(tmp_path, server.url) as arena,
+    ):
+        context = browser.new_context()
+        one, two = context.new_page(), context.new_page()
+        for tab in (one, two):
+            tab.set_default_timeout(90_000)
+        one.goto(arena.url)
+        send(one, "Name a fruit.")
+        one.wait_for_selector(CAN_VOTE)
+        battle = battle_of(one)
+        two.goto(one.url)
+        two.wait_for_selector(CAN_VOTE)
+        one.click(f"#vote-{first}")
+        one.wait_for_selector("#reveal .reveal-card")
+        two.click(f"#vote-{second}")
+        two.wait_for_selector("#reveal .reveal-card")
+        two.wait_for_selector("#undo:visible")
+        (vote,) = votes_of(arena.store, battle)
+        assert vote.judgement.winner == {"a": Winner.MODEL_A, "b": Winner.MODEL_B}[first]
+        two.click("#undo")
+        two.wait_for_selector(CAN_VOTE)
+        assert votes_of(arena.store, battle) == []
+        context.close()
+
+
 def test_page_that_is_open_while_the_program_restarts_still_votes(
     page: Page, tmp_path: Path
 ) -> None:

@@ -93,6 +93,11 @@ def test_a_reward_model_learns_and_scores_the_same_in_a_new_process(
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == pytest.approx(ours, abs=1e-6)
     verify_variant(made.folder, tiny_base)
+    report = json.loads((made.folder / "reward_report.json").read_text())
+    assert report["agreement"]["share"] == made.metrics["agreement"] == 1.0
+    assert report["num_pairs"] == made.run["ledger"]["heldout"] == 4
+    assert set(report["baselines"]) == {"longer", "author", "likelihood", "untuned"}
+    assert (made.folder / "reward_report.md").is_file()
     card = (made.folder / "README.md").read_text()
     assert "arena reward score" in card
     assert "text-classification" in card

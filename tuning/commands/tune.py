@@ -44,10 +44,14 @@ def run_tune(
         print(json.dumps({"folder": str(variant.folder), **variant.to_json()}, ensure_ascii=False))
         return
     metrics = ", ".join(f"{key} {value:.4f}" for key, value in variant.metrics.items())
+    then = f"Score it with `arena eval {variant.name}`; the next `arena up` shows it."
+    if variant.kind == "reward":
+        then = f"Score answers with `arena reward score FILE --model {variant.name}`."
+        if (variant.folder / "reward_report.md").is_file():
+            then += f" Its report: {variant.folder / 'reward_report.md'}"
     Console().print(
         f"Made {variant.name} ({variant.kind}) in {variant.run['seconds']:.0f} s: "
-        f"{variant.folder}\n{metrics}\nScore it with `arena eval {variant.name}`; the next "
-        "`arena up` shows it.",
+        f"{variant.folder}\n{metrics}\n{then}",
         highlight=False,
         soft_wrap=True,
     )

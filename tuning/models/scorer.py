@@ -156,19 +156,27 @@ class Scorer:
             )
         return ids
 
-    @torch.inference_mode()
     def scores_of_ids(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """A score for each row of ids, which ends with the token that ends the answer."""
-        scores = [0.0] * len(rows)
-        for batch in _batches(rows):
-            width = max(len(rows[at]) for at in batch)
-            ids = torch.full((len(batch), width), self.pad_id)
-            for line, at in enumerate(batch):
-                ids[line, : len(rows[at])] = torch.as_tensor(rows[at])
-            made = score_ids(self.model, ids.to(self.model.device), self.pad_id)
-            for at, score in zip(batch, made.tolist(), strict=True):
-                scores[at] = score
-        return scores
+        return score_rows(self.model, rows, self.pad_id)
+
+
+@torch.no_grad()
+def score_rows(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> list[float]:
+    """Scores of rows of ids, in order; the model is asked as it is, without dropout."""
+    was_training = model.training
+    model.eval()
+    scores = [0.0] * len(rows)
+    for batch in _batches(rows):
+        width = max(len(rows[at]) for at in batch)
+        ids = torch.full((len(batch), width), pad_id)
+        for line, at in enumerate(batch):
+            ids[line, : len(rows[at])] = torch.as_tensor(rows[at])
+        made = score_ids(model, ids.to(model.device), pad_id)
+        for at, score in zip(batch, made.tolist(), strict=True):
+            scores[at] = score
+    model.train(was_training)
+    return scores
 
 
 def _batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:

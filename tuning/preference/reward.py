@@ -7,9 +7,10 @@ Knows pairs and a model's scores; knows no run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from tuning.fused.model import Lean, make_lean
 from tuning.hardware import pick_attention, pick_width_step
 from tuning.methods.adapters import build_scorer, check_vocabulary
 from tuning.models.scorer import load_head, pick_pad, score_ids
+from tuning.preference.held_out import pair_scores, report_on
 from tuning.preference.inputs import Lessons, PreparedPreferences, prepare_judgements
-from tuning.training.distributed import is_sharded
+from tuning.training.distributed import is_main_process, is_sharded
 from tuning.training.objective import Say
 from tuning.training.setup import HELDOUT_BATCH
 from tuning.training.steps import Batch, Measured, Steps
@@ -173,13 +175,29 @@ class RewardModel:
             collate([[row] for row in ordered[start : start + HELDOUT_BATCH]])
             for start in range(0, len(ordered), HELDOUT_BATCH)
         ]
-        return Steps(collate=collate, loss=loss, heldout=batches, heldout_loss=heldout_loss)
+        return Steps(
+            collate=collate,
+            loss=loss,
+            heldout=batches,
+            heldout_loss=heldout_loss,
+            finish=_finish(config, inputs, model),
+        )
 
     def sample(
         self, config: TuningConfig, inputs: PreparedPreferences, model: Any
     ) -> list[dict[str, str]]:
         """None: a reward model writes no answers."""
         return []
+
+
+def _finish(
+    config: TuningConfig, inputs: PreparedPreferences, model: Any
+) -> Callable[[Any, Path], dict[str, float]] | None:
+    """What reports on the finished model, with the scores that the untrained one gives now."""
+    if not inputs.held.pairs or is_sharded() or not is_main_process():
+        return None
+    untuned = pair_scores(model, inputs.held.pairs, inputs.tokenizer.pad_token_id)
+    return lambda trained, folder: report_on(trained, inputs, untuned, config.name, folder)
 
 
 def measured(chosen: torch.Tensor, rejected: torch.Tensor, batch: Batch, center: float) -> Measured:

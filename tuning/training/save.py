@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,8 @@ class Outcome:
     history: History
     run: dict[str, Any]
     metrics: dict[str, Any]
+    finish: Callable[[Any, Path], dict[str, float]] | None = None
+    """Writes further files of the model into its folder, and gives further metrics."""
 
 
 class RunCheckpoints:
@@ -128,13 +130,14 @@ def _fill(folder: Path, config: TuningConfig, prepared: Inputs, outcome: Outcome
     _write_lines(folder / MIXTURE_FILE, prepared.drawn)
     unit = "response token" if config.objective == "sft" else "pair"
     draw_losses({config.name: outcome.history.records}, folder / "loss.png", unit)
+    more = {} if outcome.finish is None else outcome.finish(outcome.model, folder)
     variant = seal_variant(
         folder,
         name=config.name,
         kind=config.kind,
         base=prepared.base,
         run=outcome.run,
-        metrics=outcome.metrics,
+        metrics={**outcome.metrics, **{key: round(value, 6) for key, value in more.items()}},
         parent=prepared.parent.name,
     )
     (folder / "README.md").write_text(write_card(variant), encoding="utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,3 +44,5 @@ class Steps:
     heldout: Sequence[Batch]
     heldout_loss: Loss
     """What is measured on them."""
+    finish: Callable[[Any, Path], dict[str, float]] | None = None
+    """Of the finished model: writes further files into its folder, and gives further metrics."""

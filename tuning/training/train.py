@@ -214,7 +214,8 @@ class _Run:
         run["parameters"] = {"trained": self.trained, "all": self.total}
         run["tokens_per_second"] = round(trainer.num_tokens_seen / max(1e-9, seconds), 1)
         run["seconds"] = round(self.clock.elapsed, 2)
-        return Outcome(model, weights, self.history, run, metrics_of(self.history, taken))
+        metrics = metrics_of(self.history, taken)
+        return Outcome(model, weights, self.history, run, metrics, self.steps.finish)
 
     def _take_best(self, trainer: RunTrainer, step: int) -> int:
         """With early stopping go back to the weights of the best evaluation; of which step."""

@@ -215,9 +215,14 @@ class BattleActions:
     ) -> Changes:
         """Do something to the battle, then show it as it was committed."""
         say = say_for(request)
-        told = await self._attempt(act, await self._access(request, link), say)
+        access = await self._access(request, link)
+        told = await self._attempt(act, access, say)
         if isinstance(told, BattleView):
             return await self.renderer.view(told, say, marked=marked)
+        with contextlib.suppress(ArenaError):
+            view = await self.service.view(access)
+            if view.vote is not None:  # given in another tab: show it here, with the way back
+                return await self.renderer.view(view, say, marked=marked) | told
         return told
 
     async def _attempt(self, act: Act, access: BattleAccess, say: Words) -> BattleView | Changes:

@@ -110,13 +110,13 @@ def test_content_in_parts_is_one_text(tiny_server: ServerThread) -> None:
     assert told[0] == told[1]
 
 
-def test_a_reward_model_is_refused(tiny_home: Path, tmp_path: Path) -> None:
+def test_a_reward_model_without_a_tokenizer_is_refused(tiny_home: Path, tmp_path: Path) -> None:
     config = transformers.LlamaConfig(**tiny.COMMON, **tiny.WIDE, num_labels=1)
     transformers.LlamaForSequenceClassification(config).save_pretrained(tmp_path / "judge")
     models = (("judge", tmp_path / "judge"),)
     with ServerThread(tiny_config(tiny_home, models=models)) as server:
         info = httpx.get(f"{server.url}/info").json()
-        assert "a reward model scores texts" in info["refused"]["judge"]
+        assert "no usable tokenizer" in info["refused"]["judge"]
         assert post(server, "generate", {"inputs": "a"}).is_success
 
 

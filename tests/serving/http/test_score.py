@@ -1,0 +1,254 @@
+"""Reward models on the wire: scores as transformers and PEFT give them, beside rows that write."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import peft
+import pytest
+import serving_models as tiny
+import torch
+import transformers
+
+from serving.config import ServeConfig
+from serving.errors import ModelLoadError
+from serving.http.server import ServerThread
+from serving.models.registry import Registry
+from tuning.variant import Base, weights_sha256
+from tuning.variant.manifest import seal_variant
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}assistant:{{ ' ' + m.content }}</s>\n"
+    "{% else %}{{ m.role }}: {{ m.content }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+QUESTION = "the river sings?"
+ANSWERS = ["the lantern sleeps", "under the stone bridge, and so on", "ünï 漢字"]
+PAD = 0  # <s>; the tokenizer's own is </s>, which ends answers
+
+
+@pytest.fixture(scope="module")
+def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """base, a LoRA variant, and two reward models: LoRA on the base, and weights of its own."""
+    home = tmp_path_factory.mktemp("judges") / "models"
+    tiny.save_checkpoint("llama", home / "base", template=TEMPLATE)
+    seal_variant(home / "base", name="base", kind="base")
+    origin = Base("base", None, weights_sha256(home / "base"))
+    tiny.save_adapter("llama", home / "base", home / "lora", "lora")
+    seal_variant(home / "lora", name="lora", kind="lora", base=origin)
+    torch.manual_seed(3)
+    model = with_head(home / "base")
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=tiny.LLAMA_LINEAR)
+    with tiny.peft_warnings():
+        tuned = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn_like(parameter) * 0.2)
+    with tiny.peft_warnings():
+        tuned.save_pretrained(home / "judge")
+    whole = with_head(home / "base")
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    whole.save_pretrained(home / "whole")
+    for name in ("judge", "whole"):
+        save_tokenizer(home / name)
+        seal_variant(home / name, name=name, kind="reward", base=origin)
+    return home
+
+
+def with_head(base: Path) -> Any:
+    """The base with a random head of one score."""
+    return transformers.AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, pad_token_id=PAD, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+def save_tokenizer(folder: Path) -> None:
+    """The tokenizer with a pad token of its own, as reward models are saved."""
+    tokenizer = tiny.make_tokenizer(TEMPLATE)
+    tokenizer.save_pretrained(folder)
+    saved = transformers.AutoTokenizer.from_pretrained(folder)
+    saved.pad_token = "<s>"
+    saved.save_pretrained(folder)
+
+
+def config_for(home: Path, *names: str) -> ServeConfig:
+    """The base and the named models on any free port, fp32 on the CPU."""
+    models = tuple((name, home / name) for name in names)
+    return ServeConfig(
+        base=home / "base", base_name="base", models=models, port=0, device="cpu", dtype="float32"
+    )
+
+
+@pytest.fixture(scope="module")
+def server(judges: Path) -> Iterator[ServerThread]:
+    """All of them served."""
+    with ServerThread(config_for(judges, "lora", "judge", "whole")) as running:
+        yield running
+
+
+def expected(home: Path, name: str, answers: list[str]) -> list[float]:
+    """Scores by transformers and PEFT, one row at a time."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / name)
+    if name == "judge":
+        with tiny.peft_warnings():
+            model = peft.PeftModel.from_pretrained(with_head(home / "base"), str(home / name))
+    else:
+        model = with_head(home / name)
+    scores = []
+    for answer in answers:
+        prompt = tokenizer(f"user: {QUESTION}\nassistant:", add_special_tokens=False)["input_ids"]
+        said = tokenizer(f" {answer}</s>", add_special_tokens=False)["input_ids"]
+        with torch.no_grad(), tiny.peft_warnings():
+            logits = model.eval()(input_ids=torch.tensor([[*prompt, *said]])).logits
+        scores.append(float(logits[0, 0]))
+    return scores
+
+
+def post(server: ServerThread, path: str, body: Any) -> httpx.Response:
+    """One JSON request."""
+    headers = {"content-type": "application/json"}
+    return httpx.post(f"{server.url}{path}", content=json.dumps(body), headers=headers, timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["judge", "whole"])
+def test_scores_are_those_of_transformers_and_peft(
+    name: str, server: ServerThread, judges: Path
+) -> None:
+    wanted = expected(judges, name, ANSWERS)
+    assert max(wanted) - min(wanted) > 0.1
+    by_texts = post(server, "/v1/score", {"model": name, "text_1": QUESTION, "text_2": ANSWERS})
+    content = by_texts.json()
+    assert [item["score"] for item in content["data"]] == pytest.approx(wanted, abs=1e-4)
+    assert [item["index"] for item in content["data"]] == [0, 1, 2]
+    assert content["model"] == name
+    assert content["weights_sha256"] == weights_sha256(judges / name)
+    assert by_texts.headers["x-weights-sha256"] == content["weights_sha256"]
+    assert content["parent"] == ("base" if name == "judge" else None)
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": QUESTION}],
+            "completion": [{"role": "assistant", "content": answer}],
+        }
+        for answer in ANSWERS
+    ]
+    by_rows = post(server, f"/models/{name}/score", {"rows": rows}).json()
+    assert [item["score"] for item in by_rows["data"]] == pytest.approx(wanted, abs=1e-4)
+    chat = post(
+        server, "/pooling", {"model": name, "messages": rows[1]["prompt"] + rows[1]["completion"]}
+    )
+    assert chat.json()["data"][0]["data"] == pytest.approx([wanted[1]], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_rows_are_scored_while_others_write_and_neither_changes(
+    server: ServerThread, judges: Path
+) -> None:
+    wanted = expected(judges, "judge", ANSWERS)
+
+    def write(number: int) -> str:
+        body = {
+            "inputs": f"the river {number}",
+            "parameters": {"max_new_tokens": 40, "adapter_id": "lora" if number % 2 else "base"},
+        }
+        return str(post(server, "/generate", body).json()["generated_text"])
+
+    def judge(_: int) -> list[float]:
+        body = {"model": "judge", "text_1": QUESTION, "text_2": ANSWERS}
+        return [item["score"] for item in post(server, "/score", body).json()["data"]]
+
+    alone = [write(number) for number in range(6)]
+    with ThreadPoolExecutor(12) as pool:
+        written = pool.map(write, range(6))
+        scored = pool.map(judge, range(6))
+        assert list(written) == alone
+        for scores in scored:
+            assert scores == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_reranking_and_prediction_have_the_shapes_of_tei(
+    server: ServerThread, judges: Path
+) -> None:
+    wanted = expected(judges, "judge", ANSWERS)
+    order = sorted(range(3), key=lambda index: -wanted[index])
+    body = {"query": QUESTION, "texts": ANSWERS, "raw_scores": True, "return_text": True}
+    ranked = post(server, "/models/judge/rerank", body).json()
+    assert [item["index"] for item in ranked] == order
+    assert [item["text"] for item in ranked] == [ANSWERS[index] for index in order]
+    pairs = {"inputs": [[QUESTION, answer] for answer in ANSWERS], "adapter_id": "judge"}
+    made = post(server, "/predict", pairs).json()
+    assert [item[0]["score"] for item in made] == pytest.approx(
+        [1 / (1 + math.exp(-score)) for score in wanted], abs=1e-4
+    )
+    jina = {"model": "judge", "query": QUESTION, "documents": ANSWERS, "top_n": 1}
+    best = post(server, "/v1/rerank", jina).json()["results"]
+    assert [item["index"] for item in best] == order[:1]
+
+
+@pytest.mark.slow
+def test_a_reward_model_writes_nothing_and_others_score_nothing(server: ServerThread) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "model": "judge"}
+    for path, body in (
+        ("/models/judge/generate", {"inputs": "a"}),
+        ("/generate_stream", {"inputs": "a", "parameters": {"adapter_id": "judge"}}),
+        ("/v1/chat/completions", chat),
+        ("/v1/completions", {"model": "whole", "prompt": "a"}),
+    ):
+        refused = post(server, path, body)
+        assert refused.status_code == 422, path
+        assert "reward model" in refused.text
+    texts = {"text_1": "a", "text_2": "b"}
+    for name, status, said in (
+        ("lora", 422, "judge, whole"),
+        ("base", 422, "no reward model"),
+        ("nobody", 404, "nobody"),
+    ):
+        refused = post(server, "/score", {**texts, "model": name})
+        assert (refused.status_code, said in refused.text) == (status, True)
+    kinds = {
+        item["id"]: item["kind"] for item in httpx.get(f"{server.url}/v1/models").json()["data"]
+    }
+    assert kinds["judge"] == kinds["whole"] == "reward"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "text_1"),
+        ({"text_1": ["a", "b"], "text_2": ["c"]}, "as many"),
+        ({"text_1": "a", "text_2": []}, "at least one"),
+        ({"text_1": "a", "text_2": ["b"] * 300}, "at most 256"),
+        ({"prompt": "a"}, "go together"),
+        ({"prompt": "a", "completion": "b", "rows": []}, "give"),
+        ({"rows": [{"prompt": "a"}]}, "completion"),
+        ({"prompt": "a", "completion": [{"role": "user", "content": "b"}]}, "assistant"),
+        ({"text_1": "a", "text_2": "w " * 700}, "tokens"),
+        ({"text_1": "a", "text_2": "\ud800"}, "surrogate"),
+    ],
+)
+def test_bodies_that_say_nothing_to_score_are_refused(
+    body: dict[str, Any], said: str, server: ServerThread
+) -> None:
+    refused = post(server, "/models/judge/score", body)
+    assert refused.status_code in (400, 422)
+    assert said in refused.text
+
+
+@pytest.mark.slow
+def test_without_a_name_the_only_reward_model_scores(judges: Path) -> None:
+    with ServerThread(config_for(judges, "judge")) as alone:
+        body = {"text_1": QUESTION, "text_2": ANSWERS[0]}
+        assert post(alone, "/score", body).json()["model"] == "judge"
+    with pytest.raises(ModelLoadError, match="is a reward model"):
+        Registry(ServeConfig(base=judges / "whole", base_name="whole", device="cpu"))
