@@ -26,6 +26,7 @@ from serving.http.connections import BoundedProtocol, QuietLoop
 from serving.models.registry import Registry
 from serving.models.watcher import Watcher
 
+logger = logging.getLogger(__name__)
 STARTUP_SECONDS = 30.0
 
 
@@ -54,6 +55,11 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) ->
     # A person reads along: what is loaded, refused and answered. No effect if logging is set up.
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
+    if config.hosts == ("*",):
+        logger.warning(
+            "on %s any name is answered, a page's elsewhere too: name this server's own with "
+            "--allowed-host", config.host,
+        )  # fmt: skip
     listener = bind(config.host, config.port)  # First: a taken port should not cost a load.
     with listener, Registry(config) as registry, watching(registry):
         # Half a million objects of libraries stay for good; were the collector to look at them
