@@ -9,7 +9,6 @@ from pathlib import Path
 from arena.errors import ArenaError
 from arena.exports.dataset import RAW, Exported, ExportOptions, export, export_format
 from arena.exports.hub import check_push, push
-from arena.imports.importer import import_file
 from arena.storage.selection import INCLUDABLE, LeftOut, Selection
 from arena.storage.store import Store
 from arena.values.times import parse_time
@@ -105,14 +104,3 @@ def export_text(done: Exported, url: str | None) -> str:
     lines += [f"rows left out: {reason} {n}" for reason, n in sorted(done.rows_left_out.items())]
     lines += [f"pushed to {url}"] if url else []
     return "\n".join(lines)
-
-
-def run_import(home: Path, file: Path, kind: str, *, skip_bad: bool, json_out: bool) -> None:
-    """Import a file and print what was added and what was left out."""
-    done = import_file(Store.at_home(home), file, kind, skip_bad=skip_bad)
-    if json_out:
-        print(json.dumps(asdict(done)))
-        return
-    print(f"{done.num_new} battles added, {done.num_known} known before")
-    for reason, count in done.left_out.most_common():
-        print(f"left out: {count} ({reason})")

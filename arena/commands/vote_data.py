@@ -13,6 +13,8 @@ from pathlib import Path
 
 from arena.commands.export import existing_store
 from arena.exports.dataset import MANIFEST, ExportOptions, export, file_sha256
+from arena.imports.importer import import_file
+from arena.imports.readers import ImportRefusedError, rows_of_file
 from arena.storage.selection import Selection
 from arena.storage.store import Store
 from arena.values.battle import SYNTHETIC
@@ -23,12 +25,40 @@ VOTES = "votes"
 def as_files(sources: tuple[str, ...], home: Path) -> tuple[str, ...]:
     """The sources, with folders below `<home>/data` in place of the votes."""
     chosen = {VOTES: Selection(), f"synthetic-{VOTES}": Selection(sources=(SYNTHETIC,))}
-    return tuple(
-        str(votes_folder(existing_store(home), home, source, chosen[source]))
-        if source in chosen
-        else source
-        for source in sources
-    )
+    made = []
+    for source in sources:
+        if source in chosen:
+            folder = votes_folder(existing_store(home), home, source, chosen[source])
+            made.append(str(folder))
+        elif (kind := battle_format(Path(source).expanduser())) is not None:
+            made.append(str(_imported(Path(source).expanduser(), kind, home)))
+        else:
+            made.append(source)
+    return tuple(made)
+
+
+def battle_format(path: Path) -> str | None:
+    """The format of a file of battles that the arena's own readers read; None for another."""
+    if not path.is_file():
+        return None
+    try:
+        _, row = next(rows_of_file(path), (0, None))
+    except ImportRefusedError:
+        return None
+    columns = row.keys() if isinstance(row, dict) else set()
+    if {"snapshot", "meta", "data"} <= columns:
+        return "openwebui"
+    if {"conversation_a", "conversation_b", "model_a", "winner"} <= columns:
+        return "140k" if "evaluation_session_id" in columns else "lmsys"
+    return None
+
+
+def _imported(path: Path, kind: str, home: Path) -> Path:
+    """A file of battles as a folder of votes; one with a bad row is refused, as by an import."""
+    with tempfile.TemporaryDirectory() as temporary:
+        store = Store.at_home(Path(temporary))
+        import_file(store, path, kind)
+        return votes_folder(store, home, path.stem, Selection())
 
 
 def votes_folder(store: Store, home: Path, name: str, selection: Selection) -> Path:

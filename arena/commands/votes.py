@@ -152,9 +152,16 @@ def leaderboard(
 
 @votes_app.command("import")
 def import_votes(
-    file: Annotated[Path, typer.Argument(help="A .jsonl, .json or .parquet file, or an export.")],
+    file: Annotated[
+        Path, typer.Argument(help="A .jsonl, .json, .csv or .parquet file, or an export.")
+    ],
     format_name: Annotated[
-        str, typer.Option("--format", help="raw, lmsys, 140k, openwebui or trl.")
+        str,
+        typer.Option(
+            "--format",
+            help="raw, lmsys, 140k, openwebui, trl, 55k, battles, comparia, helpsteer, nectar, …; "
+            "docs/preference-learning.md lists all.",
+        ),
     ] = "raw",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out instead of refusing the file.")
@@ -163,7 +170,7 @@ def import_votes(
     json_out: Json = False,
 ) -> None:
     """Add battles that were voted on elsewhere."""
-    from arena.commands.export import run_import
+    from arena.commands.imports import run_import
 
     run_import(home, file, format_name, skip_bad=skip_bad, json_out=json_out)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from arena.storage.raw import VERSION
-from arena.storage.record_fields import Record, RecordError
+from arena.storage.record_fields import LAST_MS, Record, RecordError
 from arena.values.battle import SIDES, AnswerStatus, AskAs, HistoryMode, Mode
 from arena.values.vote import Winner
 
@@ -75,11 +75,37 @@ def battle_record(
     }
 
 
-def winner_of(text: Any, known: Mapping[str, Winner]) -> str:
-    """The winner of a word, by an explicit table; others are refused."""
-    if text not in known:
-        raise RecordError(f"winner {text!r} is unknown; use one of {', '.join(known)}")
-    return str(known[text])
+WINNERS: dict[str, tuple[str, ...]] = {
+    Winner.MODEL_A: (
+        *("model_a", "a", "left", "leftvote", "left_vote", "left_better"),
+        *("model a", "assistant_a"),
+    ),
+    Winner.MODEL_B: (
+        *("model_b", "b", "right", "rightvote", "right_vote", "right_better"),
+        *("model b", "assistant_b"),
+    ),
+    Winner.TIE: (
+        *("tie", "tievote", "tie_vote", "-", "equal", "both_equal", "draw", "same"),
+        *("tie (bothgood)", "tie (both good)", "bothgood", "both_good", "both good"),
+    ),
+    Winner.BOTH_BAD: (
+        *("tie (bothbad)", "tie (both bad)", "bothbad", "both_bad", "both bad"),
+        *("bothbad_vote", "neither"),
+    ),
+}
+"""Each winner and the words for it in small letters, the same as in tuning's readers."""
+
+_OF_WORD = {word: str(winner) for winner, words in WINNERS.items() for word in words}
+
+
+def winner_of(text: Any) -> str:
+    """The winner of a word, by the table; others are refused."""
+    if not isinstance(text, str):
+        raise RecordError(f"winner {text!r} is unknown; use one of {', '.join(WINNERS)}")
+    found = _OF_WORD.get(text) or _OF_WORD.get(" ".join(text.split()).lower())
+    if found is None:
+        raise RecordError(f"winner {text!r} is unknown; use one of {', '.join(WINNERS)}")
+    return found
 
 
 def _participant(name: Any) -> Record:
@@ -147,7 +173,7 @@ def _rounds(conversations: Sequence[Sequence[SourceMessage]]) -> tuple[list[str]
         roles = [message["role"] for message in conversation]
         if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
             raise RecordError(f"conversation {SIDES[side]} is not user and assistant in turns")
-        texts = [message["content"] for message in conversation]
+        texts = [plain_text(message["content"]) for message in conversation]
         if set(map(type, texts)) != {str}:
             raise RecordError(f"conversation {SIDES[side]} holds something else than text")
         if prompts is None:
@@ -161,10 +187,42 @@ def _rounds(conversations: Sequence[Sequence[SourceMessage]]) -> tuple[list[str]
     return prompts, answers
 
 
+def plain_text(content: Any) -> Any:
+    """A text, or the text of a list of parts; RecordError for a part that is none."""
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        return content
+    texts: list[str] = []
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type", "text") != "text" or part.get("image"):
+            raise RecordError("the conversation holds an image; only text can be imported")
+        if not isinstance(text := part.get("text"), str):
+            raise RecordError("a part of a message is no text")
+        texts.append(text)
+    return "".join(texts)
+
+
 def milliseconds(time: Any) -> int:
-    """Milliseconds since 1970 of an ISO 8601 time; a RecordError for what is none."""
+    """Milliseconds since 1970 of an ISO 8601 time, UTC where it names no zone.
+
+    A RecordError for what is none.
+    """
     if isinstance(time, str):
         time = datetime.fromisoformat(time)
     if not isinstance(time, datetime):
         raise RecordError(f"time {time!r} is no ISO 8601 time")
-    return round(time.timestamp() * 1000)
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return of_seconds(time.timestamp())
+
+
+def of_seconds(seconds: Any) -> int:
+    """Milliseconds of seconds since 1970; a RecordError for what lies beyond the year 9999.
+
+    Such a number is most often milliseconds, taken for seconds.
+    """
+    value = float(seconds) * 1000
+    if not 0 <= value <= LAST_MS:
+        raise RecordError(
+            f"time {seconds!r} is not in seconds since 1970; divide milliseconds by 1000"
+        )
+    return round(value)

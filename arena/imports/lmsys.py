@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from arena.imports.converters import (
-    SourceMessage,
     SourceRow,
     battle_record,
     milliseconds,
+    of_seconds,
     winner_of,
 )
-from arena.storage.record_fields import Record, RecordError
-from arena.values.vote import Winner
-
-LMSYS_WINNERS = {
-    "model_a": Winner.MODEL_A,
-    "model_b": Winner.MODEL_B,
-    "tie": Winner.TIE,
-    "tie (bothbad)": Winner.BOTH_BAD,
-    "both_bad": Winner.BOTH_BAD,
-}
+from arena.storage.record_fields import Record
 
 
 def from_lmsys(row: SourceRow) -> Record:
@@ -31,11 +20,11 @@ def from_lmsys(row: SourceRow) -> Record:
         row,
         models=(row["model_a"], row["model_b"]),
         conversations=(row["conversation_a"], row["conversation_b"]),
-        vote={"winner": winner_of(row["winner"], LMSYS_WINNERS)},
+        vote={"winner": winner_of(row["winner"])},
         voter=row.get("judge") or row.get("judge_hash"),
         blind=bool(row.get("anony", True)),
         language=row.get("language"),
-        created_ms=0 if stamp is None else round(float(stamp) * 1000),
+        created_ms=0 if stamp is None else of_seconds(stamp),
     )
 
 
@@ -46,21 +35,10 @@ def from_140k(row: SourceRow) -> Record:
         "140k",
         row,
         models=(row["model_a"], row["model_b"]),
-        conversations=(_plain(row["conversation_a"]), _plain(row["conversation_b"])),
-        vote={"winner": winner_of(row["winner"], LMSYS_WINNERS)},
+        conversations=(row["conversation_a"], row["conversation_b"]),
+        vote={"winner": winner_of(row["winner"])},
         voter=row.get("evaluation_session_id"),
         blind=True,
         language=None if row.get("language") == "<err>" else row.get("language"),
         created_ms=0 if time is None else milliseconds(time),
     )
-
-
-def _plain(conversation: Sequence[SourceRow]) -> list[SourceMessage]:
-    plain: list[SourceMessage] = []
-    for message in conversation:
-        parts = message["content"]
-        if any(part.get("image") or part["type"] != "text" for part in parts):
-            raise RecordError("the conversation holds an image; only text can be imported")
-        text = "".join(part["text"] for part in parts)
-        plain.append({"role": message["role"], "content": text})
-    return plain

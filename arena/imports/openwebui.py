@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from arena.imports.converters import SourceRow, battle_record
+from arena.imports.converters import SourceRow, battle_record, of_seconds
 from arena.storage.record_fields import Record, RecordError
 from arena.values.vote import Winner
 
@@ -12,7 +12,10 @@ from arena.values.vote import Winner
 def from_openwebui(row: SourceRow) -> Record:
     """One feedback: the rated answer against its siblings, texts from the snapshot of the chat."""
     data, meta = row["data"], row["meta"]
-    messages = row["snapshot"]["chat"]["history"]["messages"]
+    chat = row["snapshot"]["chat"]
+    if "history" not in chat:  # the whole record of the chat, whose content is one level below
+        chat = chat["chat"]
+    messages = chat["history"]["messages"]
     rated = messages[meta["message_id"]]
     parent = messages[rated["parentId"]]
     sides = [messages[child] for child in parent["childrenIds"]]
@@ -25,13 +28,14 @@ def from_openwebui(row: SourceRow) -> Record:
     record = battle_record(
         "openwebui",
         {"chat": meta["chat_id"], "parent": parent["id"], "user": row["user_id"]},
-        models=[side["model"] for side in sides],
+        # In an arena "model" is the arena's own name for whichever model it drew.
+        models=[side.get("selectedModelId") or side["model"] for side in sides],
         conversations=[[*_path(messages, parent), side] for side in sides],
         vote=_openwebui_vote(rating, sides.index(rated), len(sides)),
         voter=row["user_id"],
         blind=bool(meta.get("arena")),
         language=None,
-        created_ms=int(row["created_at"]) * 1000,
+        created_ms=of_seconds(row["created_at"]),
     )
     record["turns"][-1]["votes"][0]["comment"] = data.get("comment") or ""
     record["tags"] = [tag for tag in data.get("tags") or [] if isinstance(tag, str)]

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arena.errors import ArenaError
+from arena.imports.judged import from_judged
 from arena.imports.lmsys import from_140k, from_lmsys
 from arena.imports.openwebui import from_openwebui
 from arena.imports.trl import from_trl
@@ -48,12 +49,16 @@ ANY_FAULT = (
     *(IndexError, ValueError),
 )
 
+JUDGED = "judged"
+"""Rows in which the readers of foreign sets tell what they found."""
+
 READERS: dict[str, Callable[[Any], Record]] = {
     "raw": lambda row: dict(row),
     "lmsys": from_lmsys,
     "140k": from_140k,
     "openwebui": from_openwebui,
     "trl": from_trl,
+    JUDGED: from_judged,
 }
 
 

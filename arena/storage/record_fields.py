@@ -13,7 +13,8 @@ from arena.values.texts import TextError, check_text
 Record = dict[str, Any]
 """A battle as `arena.storage.raw` writes it."""
 
-MAX_WHOLE = 2**63 - 1
+MAX_WHOLE = LAST_MS = 253_402_300_799_999
+"""The end of the year 9999 in milliseconds since 1970: no time and no count of ours is larger."""
 TEXT, WHOLE, MARK = (str,), (int,), (bool,)
 NONE = type(None)
 TEXT_OR_NONE, WHOLE_OR_NONE, NUMBER_OR_NONE = (str, NONE), (int, NONE), (float, int, NONE)

@@ -221,10 +221,10 @@ def test_a_bad_row_changes_nothing_unless_asked(hand: Hand, tmp_path: Path) -> N
         hand.vote(prompt=f"p{i}")
     out = export_to(hand.store, tmp_path / "out", "lmsys")
     rows = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
-    rows[1]["winner"] = "leftvote"
+    rows[1]["winner"] = "first"
     path = write_lines(tmp_path / "bad.jsonl", rows)
     store = empty_store(tmp_path)
-    with pytest.raises(ImportRefusedError, match="row 2: winner 'leftvote' is unknown"):
+    with pytest.raises(ImportRefusedError, match="row 2: winner 'first' is unknown"):
         import_file(store, path, "lmsys")
     assert store.counts()["battles"] == 0
     done = import_file(store, path, "lmsys", skip_bad=True)
@@ -305,7 +305,7 @@ def test_raw_records_are_checked(busy: Hand, tmp_path: Path) -> None:
         ("answers", {"prompt_sent": "\ud800"}, "prompt_sent holds half of a surrogate pair"),
         ("answers", {"sampling": {"heat": 1}}, "sampling parameter 'heat' is unknown"),
         ("answers", {"side": 1, "attempt": 9}, "side b has two current answers"),
-        ("votes", {"winner": "leftvote"}, "'leftvote' is not a valid Winner"),
+        ("votes", {"winner": "first"}, "'first' is not a valid Winner"),
         ("votes", {"ranking": [1, 2]}, "either a winner or a ranking"),
         ("votes", {"strength": "very"}, "'very' is not a valid Strength"),
         ("votes", {"reasons": ["because"]}, "reason 'because' is unknown"),
@@ -371,9 +371,9 @@ def test_a_large_file_is_the_same_battles_as_small_ones(tmp_path: Path) -> None:
         for store in (first, second)
     )
     assert one.read_bytes() == two.read_bytes()
-    rows[8_500]["winner"] = rows[8_999]["winner"] = "leftvote"
+    rows[8_500]["winner"] = rows[8_999]["winner"] = "first"
     bad = write_lines(tmp_path / "bad.jsonl", [*rows, {"more": 1}])
-    with pytest.raises(ImportRefusedError, match=r"has 3 bad rows.*row 8501: winner 'leftvote'"):
+    with pytest.raises(ImportRefusedError, match=r"has 3 bad rows.*row 8501: winner 'first'"):
         import_file(empty_store(tmp_path, "third"), bad, "lmsys")
     assert empty_store(tmp_path, "third").counts()["battles"] == 0
     done = import_file(first, bad, "lmsys", skip_bad=True)

@@ -13,7 +13,7 @@ from tuning.data.columns import EXPORTED, HARMLESS, OF_EXPORTS
 from tuning.data.fields import DataRow, RowError, UnusedError, says_nothing, shorten
 from tuning.data.formats import FormatError
 from tuning.data.ledger import BadRow, Tally
-from tuning.data.preferences import battles, paired
+from tuning.data.preferences import battles, compared, paired, ranked
 from tuning.data.preferences.judged import Judged
 from tuning.data.sources import RawRow
 
@@ -80,6 +80,29 @@ _PAIRED = """
 
 _OF_A_SIDE = ("kind", "ask_as", "weights_sha256", "base", "sampling")
 
+_COMPARIA = """
+    model_pair_name opening_msg conv_turns conversation_pair_id ip archived country_portal
+    conv_comments_a conv_comments_b comment comments_a comments_b selected_category categories
+    keywords short_summary is_unedited_prompt mode postprocess_failed contains_pii pii_analyzed
+    total_conv_a_output_tokens total_conv_b_output_tokens total_conv_a_kwh total_conv_b_kwh
+    model_a_params model_b_params model_a_total_params model_b_total_params
+    model_a_active_params model_b_active_params cohorts cohorts_dict
+    model_a_name model_b_name refers_to_conv_id msg_index msg_rank question_id chatbot_index
+    system_prompt
+    useful complete creative clear_formatting incorrect superficial instructions_not_followed
+""" + " ".join(
+    f"conv_{word}_{side}"
+    for word in (
+        *("useful", "complete", "creative", "clear_formatting", "incorrect", "superficial"),
+        "instructions_not_followed",
+    )
+    for side in "ab"
+)
+_OASST = """
+    user_id review_count review_result synthetic detoxify tree_state emojis labels origin events
+    ready_for_export
+"""
+
 PREFERENCE_FORMATS: tuple[PreferenceFormat, ...] = (
     _format(
         "votes",
@@ -89,6 +112,93 @@ PREFERENCE_FORMATS: tuple[PreferenceFormat, ...] = (
         "model_a model_b side_a side_b edited_answer strength margin weight voter vote_id language "
         "blind tags",
         " ".join(sorted(OF_EXPORTS | {f"{name}_{side}" for name in _OF_A_SIDE for side in "ab"})),
+    ),
+    _format(
+        "55k",
+        "arena-human-preference-55k, as CSV, JSON lines or Parquet",
+        "prompt response_a response_b winner_model_a winner_model_b winner_tie",
+        row_wise(compared.flags_of),
+        "model_a model_b language timestamp",
+    ),
+    _format(
+        "battles",
+        "a table of battles: a prompt, two responses, the winner by a word of the table below",
+        "prompt response_a response_b winner",
+        row_wise(compared.table_of),
+        "model_a model_b system judge voter language timestamp",
+    ),
+    _format(
+        "comparia",
+        "votes of compar:IA",
+        "model_a_name model_b_name conversation_a conversation_b chosen_model_name both_equal",
+        row_wise(compared.comparia_of),
+        "system_prompt_a system_prompt_b visitor_id session_hash timestamp language",
+        _COMPARIA,
+    ),
+    _format(
+        "comparia-reactions",
+        "reactions of compar:IA: single answers that were liked or not",
+        "liked disliked question_content response_content",
+        row_wise(compared.reactions_of),
+        "conversation_a conversation_b model_pos refers_to_model visitor_id session_hash timestamp",
+        _COMPARIA,
+    ),
+    _format(
+        "helpsteer-preferences",
+        "HelpSteer 2, preferences from -3 to 3",
+        "prompt response_1 response_2 preference_strength",
+        row_wise(compared.strengths_of),
+        "",
+        "split preference_statement preference_elaboration three_most_similar_preferences "
+        "all_preferences_unprocessed",
+    ),
+    _format(
+        "helpsteer3",
+        "HelpSteer 3, preferences from -3 to 3",
+        "context response1 response2 overall_preference",
+        row_wise(compared.strengths_of),
+        "language",
+        "individual_preference domain",
+    ),
+    _format(
+        "helpsteer",
+        "HelpSteer and HelpSteer 2: scored answers, those to one prompt one after the other",
+        "prompt response helpfulness",
+        ranked.helpsteer_of,
+        "",
+        "correctness coherence complexity verbosity",
+    ),
+    _format(
+        "nectar",
+        "Nectar: seven ranked answers",
+        "prompt answers",
+        row_wise(ranked.nectar_of),
+        "",
+        "turns num_responses good_natured",
+    ),
+    _format(
+        "ultrafeedback",
+        "UltraFeedback: scored completions (its binarized sets are pairs)",
+        "instruction completions",
+        row_wise(ranked.ultrafeedback_of),
+        "system",
+        "models correct_answers incorrect_answers",
+    ),
+    _format(
+        "oasst",
+        "OpenAssistant: a message a row",
+        "message_id message_tree_id role text",
+        ranked.messages_of,
+        "parent_id rank lang created_date deleted model_name",
+        _OASST,
+    ),
+    _format(
+        "oasst-trees",
+        "OpenAssistant: a tree of messages a row",
+        "message_tree_id prompt",
+        row_wise(ranked.trees_of),
+        "",
+        _OASST,
     ),
     _format(
         "pairs",
