@@ -53,6 +53,7 @@ class ServingLimits(EngineLimits):
     max_concurrent_requests: int = 128
     max_input_tokens: int = 0
     max_best_of: int = 2
+    max_reward_best_of: int = 32
     max_stop_sequences: int = 4
     max_top_n_tokens: int = 5
     max_client_batch_size: int = 4

@@ -164,8 +164,8 @@ class PreferenceOptions:
     """How preferences are learned from: reward models, DPO, KTO and reinforcement learning."""
 
     strength: Literal["none", "margin", "scale"] = "scale"
-    """What the strength of a vote does (reward): nothing, a margin between the scores, or a factor
-    of the pair's loss (scaled Bradley-Terry)."""
+    """What the strength of a vote does (reward, dpo): nothing, a margin between the scores, or a
+    factor of the pair's loss (scaled Bradley-Terry)."""
     center: NotNegative = 0.01
     """Weight of the mean of (chosen score + rejected score)², which keeps scores around 0."""
     ties: Literal["leave_out", "equal"] = "leave_out"
@@ -183,6 +183,8 @@ class PreferenceOptions:
     repeated votes."""
     reward: Name | None = None
     """What rl maximises: a reward model by name, or `suite` for the checks of the rows."""
+    policy_gradient: Literal["rloo", "grpo"] = "rloo"
+    """How rl weighs answers to one prompt against each other: RLOO or GRPO."""
     kl: NotNegative = 0.05
     """Weight of the KL divergence from the start (rl)."""
     generations: Annotated[Count, Field(ge=2, le=1024)] = 4

@@ -8,7 +8,6 @@ from datetime import date
 from rich.console import Console
 
 from tuning.config import TuningConfig
-from tuning.errors import ConfigError
 from tuning.training.objective import Objective, Supervised
 from tuning.training.train import run_tuning
 from tuning.variant.folder import Variant
@@ -22,7 +21,18 @@ def objective_of(config: TuningConfig) -> Objective:
         from tuning.preference.reward import RewardModel
 
         return RewardModel()
-    raise ConfigError(f"objective: {config.objective!r} is not made here yet; give sft or reward")
+    if config.objective == "dpo":
+        from tuning.preference.dpo import Dpo
+
+        return Dpo()
+    if config.objective == "kto":
+        from tuning.preference.kto import Kto
+
+        return Kto()
+    assert config.objective == "rl"
+    from tuning.preference.rl import PolicyGradient
+
+    return PolicyGradient()
 
 
 def tune(
@@ -32,6 +42,11 @@ def tune(
     replayed: Mapping[int, float] | None = None,
     day: date | None = None,
 ) -> Variant:
-    """Make the variant that `config` describes and return it, as `run_tuning` says."""
+    """Make the variant that `config` describes and return it; its folder is whole or absent.
+
+    Progress goes to `console` (none by default). `replayed` gives the progress of each step of an
+    earlier run, to repeat one that was bounded by the clock; `day` is the day on which this is
+    called, by default today. Raises a TuningError, as `run_tuning` says.
+    """
     objective = objective_of(config)
     return run_tuning(config, objective, console=console, replayed=replayed, day=day)

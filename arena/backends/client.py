@@ -176,7 +176,8 @@ async def _chat(
         stop=list(sampling.stop) or None,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
-        logprobs=True if target.wire == "tgi" else None,  # others may refuse the word
+        # Others may refuse the word, and so does a server that is to pick an answer.
+        logprobs=True if target.wire == "tgi" and not sampling.best_of else None,
         extra_body={"model": target.participant.model, **_beyond_openai(sampling)},
     )
     reason: str | None = None
@@ -220,7 +221,12 @@ def _sampled(sampling: SamplingSettings) -> dict[str, Any]:
 
 def _beyond_openai(sampling: SamplingSettings) -> dict[str, Any]:
     """What OpenAI's API lacks and other servers take; named only where somebody asked for it."""
-    words = {"top_k": sampling.top_k, "repetition_penalty": sampling.repetition_penalty}
+    words = {
+        "top_k": sampling.top_k,
+        "repetition_penalty": sampling.repetition_penalty,
+        "best_of": sampling.best_of,
+        "reward": sampling.reward,
+    }
     return {word: value for word, value in words.items() if value is not None}
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from arena.backends.client import Target
 from arena.backends.probing import Backend, probe, probe_configured
+from arena.backends.scoring import RewardServer
 from arena.backends.template_probe import TemplateMemory
 from arena.config.arena_toml import ArenaConfig
 from arena.config.page_config import server_root
@@ -148,6 +149,10 @@ class BackendPool:
             for target in backend.targets
             if target.name not in left_out
         }
+
+    async def scorers(self) -> list[RewardServer]:
+        """The reward models that are served now, in the servers' order."""
+        return [scorer for backend in await self.backends() for scorer in backend.scorers]
 
     async def pick(self, names: Sequence[str]) -> list[Target]:
         """The named participants, in that order; RosterError names one that is missing."""

@@ -17,6 +17,7 @@ from arena.backends.bounds import MovedError
 from arena.backends.client import Target, WireApi
 from arena.backends.failures import WIRE_ERRORS
 from arena.backends.http import http_client, key_of
+from arena.backends.scoring import RewardServer
 from arena.backends.wire_values import count_of, name_fault, word_of
 from arena.config.arena_toml import ParticipantConfig
 from arena.values.battle import AskAs, Participant, SamplingSettings
@@ -54,6 +55,8 @@ class Backend:
     fault: Fault = ""
     about: str = ""
     refused: tuple[str, ...] = ()
+    scorers: tuple[RewardServer, ...] = ()
+    """Its reward models, which judge answers and take part in no battle."""
 
     @property
     def is_up(self) -> bool:
@@ -180,7 +183,13 @@ def _backend(
         for model in wanted
         if models[model].get("kind") != "reward"
     )
-    backend = Backend(url, wire, targets, refused=tuple(refused[:MOST_REFUSED]))
+    scorers = tuple(
+        RewardServer(model, url, key_env)
+        for model in wanted
+        if models[model].get("kind") == "reward"
+    )
+    left_out = tuple(refused[:MOST_REFUSED])
+    backend = Backend(url, wire, targets, refused=left_out, scorers=scorers)
     return backend if targets else replace(backend, problem=NO_MODEL, fault="no_model")
 
 

@@ -74,7 +74,7 @@ def run_judge(request: JudgeRequest, *, json_out: bool) -> None:
         raise JudgeError(f"--model: {len(request.models)} given; name two, or none for any pair")
     if not 0 <= request.repeat <= 1 or min(request.voters, request.parallel, request.count) < 1:
         raise JudgeError("--repeat is a share from 0 to 1, --voters and --count are at least 1")
-    counts = cast_votes(request, load_suite(request.suite), judge)
+    counts = cast_votes(request, load_suite(request.suite, request.count), judge)
     if json_out:
         print(json.dumps(dict(counts)))
     else:

@@ -82,7 +82,8 @@ class ParticipantConfig:
 
     `model` may be left out where the server has one model; `key_env` names the environment
     variable with the server's key. `template` is a variant folder or a Jinja file, seen from the
-    file's folder: the page fills it in and asks by completion.
+    file's folder: the page fills it in and asks by completion. With `best_of` so many answers are
+    drawn each time, and the server's reward model `reward` picks one.
     """
 
     name: str = Field(pattern=NOT_BLANK, description="give it a name")
@@ -105,6 +106,10 @@ class ParticipantConfig:
     stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         default=None, description="give a list of texts"
     )
+    best_of: StrictWhole | None = Field(default=None, ge=2, description=f"{WHOLE}, 2 or more")
+    reward: str | None = Field(
+        default=None, pattern=NOT_BLANK, description="give the name of a reward model of the server"
+    )
 
     @model_validator(mode="after")
     def _template_is_for_completion(self) -> Self:
@@ -116,7 +121,19 @@ class ParticipantConfig:
         """The page's sampling with what the file says instead."""
         words = [field.name for field in fields(SamplingSettings)]
         given = {word: value for word in words if (value := getattr(self, word)) is not None}
+        if self.best_of is not None:  # the likeliest answer would be drawn each time
+            given.setdefault("temperature", 1.0)
         return SamplingSettings(**{**vars(default), **given})
+
+    def fault_of_picking(self) -> str:
+        """Why its answers cannot be picked from as the file says; empty where they can."""
+        if (self.best_of is None) != (self.reward is None):
+            return "best_of and reward go together; give both or neither"
+        if self.best_of is None:
+            return ""
+        if self.mode is AskAs.COMPLETION or self.template is not None:
+            return "best_of picks answers of a chat; leave mode and template out"
+        return "best_of needs a temperature above 0; give one" if self.temperature == 0 else ""
 
 
 @dataclass(frozen=True, config=FILE_TABLE)
@@ -178,6 +195,9 @@ def read_arena_config(path: Path) -> ArenaConfig:
     for name in names:
         if names.count(name) > 1:
             raise ArenaConfigError(f"{path}: participant {name!r} is there twice; rename one")
+    for participant in arena_config.participants:
+        if problem := participant.fault_of_picking():
+            raise ArenaConfigError(f"{path}: participant {participant.name!r}: {problem}")
     return arena_config
 
 

@@ -76,6 +76,7 @@ class Page:
             self.comment,
             self.edited,
             self.reveal,
+            self.scores,
             self.tokens,
             self.status,
             self.next,
@@ -140,6 +141,7 @@ class Page:
             )
         self._voting(say)
         self.reveal = markup("", elem_id="reveal", js_on_load=FORWARD_PRESS)
+        self.scores = markup("", elem_id="scores")
         self.tokens = markup("", elem_id="tokens")
         self._composer(say)
 

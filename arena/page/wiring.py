@@ -59,6 +59,8 @@ def wire(
     told = [page.strength, page.reasons, page.comment, page.edited]
     page.save_details.click(battle_actions.on_details, [*told, page.link], everything, **ONCE)
     page.new.click(battle_actions.on_new, page.link, everything, **QUIET)
+    for event in judged:
+        event.then(battle_actions.on_scores, page.link, page.scores, **QUIET)
     _sets(page, set_actions, loaded, judged)
     shown = [page.differences, page.link]
     page.differences.change(battle_actions.on_view, shown, page.panes, **QUIET)

@@ -345,7 +345,12 @@ def _sampling(record: Any) -> str:
     if unknown:
         raise RecordError(f"sampling parameter {unknown[0]!r} is unknown")
     stop = tuple(record.get("stop", ()))
-    numbers = [value for name, value in record.items() if name != "stop" and value is not None]
+    reward = record.get("reward")
+    if reward is not None and not isinstance(reward, str):
+        raise RecordError(f"sampling parameter 'reward' is {reward!r}, no name")
+    check_text("reward", reward or "")
+    texts = ("stop", "reward")
+    numbers = [value for name, value in record.items() if name not in texts and value is not None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
         raise RecordError(f"sampling {record!r} holds something else than numbers")
     return check_text("stop", sampling_json(SamplingSettings(**{**record, "stop": stop})))

@@ -62,9 +62,15 @@ class AnswerStatus(StrEnum):
     FAILED = "failed"
 
 
+PICKING = frozenset({"best_of", "reward"})
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How an answer is drawn; None leaves the choice to the server."""
+    """How an answer is drawn; None leaves the choice to the server.
+
+    With `best_of` so many answers are drawn, of which the reward model `reward` picks one.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
@@ -73,6 +79,8 @@ class SamplingSettings:
     max_new_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    best_of: int | None = None
+    reward: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,14 @@ class Participant:
 
 @lru_cache(maxsize=1024)
 def _fingerprint(participant: Participant) -> str:
-    return hashlib.sha256(canonical_json(asdict(participant)).encode()).hexdigest()
+    content = asdict(participant)
+    # Participants that know no picking keep the fingerprint they had before there was any.
+    content["sampling"] = {
+        word: value
+        for word, value in content["sampling"].items()
+        if word not in PICKING or value is not None
+    }
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

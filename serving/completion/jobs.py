@@ -108,8 +108,12 @@ def chat_jobs(
     *,
     keep_stop: bool,
     with_tools: bool = True,
+    best_of: int = 1,
 ) -> list[CompletionJob]:
-    """The jobs of a chat: `n` answers, which write calls where tools are to be called."""
+    """The jobs of a chat: `n` answers, which write calls where tools are to be called.
+
+    With `best_of` > 1 so many answers, of which one is picked.
+    """
     tools = plan_tools(body) if with_tools else None
     n, num_top = check_n(body, limits), check_top_logprobs(body, limits)
     grammar = None
@@ -120,7 +124,8 @@ def chat_jobs(
     text = render_chat(model, body, tools)
     ids = encode(model.tokenizer, text, special=False)
     job = _openai_job(model, text, ids, body, limits, keep_stop=keep_stop)
-    return _with_own_seeds(replace(job, num_top=num_top, grammar=grammar, tools=tools), n)
+    job = replace(job, num_top=num_top, grammar=grammar, tools=tools)
+    return _with_own_seeds(job, max(n, best_of))
 
 
 def _openai_job(

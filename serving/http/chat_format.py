@@ -49,6 +49,11 @@ class ChatFormat:
             logprobs = {"content": [logprob_json(generated.token, generated.top)]}
         return self._chunk(index, delta, logprobs, self._reason(generated.finish_reason))
 
+    def whole_chunk(self, completion: Completion) -> dict[str, Any]:
+        """A finished answer as one chunk."""
+        delta = {"role": "assistant", "content": completion.text}
+        return self._chunk(0, delta, None, self._reason(completion.finish_reason))
+
     def call_chunk(
         self, index: int, name: str | None, arguments: str, reason: FinishReason | None
     ) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from serving.completion.completion import Completion
 from serving.completion.jobs import chat_jobs
 from serving.completion.side_by_side import interleave, run_all
 from serving.completion.tools import NO_TOOL, CallReader
+from serving.http.best_of import BestOf, check_best_of
 from serving.http.body import body_schema, read_body
 from serving.http.chat_format import ChatFormat, called_name
 from serving.http.headers import model_headers, time_headers
@@ -31,11 +32,13 @@ async def chat_completions(request: Request) -> Response:
     """Answer a chat, whole or as a stream of chunks."""
     body = await read_body(request, ChatRequest.model_validate)
     limits, openai = server_of(request).config.limits, speaks_openai(request)
+    best_of = check_best_of(body, limits)
+    picking = BestOf(request, body) if best_of > 1 else None
     run = await Run.start(
         request,
         openai_name(request, body),
         sum(len(str(message.content)) for message in body.messages),
-        lambda model: chat_jobs(model, body, limits, keep_stop=not openai),
+        lambda model: chat_jobs(model, body, limits, keep_stop=not openai, best_of=best_of),
         with_template=True,
     )
 
@@ -47,6 +50,8 @@ async def chat_completions(request: Request) -> Response:
         return run.replace(index, jobs[index])
 
     form = ChatFormat(Identity(run.model, openai, "chatcmpl"), bool(body.logprobs))
+    if picking is not None:
+        return await answer_picked(form, run, picking, body)
     if body.stream:
         answers = [
             answer_chunks(form, index, completion, ask_for_text)
@@ -62,6 +67,21 @@ async def chat_completions(request: Request) -> Response:
     usage = usage_of(run.completions, answers=len(choices))
     content = form.identity.wrap("chat.completion", choices, usage)
     headers = model_headers(run.model) | time_headers(run.completions[0])
+    return JSONResponse(content, headers=headers)
+
+
+async def answer_picked(form: ChatFormat, run: Run, picking: BestOf, body: ChatRequest) -> Response:
+    """The answer that a reward model picks, whole or as a stream of one chunk."""
+    if body.stream:
+        with_usage = body.stream_options.include_usage
+        return run.stream(picking.events(form, run, with_usage=with_usage))
+    async with run.running():
+        await run_all(run.completions)
+        picked = await picking.pick(run)
+    usage = usage_of(run.completions, answers=len(run.completions))
+    choices = [form.choice(0, picked.completion)]
+    content = form.identity.wrap("chat.completion", choices, usage) | {"best_of": picked.to_json()}
+    headers = model_headers(run.model) | time_headers(picked.completion)
     return JSONResponse(content, headers=headers)
 
 

@@ -25,6 +25,7 @@ WALL_SECONDS = 30.0
 START_SECONDS = 120.0
 MEMORY_BYTES = 512 * 2**20
 MOST_CHARACTERS = 8_000_000
+PASSED = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "HOME", "LANG", "TZ", "SYSTEMROOT")
 GREETING = ({"role": "user", "content": "Hello"},)
 
 
@@ -127,7 +128,7 @@ class TemplateRenderer:
                  str(CPU_SECONDS), str(MEMORY_BYTES), str(MOST_CHARACTERS)],
                 # Of its own session: what interrupts the server at a terminal is not its business.
                 start_new_session=True, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-                env={**os.environ, "USE_TORCH": "0", "HF_HUB_OFFLINE": "1"},
+                env=_environment(),
             )  # fmt: skip
         self._line = ours
         ours.settimeout(START_SECONDS)
@@ -148,3 +149,9 @@ class TemplateRenderer:
         except subprocess.TimeoutExpired:
             child.kill()
             return child.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Where programs are and which language is spoken: nothing of what the server is told."""
+    kept = {k: v for k, v in os.environ.items() if k in PASSED or k.startswith("LC_")}
+    return {**kept, "USE_TORCH": "0", "HF_HUB_OFFLINE": "1"}

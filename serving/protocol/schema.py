@@ -135,6 +135,8 @@ class ChatRequest(OpenAIRequest):
     tool_prompt: str | None = None
     response_format: Grammar | None = None
     guideline: str | None = None
+    best_of: int | None = None
+    reward: str | None = None
 
 
 class CompletionRequest(OpenAIRequest):

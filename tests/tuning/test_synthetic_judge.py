@@ -26,7 +26,7 @@ RIGHT, WRONG = "The capital of France is Paris.", "The capital of France is Rome
 
 def item(number: int = 0, check: dict[str, object] | None = None) -> SuiteItem:
     """A question with a check."""
-    prompt = f"Question {number}: what is the capital of France?"
+    prompt = f"What is the capital of France, case {number}?"
     return SuiteItem.model_validate({"id": str(number), "prompt": prompt, "check": check or CHECK})
 
 
@@ -87,10 +87,12 @@ def test_votes_are_held_against_the_verifiers() -> None:
         (CHECK, WRONG, "wrong fact"),
         (CHECK, "Is Paris the capital of France?", "form"),
         (CHECK, "Gold melts slowly in summer.", "other question"),
+        (CHECK, "What is the capital of Portugal?", "other question"),
         (CHECK, "", "wrong fact"),
         ({"kind": "number", "value": 8}, "The capital of France is 9.", "wrong sum"),
-        ({"kind": "number", "value": 8}, "The capital is nine.", "form"),
+        ({"kind": "number", "value": 8}, "The capital of France is nine.", "form"),
         ({"kind": "exact", "answers": ["yes"]}, "Yes, the capital of France is.", "form"),
+        ({"kind": "exact", "answers": ["yes"]}, "No.", "wrong fact"),
     ],
 )
 def test_what_is_wrong_is_named(check: dict[str, object], answer: str, kind: str) -> None:
@@ -101,6 +103,6 @@ def test_errors_of_every_family_of_the_starter_are_named() -> None:
     items = load_suite("starter", 60)
     for one, other in pairwise(items):
         assert kind_of_error(one, other.prompt) != "right" or one.check.passes(other.prompt)
-    kinds = {kind_of_error(one, "Horses wander.") for one in items}
+    kinds = {kind_of_error(one, "Some horses wander about.") for one in items}
     assert kinds <= {"form", "wrong fact", "wrong sum", "other question"}
     assert "other question" in kinds

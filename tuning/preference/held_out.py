@@ -13,10 +13,13 @@ import numpy as np
 import torch
 
 from tuning.data.preferences.encode import EncodedPair
+from tuning.data.preferences.pairs import Pair
+from tuning.evaluation.suites import load_suite
 from tuning.models.loading import load_model
 from tuning.models.scorer import score_rows
 from tuning.preference.batches import collate_completions, completion_log_probs
 from tuning.preference.inputs import PreparedPreferences
+from tuning.preference.judge import UNKNOWN, by_prompt, kinds_of
 from tuning.preference.report import ScoredPairs, reward_report
 from tuning.preference.report_text import write_report
 from tuning.preference.vote_share import Reals
@@ -49,6 +52,13 @@ def start_log_probs(folder: Path, pairs: Sequence[EncodedPair], pad_id: int) -> 
     return np.array(found).reshape(len(pairs), 2)
 
 
+def _kinds(pairs: Sequence[Pair]) -> list[str] | None:
+    """What is wrong with each rejected answer; None where no prompt is of the starter's suite."""
+    items = by_prompt(load_suite("starter"))
+    kinds = kinds_of(pairs, items)
+    return None if set(kinds) <= {UNKNOWN} else kinds
+
+
 def report_on(
     model: Any, inputs: PreparedPreferences, untuned: Reals, name: str, folder: Path
 ) -> dict[str, float]:
@@ -63,6 +73,7 @@ def report_on(
         np.array([[len(item.chosen_ids), len(item.rejected_ids)] for item in pairs]),
         start,
         untuned,
+        _kinds([item.pair for item in pairs]),
     )
     trained = [item.pair for item in inputs.train.pairs]
     ties = [item.tie for item in inputs.train.ties]

@@ -21,8 +21,25 @@ FORM, FACT, SUM, OTHER = "form", "wrong fact", "wrong sum", "other question"
 UNKNOWN = "of no suite"
 RIGHT = "right"
 WINNERS = ("model_a", "model_b")
+ASKING = frozenset(
+    [
+        "what",
+        "which",
+        "where",
+        "when",
+        "name",
+        "tell",
+        "give",
+        "write",
+        "does",
+        "have",
+        "that",
+        "this",
+        "with",
+    ]
+)
 SHORT = 3
-"""Words of up to so many letters say little about what is asked."""
+"""Words of so few letters, and answers of so few words, do not say what they are about."""
 
 
 @dataclass(frozen=True)
@@ -123,26 +140,35 @@ def kinds_of(pairs: Sequence[Pair], items: Mapping[str, SuiteItem]) -> list[str]
 def kind_of_error(item: SuiteItem, answer: str) -> str:
     """form, wrong fact, wrong sum or other question; `right` where nothing is wrong.
 
-    An answer without any telling word or number of the prompt is one to another question. One with
-    the right fact in the wrong shape is wrong in form, as is one that breaks a rule of form.
+    An answer that has none of the names and numbers of the prompt, or where it has none, none of
+    its telling words, is one to another question. One with the right fact in the wrong shape is
+    wrong in form, as is one that breaks a rule of form.
     """
     check: Any = item.check
     if check.passes(answer):
         return RIGHT
-    asked, said = _telling(item.prompt), _telling(answer)
-    wanted = {word for text in getattr(check, "answers", ()) for word in _telling(text)}
-    if said and asked and not said & (asked | wanted):
+    asked, said = _names(item.prompt) or _telling(item.prompt), {*lower_words(answer)}
+    wanted = {word for text in getattr(check, "answers", ()) for word in lower_words(text)}
+    if len(said) > SHORT and asked and not said & (asked | wanted):
         return OTHER
     if check.kind == "number":
         return SUM if re.search(r"[0-9]", answer) else FORM
+    if check.kind == "exact" and len(said) <= SHORT:
+        return FACT  # it is one word, or nearly, and another one
     if check.kind == "fact":
         return FORM if any(has_phrase(answer, text) for text in check.answers) else FACT
     return FORM
 
 
+def _names(prompt: str) -> set[str]:
+    """Numbers, and words with a capital that begin no sentence."""
+    found = re.findall(r"(?<![.!?:] )(?<!^)\b(?:[A-Z]\w+|[0-9]+)|[0-9]+", prompt)
+    return {word.lower() for word in found}
+
+
 def _telling(text: str) -> set[str]:
-    """Words that say what a text is about: longer ones, and numbers."""
-    return {word for word in lower_words(text) if len(word) > SHORT or word.isdigit()}
+    """Words that say what a text is about: longer ones, but for those that any question has."""
+    return {word for word in lower_words(text) if len(word) > SHORT} - ASKING
 
 
 def _plain(text: str) -> str:

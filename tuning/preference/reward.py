@@ -7,7 +7,7 @@ Knows pairs and a model's scores; knows no run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -187,6 +187,10 @@ class RewardModel:
         self, config: TuningConfig, inputs: PreparedPreferences, model: Any
     ) -> list[dict[str, str]]:
         """None: a reward model writes no answers."""
+        return []
+
+    def remarks(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """None."""
         return []
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,12 +21,16 @@ from tuning.data.ledger import BadRow, Ledger
 from tuning.data.probe import check_template
 from tuning.data.rendering import is_dated
 from tuning.data.template import ensure_template, read_template, turn_ends
+from tuning.methods.going_on import VIRTUAL, check_goes_on, num_virtual_tokens
+from tuning.models.loading import find_base
 from tuning.models.resolve import BaseError, refuse_packaged, resolve_base, revision_of
 from tuning.models.tokenizers import load_tokenizer
 from tuning.variant.checkpoint import check_checkpoint
 from tuning.variant.folder import Base, Variant, read_variant
 from tuning.variant.stops import stop_ids
 
+POLICIES = frozenset({"dpo", "kto", "rl"})
+"""Objectives that begin where a variant stands, also an adapter."""
 DEFAULT_MAX_LENGTH = 2048
 MIN_LENGTH = 8  # the least that training.max_length may be
 
@@ -118,6 +122,8 @@ class Start:
     stop_ids: tuple[int, ...]
     """Tokens that end an answer; the first that is learned is the tokenizer's EOS."""
     max_length: int
+    adapter: Path | None
+    """The adapter on `folder` that goes on, where one does."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +232,11 @@ def prepare(config: TuningConfig, day: date | None = None) -> Prepared:
 def find_start(config: TuningConfig) -> Start:
     """The base of a run, whatever it is for; BaseError for what cannot be one."""
     folder = resolve_base(config.base, config.home)
-    parent = read_variant(folder)
-    if parent.is_adapter:
+    parent, adapter = read_variant(folder), None
+    if parent.is_adapter and config.objective in POLICIES:
+        check_goes_on(config, parent.kind)
+        adapter, folder = folder, find_base(parent, config.home)
+    elif parent.is_adapter:
         raise BaseError(
             f"base {config.base!r}: is a {parent.kind} adapter, not a checkpoint; merge it first "
             f"with `arena models merge {parent.name}`"
@@ -238,19 +247,37 @@ def find_start(config: TuningConfig) -> Start:
             "the model it was made from, or --objective reward to go on with it"
         )
     model_config = check_checkpoint(folder)
-    tokenizer = load_tokenizer(folder)
-    stops = stop_ids(tokenizer, folder)
+    folders = (folder,) if adapter is None else (adapter, folder)
+    tokenizer = load_tokenizer(folders[0])
+    stops = stop_ids(tokenizer, *folders)
     vocabulary = getattr(model_config.get_text_config(), "vocab_size", None)
     template = _give_template(config, tokenizer, str(folder), vocabulary)
     return Start(
         folder=folder,
         parent=parent,
-        base=Base(id_of_base(config, folder), revision_of(folder), parent.weights_sha256),
+        base=_base_of(config, parent, folder, is_adapted=adapter is not None),
         tokenizer=tokenizer,
         template=template,
         stop_ids=turn_ends(tokenizer, stops),
-        max_length=pick_max_length(config, model_config),
+        max_length=pick_max_length(
+            config, model_config, None if adapter is None else num_virtual_tokens(adapter)
+        ),
+        adapter=adapter,
     )
+
+
+def _base_of(config: TuningConfig, parent: Variant, folder: Path, *, is_adapted: bool) -> Base:
+    """The checkpoint in `folder`: of a run that begins there, or with an adapter of it."""
+    if not is_adapted:
+        return Base(id_of_base(config, folder), revision_of(folder), parent.weights_sha256)
+    assert parent.base is not None
+    try:
+        known = resolve_base(parent.base.id, config.home, local_files_only=True) == folder
+    except BaseError:
+        known = False
+    # A path is one seen from the variant that recorded it.
+    where = os.path.relpath(folder.resolve(), config.folder.resolve())
+    return replace(parent.base, id=parent.base.id if known else where)
 
 
 def _count_mixture(corpus: Corpus, rows: Sequence[TokenRow], ledger: Ledger) -> None:
@@ -275,14 +302,17 @@ def name_template(config: TuningConfig) -> str:
     return f"base {config.base!r}" if file is None else f"template.file {file!r}"
 
 
-def pick_max_length(config: TuningConfig, model_config: Any) -> int:
+def pick_max_length(config: TuningConfig, model_config: Any, virtual: int | None = None) -> int:
     """Longest row in tokens: the setting, else the model's own limit, at most 2048.
+
+    `virtual` positions are taken by an adapter that goes on; by default the settings say it.
 
     ConfigError where virtual tokens leave no room for a row, or the setting more than there is.
     """
     text_config = model_config.get_text_config()
     limit = getattr(text_config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
-    virtual = config.prefix.virtual_tokens if config.method in ("prefix", "prompt") else 0
+    if virtual is None:
+        virtual = config.prefix.virtual_tokens if config.method in VIRTUAL else 0
     room = limit - virtual
     if virtual and room < MIN_LENGTH:
         raise ConfigError(

@@ -7,7 +7,7 @@ rows, model, loss and samples are the objective's. Others than supervised tuning
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, Protocol
 
@@ -55,6 +55,10 @@ class Objective(Protocol):
 
     def sample(self, config: TuningConfig, inputs: Any, model: Any) -> list[dict[str, str]]:
         """A few held-out prompts, each with the answer that the model gives now."""
+        ...
+
+    def remarks(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What the finished run's history says that a person should know."""
         ...
 
 
@@ -110,6 +114,10 @@ class Supervised:
         conversations = [example.messages[:-1] for example in examples]
         tools = [example.tools for example in examples]
         return answered(model, inputs, conversations, tools)
+
+    def remarks(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """None."""
+        return []
 
 
 def answered(

@@ -19,6 +19,7 @@ from tuning.config import TuningConfig
 from tuning.config_files import load_config
 from tuning.errors import TuningError
 from tuning.models.loading import find_base
+from tuning.models.resolve import resolve_base
 from tuning.training.checkpoints import flatten
 from tuning.training.objective import Objective, Supervised
 from tuning.variant.folder import Variant, read_variant
@@ -123,7 +124,7 @@ def _config_of(variant: Variant, home: Path) -> TuningConfig:
     settings = _by_field(variant.run["config"])
     # Variants from before there were lean layers were made without; the last bits tell.
     settings.setdefault("training.lean", False)
-    settings["base"] = str(find_base(variant, home))
+    settings["base"] = str(_start_of(variant, home))
     settings["home"] = str(home)
     if settings.get("template.file") is not None:
         settings["template.file"] = str(variant.folder / TEMPLATE_FILE)
@@ -131,6 +132,21 @@ def _config_of(variant: Variant, home: Path) -> TuningConfig:
     settings.update({"overwrite": False, "restart": False, "checks.save_every": 0.0})
     settings["checks.save_steps"] = None
     return load_config(None, settings)
+
+
+def _start_of(variant: Variant, home: Path) -> Path:
+    """Where the run began: the base, or the adapter that it went on with."""
+    start = variant.run.get("start")
+    if start is None:
+        return find_base(variant, home)
+    folder = resolve_base(start["name"], home, what="model")
+    found = read_variant(folder).weights_sha256
+    if found != start["sha256"]:
+        raise ReproduceError(
+            f"{variant.name}: went on with {start['name']!r} of weights {start['sha256'][:12]}, "
+            f"but {folder} holds {found[:12]}; restore that variant"
+        )
+    return folder
 
 
 def _by_field(content: dict[str, object]) -> dict[str, object]:

@@ -25,13 +25,15 @@ from tuning.training.distributed import is_main_process, num_processes, wait_for
 from tuning.training.history import History
 from tuning.training.inputs import Inputs
 from tuning.variant.card import write_card
-from tuning.variant.folder import HISTORY_FILE
+from tuning.variant.folder import HISTORY_FILE, Variant
 from tuning.variant.manifest import seal_variant, sweep, whole_folder
-from tuning.variant.plots import draw_losses
+from tuning.variant.plots import draw_losses, draw_measures
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
 BAD_ROWS_FILE = "bad_rows.jsonl"
 MIXTURE_FILE = "mixture_rows.jsonl"
+UNITS = {"sft": "response token", "reward": "pair", "dpo": "pair", "kto": "answer", "rl": "prompt"}
+"""What the loss of an objective is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,10 @@ def _fill(folder: Path, config: TuningConfig, prepared: Inputs, outcome: Outcome
         history.add(record)
     _write_lines(folder / BAD_ROWS_FILE, [vars(bad) for bad in prepared.ledger.bad_rows])
     _write_lines(folder / MIXTURE_FILE, prepared.drawn)
-    unit = "response token" if config.objective == "sft" else "pair"
-    draw_losses({config.name: outcome.history.records}, folder / "loss.png", unit)
+    draw_losses(
+        {config.name: outcome.history.records}, folder / "loss.png", UNITS[config.objective]
+    )
+    draw_measures(outcome.history.records, folder)
     more = {} if outcome.finish is None else outcome.finish(outcome.model, folder)
     variant = seal_variant(
         folder,
@@ -210,11 +214,19 @@ def describe_run(
         "learning_rate": rate,
         "precision": precision,
         "seed": config.seed,
+        "start": _start_of(prepared.parent),
         "versions": package_versions(),
         "device": describe_device(),
         "threads": torch.get_num_threads(),
         "processes": num_processes(),
     }
+
+
+def _start_of(parent: Variant) -> dict[str, str] | None:
+    """The adapter that the run went on with, where it did."""
+    if not parent.is_adapter:
+        return None
+    return {"name": parent.name, "sha256": parent.weights_sha256}
 
 
 def package_versions() -> dict[str, str]:

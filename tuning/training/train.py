@@ -124,6 +124,8 @@ def run_folder(config: TuningConfig, prepared: Inputs) -> RunFolder:
         num_processes(),
     )
     identity["heldout"] = prepared.heldout_sha256
+    if prepared.parent.is_adapter:
+        identity["adapter"] = prepared.parent.weights_sha256
     identity["tokens"] = prepared.tokens_sha256
     if prepared.day is not None:
         identity[DAY] = prepared.day.isoformat()
@@ -156,7 +158,7 @@ class _Run:
         say = partial(out.print, highlight=False)
         self.steps = objective.steps(config, prepared, self.model, self.plan, self.precision, say)
         self.rate = options.learning_rate or default_learning_rate(
-            config.method, self.model.get_input_embeddings().embedding_dim
+            config.method, self.model.get_input_embeddings().embedding_dim, config.objective
         )
         seconds = options.max_minutes * 60 if options.max_minutes else None
         self.clock = Clock(self.plan.num_steps, seconds, started, replayed)
@@ -214,6 +216,9 @@ class _Run:
         run["parameters"] = {"trained": self.trained, "all": self.total}
         run["tokens_per_second"] = round(trainer.num_tokens_seen / max(1e-9, seconds), 1)
         run["seconds"] = round(self.clock.elapsed, 2)
+        run["remarks"] = self.objective.remarks(self.history.records)
+        for remark in run["remarks"]:
+            self.out.print(remark, highlight=False)
         metrics = metrics_of(self.history, taken)
         return Outcome(model, weights, self.history, run, metrics, self.steps.finish)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuning.variant.folder import Variant
+from tuning.variant.plots import MEASURES
 
 WHAT = {
     "full": "all weights of the base changed",
@@ -46,6 +47,7 @@ def write_card(variant: Variant) -> str:
         *_table(variant, run),
         "",
         "![Loss over steps](loss.png)",
+        *(f"![{label}]({name})" for name, (label, _) in MEASURES.items() if name in variant.files),
         "",
         "## Use",
         "",

@@ -71,10 +71,68 @@ def draw_losses(
             axes.plot(steps, losses, "o--", color=colour, markersize=4, label=f"{name}: held out")
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(f"loss per {unit} (nats)")
-    axes.set_ylim(bottom=0)
+    drawn = [
+        item[key]
+        for records in histories.values()
+        for item in records
+        for key in ("loss", "eval_loss")
+        if key in item
+    ]
+    if min(drawn, default=0) >= 0:  # what rl minimises is below
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+MEASURES = {
+    "rewards.png": (
+        "implicit reward (beta × log-ratio to the start)",
+        {"rewards/chosen": "chosen", "rewards/rejected": "rejected", "rewards/margins": "margin"},
+    ),
+    "reward_and_kl.png": ("reward; nats from the start", {"reward": "reward", "kl": "KL"}),
+}
+"""Pictures of what runs on preferences and rewards measure: the label of the axis, the curves."""
+
+
+def draw_measures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+    """Draw into `folder` what the history measured beside losses; the names of the files."""
+    drawn = []
+    for name, (label, curves) in MEASURES.items():
+        if all(any(key in item for item in records) for key in list(curves)[:2]):
+            _draw_curves(records, folder / name, label, curves)
+            drawn.append(name)
+    return drawn
+
+
+def _draw_curves(
+    records: Sequence[Mapping[str, Any]], path: Path, label: str, curves: Mapping[str, str]
+) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for index, (key, name) in enumerate(curves.items()):
+        train = [(item["step"], item[key]) for item in records if key in item]
+        heldout = [(item["step"], item[f"eval_{key}"]) for item in records if f"eval_{key}" in item]
+        if train:
+            steps, values = zip(*train, strict=True)
+            axes.plot(steps, values, color=f"C{index}", alpha=0.25, linewidth=0.8)
+            smoothed = smooth(values, max(1, len(values) // 25))
+            axes.plot(steps, smoothed, color=f"C{index}", label=name)
+        if heldout:
+            steps, values = zip(*heldout, strict=True)
+            axes.plot(
+                steps, values, "o--", color=f"C{index}", markersize=4, label=f"{name}: held out"
+            )
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 

@@ -20,6 +20,7 @@ from arena.i18n import Words, error_text, negotiate, words
 from arena.page.actions.answers import is_open
 from arena.page.html.frame import account_html
 from arena.page.html.panes import servers_text
+from arena.page.html.scores import scores_html
 from arena.page.html.token_probabilities import tokens_html
 from arena.page.layout import mode_choices
 from arena.page.render import Changes, Renderer
@@ -140,6 +141,17 @@ class BattleActions:
         except ArenaError as error:
             return self.renderer.status(error_text(error, say), say, "bad")
         return {self.page.tokens: tokens_html(tokens, index, say)}
+
+    async def on_scores(self, link: str, request: gr.Request) -> Changes:
+        """What a served reward model thinks of the answers, once the names are shown."""
+        if not link:
+            return {self.page.scores: ""}
+        try:
+            told = await self.service.scores(await self._access(request, link))
+        except ArenaError:
+            return {self.page.scores: ""}  # still blind, or the model is busy: nobody waits for it
+        say = say_for(request)
+        return {self.page.scores: scores_html(*told, say) if told else ""}
 
     async def on_undo(self, link: str, marked: bool, request: gr.Request) -> Changes:
         """Take the vote back."""

@@ -79,9 +79,10 @@ def _sampling(sampling: SamplingSettings, say: Words) -> str:
         if sampling.temperature
         else say("reveal.greedy")
     )
-    names = ("top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
+    names = ("top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed", "best_of")
     given = {name: getattr(sampling, name) for name in names}
     told = [f"{name} {value:g}" for name, value in given.items() if value is not None]
+    told += [f"reward {sampling.reward}"] if sampling.reward else []
     return " · ".join([drawn, *told, *(f"stop {stop!r}" for stop in sampling.stop)])
 
 

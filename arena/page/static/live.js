@@ -288,6 +288,7 @@
       if (reply && reply.status === 403) option = `--allowed-origin ${window.location.origin}`;
     }
     if (!option) return;
+    while (!words().set_option) await new Promise((resolve) => { setTimeout(resolve, 200); });
     const note = document.createElement("p");
     note.className = "place-note";
     note.setAttribute("role", "alert");

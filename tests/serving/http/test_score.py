@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ import serving_models as tiny
 import torch
 import transformers
 
+from arena.backends.client import Target, stream_answer
+from arena.backends.streams import AnswerEnd
+from arena.values.battle import ChatMessage, Participant, SamplingSettings
 from serving.config import ServeConfig
 from serving.errors import ModelLoadError
 from serving.http.server import ServerThread
@@ -252,3 +256,84 @@ def test_without_a_name_the_only_reward_model_scores(judges: Path) -> None:
         assert post(alone, "/score", body).json()["model"] == "judge"
     with pytest.raises(ModelLoadError, match="is a reward model"):
         Registry(ServeConfig(base=judges / "whole", base_name="whole", device="cpu"))
+
+
+def asked(server: ServerThread, **body: Any) -> httpx.Response:
+    """A chat whose answer is picked of several."""
+    content = {
+        "model": "lora",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": 6,
+        "temperature": 1.5,
+        "seed": 3,
+        **body,
+    }
+    return httpx.post(f"{server.url}/v1/chat/completions", json=content, timeout=60)
+
+
+def test_a_reward_model_picks_the_best_of_several_answers(server: ServerThread) -> None:
+    """The picked answer is the one that /score puts first; all of them cost tokens."""
+    reply = asked(server, best_of=4, reward="judge").json()
+    picked = reply["best_of"]
+    assert (picked["n"], picked["reward"], len(picked["scores"])) == (4, "judge", 4)
+    said = reply["choices"][0]["message"]["content"]
+    body = {"model": "judge", "text_1": QUESTION, "text_2": [said]}
+    (scored,) = httpx.post(f"{server.url}/score", json=body).json()["data"]
+    assert max(picked["scores"]) == pytest.approx(scored["score"], abs=1e-4)
+    assert len(set(picked["scores"])) > 1
+    assert len(reply["choices"]) == 1
+    # The same four answers one by one, each by its own seed.
+    ones = [asked(server, seed=3 + at).json() for at in range(4)]
+    assert said in [one["choices"][0]["message"]["content"] for one in ones]
+    made = sum(one["usage"]["completion_tokens"] for one in ones)
+    assert reply["usage"]["completion_tokens"] == made
+
+
+def test_a_picked_answer_is_streamed_whole(server: ServerThread) -> None:
+    """One chunk with the answer of the same request without a stream, and how it was made."""
+    whole = asked(server, best_of=4, reward="judge").json()
+    lines = asked(server, best_of=4, reward="judge", stream=True).text.split("\n\n")
+    chunks = [json.loads(line[5:]) for line in lines if line.startswith("data:") and line[6] != "["]
+    (chunk,) = [chunk for chunk in chunks if chunk.get("choices")]
+    content = whole["choices"][0]["message"]["content"]
+    assert chunk["choices"][0]["delta"]["content"] == content
+    assert chunk["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert chunk["best_of"]["scores"] == pytest.approx(whole["best_of"]["scores"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"best_of": 0}, "`best_of` must be > 0"),
+        ({"best_of": 999}, "`best_of` must be > 0"),
+        ({"reward": "judge"}, "give `best_of` > 1"),
+        ({"best_of": 2, "reward": "judge", "n": 2}, "leave `n` out"),
+        ({"best_of": 2, "reward": "judge", "temperature": 0}, "you must use sampling"),
+        ({"best_of": 2, "reward": "judge", "logprobs": True}, "`logprobs` cannot be used"),
+        ({"best_of": 2, "reward": "lora"}, "lora"),
+        ({"best_of": 2, "reward": "nobody"}, "nobody"),
+        ({"best_of": 2}, "judge"),
+    ],
+)
+def test_picking_that_cannot_be_is_refused(
+    server: ServerThread, body: dict[str, Any], says: str
+) -> None:
+    reply = asked(server, **body)
+    assert reply.status_code in (404, 422)
+    assert says in reply.text
+
+
+def test_a_participant_of_the_arena_is_picked_from(server: ServerThread) -> None:
+    """As arena.toml says: best_of and reward travel with the sampling of each answer."""
+    participant = Participant(
+        "best", "lora", sampling=SamplingSettings(1.5, max_new_tokens=6, best_of=4, reward="judge")
+    )
+
+    async def answer() -> list[Any]:
+        target = Target(participant, server.url, "tgi", "lora")
+        messages: list[ChatMessage] = [{"role": "user", "content": QUESTION}]
+        return [part async for part in stream_answer(target, messages)]
+
+    *pieces, end = asyncio.run(answer())
+    assert len(pieces) == 1
+    assert isinstance(end, AnswerEnd)

@@ -1,0 +1,59 @@
+"""Asks a server's reward model what it thinks of answers; what it tells is checked.
+
+Knows HTTP and the shape of /score; knows no battle and no page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from arena.backends.failures import WIRE_ERRORS
+from arena.backends.http import http_client, key_of
+from arena.backends.wire_values import logprob_of
+from arena.errors import ArenaError
+from arena.values.battle import ChatMessage
+
+SCORE_SECONDS = 20.0
+
+
+class ScoresError(ArenaError):
+    """A reward model that gave no scores; says which."""
+
+
+@dataclass(frozen=True)
+class RewardServer:
+    """A reward model as its server lists it."""
+
+    name: str
+    url: str
+    key_env: str | None = None
+
+
+async def ask_scores(
+    server: RewardServer, answers: Sequence[tuple[Sequence[ChatMessage], str]]
+) -> list[float]:
+    """A score for each (prompt, answer), in order; ScoresError where the server gives none."""
+    rows = [{"prompt": list(prompt), "completion": answer} for prompt, answer in answers]
+    headers = {"authorization": f"Bearer {key_of(server.key_env)}"}
+    try:
+        async with asyncio.timeout(SCORE_SECONDS), http_client() as client:
+            reply = await client.post(
+                f"{server.url}/score", json={"model": server.name, "rows": rows}, headers=headers
+            )
+        told = reply.json() if reply.status_code == 200 else None
+    except (TimeoutError, *WIRE_ERRORS) as error:
+        raise ScoresError(f"reward model {server.name!r} gave no scores") from error
+    scores = _scores(told)
+    if len(scores) != len(rows) or None in scores:
+        raise ScoresError(f"reward model {server.name!r} gave no scores")
+    return [score for score in scores if score is not None]
+
+
+def _scores(told: Any) -> list[float | None]:
+    data = told.get("data") if isinstance(told, Mapping) else None
+    if not isinstance(data, list):
+        return []
+    return [logprob_of(item.get("score")) if isinstance(item, Mapping) else None for item in data]
