@@ -53,6 +53,7 @@ from arena.web.api import (
     api_router,
 )
 from arena.web.authentication import Authenticator
+from arena.web.guesses import Guesses
 from arena.web.proxy import ProxyMiddleware, trusted_hosts
 from arena.web.reload import ReloadMiddleware
 from arena.web.signin import signin_router
@@ -77,6 +78,7 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     set_judging = SetJudging(service, config.home)
     authenticator = Authenticator(config.home)
     authenticator.check()
+    guesses = Guesses()
     drawer = Drawer()
     app = FastAPI(
         title="Instruct Arena",
@@ -85,14 +87,14 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
         openapi_url=None,
         lifespan=_lifespan(service, drawer),
         max_body_size=config.limits.body_bytes,
-        middleware=_middleware(config, authenticator, service),
+        middleware=_middleware(config, authenticator, service, guesses),
     )
     app.state.service = service
     app.include_router(api_router(service, set_judging, config.home))
     app.add_api_route(
         "/api/{rest:path}", answer_unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]
     )
-    app.include_router(signin_router(authenticator))
+    app.include_router(signin_router(authenticator, guesses))
     app.add_exception_handler(ArenaError, answer_error)
     app.add_exception_handler(RequestValidationError, answer_invalid)
     app.add_exception_handler(HTTPException, answer_http_error)
@@ -147,7 +149,7 @@ async def _sweep(service: BattleService) -> None:
 
 
 def _middleware(
-    config: PageConfig, authenticator: Authenticator, service: BattleService
+    config: PageConfig, authenticator: Authenticator, service: BattleService, guesses: Guesses
 ) -> list[Middleware]:
     """Outermost first. Our own CORS middleware keeps Gradio from adding its open one."""
     hosts = trusted_hosts(config.host, config.allowed_hosts)
@@ -158,6 +160,7 @@ def _middleware(
             requests_per_minute=config.limits.requests_per_minute,
             allowed_origins=config.public.origins,
             authenticator=authenticator,
+            guesses=guesses,
         ),
         Middleware(CORSMiddleware, allow_origins=[]),
         Middleware(SseSessionMiddleware),

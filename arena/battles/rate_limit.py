@@ -33,3 +33,9 @@ class RateLimiter:
         if len(self._buckets) > self.max_keys:
             self._buckets.popitem(last=False)
         return allowed
+
+    def give_back(self, key: str) -> None:
+        """Put back a token that was taken for nothing."""
+        if key in self._buckets:
+            tokens, then = self._buckets[key]
+            self._buckets[key] = (min(float(self.amount), tokens + 1), then)

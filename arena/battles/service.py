@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,9 +16,9 @@ from arena.backends.pool import BackendPool, lineage
 from arena.backends.scoring import ask_scores
 from arena.backends.streams import AnswerStreams, Side
 from arena.battles.answer_recorder import AnswerRecorder
+from arena.battles.asking_limits import Asker, AskingLimits
 from arena.battles.leaks import telling_words
 from arena.battles.pairing import PairSampler
-from arena.battles.rate_limit import RateLimiter
 from arena.battles.running import ARRIVAL_SECONDS, RunningBattle
 from arena.battles.view import BattleAccess, BattleView
 from arena.battles.voting import BattleVoting
@@ -36,6 +37,9 @@ from arena.values.vote import Vote
 MANY = 20
 """Battles at once from which on streams are read as seldom as pages are told."""
 BURST_SECONDS = 0.5
+MOST_ASKERS = 50_000
+SIGNED_IN = "user:"
+"""How the secret begins by which somebody is known who signed in."""
 EXAMPLE_SAMPLER = "base-and-variant/1"
 
 
@@ -96,9 +100,10 @@ class BattleService(BattleVoting):
         self.pair_cache = PairCache(store)
         self.sampler = PairSampler(self.pair_cache, drawing or PairingConfig())
         self.pool.off = admin_queries.switched_off(store)
-        self._voters: dict[str, str] = {}
+        self._askers: OrderedDict[str, Asker] = OrderedDict()  # by secret
+        self._by_voter: dict[str, str] = {}  # secrets by pseudonym
         self._asked_at = 0.0
-        self._limiter = RateLimiter(self.limits.battles_per_minute, 60.0)
+        self._asking = AskingLimits(self.limits)
 
     @property
     def num_running(self) -> int:
@@ -124,11 +129,28 @@ class BattleService(BattleVoting):
         is_burst = time.monotonic() - self._asked_at < BURST_SECONDS
         return 2 * BURST_SECONDS if is_burst else 1 / self.updates_per_second()
 
-    async def voter(self, secret: str) -> str:
-        """The pseudonym of a browser, by its secret cookie."""
-        if secret not in self._voters:
-            self._voters[secret] = await asyncio.to_thread(self.store.ensure_voter, secret)
-        return self._voters[secret]
+    async def voter(self, secret: str, address: str = "") -> str:
+        """The pseudonym of a browser, by its secret cookie; noted if it is new.
+
+        `address`: where they ask from now, for the limits; it is stored nowhere.
+        """
+        asker = self._askers.pop(secret, None)
+        if asker is None:
+            voter = await asyncio.to_thread(self.store.ensure_voter, secret)
+            since = await asyncio.to_thread(self.store.voter_since, voter)
+            asker = Asker(voter, since, is_known=secret.startswith(SIGNED_IN))
+        self._askers[secret] = replace(asker, address=address or asker.address)
+        self._by_voter[asker.voter] = secret
+        if len(self._askers) > MOST_ASKERS:
+            _, oldest = self._askers.popitem(last=False)
+            self._by_voter.pop(oldest.voter, None)
+        return asker.voter
+
+    async def known_voter(self, secret: str) -> str:
+        """The pseudonym of a browser; nobody's ("") if it has never asked anything."""
+        if secret in self._askers:
+            return self._askers[secret].voter
+        return await asyncio.to_thread(self.store.find_voter, secret) or ""
 
     # -- asking ---------------------------------------------------------------------------
 
@@ -218,7 +240,8 @@ class BattleService(BattleVoting):
         return access
 
     def _check_room(self, access: BattleAccess | None = None, voter: str | None = None) -> None:
-        if voter is not None and not self._limiter.allow(voter):
+        asker = self._askers.get(self._by_voter.get(voter or "", ""))
+        if voter is not None and not self._asking.allow(asker or Asker(voter, 0)):
             often = TooManyError("You asked very often in the last minute. Wait a little.")
             raise often.coded("too_often")
         if access is not None and self.running_battles.get(access.battle_id):

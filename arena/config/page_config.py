@@ -45,6 +45,9 @@ class PageLimits:
     updates_per_second: float = 5.0
     requests_per_minute: int = 600  # of one voter; a busy person clicks far less
     battles_per_minute: int = 30  # of one voter: each takes time of the models
+    new_voter_battles: int = 10  # a minute, of a voter in their first ten minutes
+    address_battles_per_minute: int = 120  # of all voters of one address
+    new_voters_per_minute: int = 30  # of one address: a cookie is had for nothing
 
 
 @dataclass(frozen=True)

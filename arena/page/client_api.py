@@ -49,7 +49,7 @@ class ClientApi:
     ) -> dict[str, Any]:
         """Ask a prompt: blind, or of two to eight participants by name. Gives battle and token."""
         async with as_gradio_errors():
-            voter = await self.service.voter(secret_of(request))
+            voter = await self.service.voter(secret_of(request), visitor_by(request).address)
             if models:
                 opened = await self.service.open_named(voter, models, prompt, source="client")
             else:
@@ -143,7 +143,7 @@ class ClientApi:
     async def next_of_set(self, request: gr.Request, name: str) -> dict[str, Any]:
         """The battle to judge next in a prompt set; battle is null when all are judged."""
         async with as_gradio_errors():
-            voter = await self.service.voter(secret_of(request))
+            voter = await self.service.voter(secret_of(request), visitor_by(request).address)
             task = await self.set_judging.next(voter, name, source="client")
             return {
                 "battle": task.access.battle_id if task.access else None,

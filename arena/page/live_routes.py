@@ -24,7 +24,7 @@ from arena.page.actions.answers import AnswerActions, Question
 from arena.page.live_updates import ElementNumbers, PageUpdates, as_event
 from arena.page.render import Changes
 from arena.values.battle import SIDES
-from arena.web.visitors import caller_secret
+from arena.web.visitors import caller_secret, visitor_of
 
 IDLE_SECONDS = 15.0
 """A stream says so often that it is alive; what stands between may close a silent one."""
@@ -95,7 +95,8 @@ def live_router(
                 body = await request.json()
             except (JSONDecodeError, UnicodeDecodeError) as error:
                 raise BadActError("an act is a JSON object") from error
-            voter = await service.voter(caller_secret(request.scope))
+            address = visitor_of(request.scope).address
+            voter = await service.voter(caller_secret(request.scope), address)
             say = _say(request)
             changes: Changes = await do(_Act(body, voter, say))
             told = {"changes": numbers(changes)}
@@ -118,7 +119,7 @@ def live_router(
 
     @router.get("/{battle_id}")
     async def watch(battle_id: str, request: Request, t: str = "") -> Response:
-        voter = await service.voter(caller_secret(request.scope))
+        voter = await service.known_voter(caller_secret(request.scope))
         access = BattleAccess(voter, battle_id, t or None)
         await service.view(access)  # refuses strangers before the stream begins
         return _stream(

@@ -20,12 +20,24 @@ from arena.values.refusals import WrongTokenError
 
 def ensure_voter(db: Database, secret: str, now: int) -> str:
     """The pseudonym that belongs to a secret; made at the first call."""
-    digest = sha256(secret)
-    for row in db.query("SELECT pseudonym FROM voters WHERE secret_sha256 = ?", [digest]):
-        return str(row["pseudonym"])
+    digest, known = sha256(secret), find_voter(db, secret)
+    if known is not None:
+        return known
     pseudonym = secrets.token_hex(8)
     insert(db, "voters", {"pseudonym": pseudonym, "secret_sha256": digest, "created_ms": now})
     return pseudonym
+
+
+def find_voter(db: Database, secret: str) -> str | None:
+    """The pseudonym that belongs to a secret; None for one this store never met."""
+    sql = "SELECT pseudonym FROM voters WHERE secret_sha256 = ?"
+    return next((str(row["pseudonym"]) for row in db.query(sql, [sha256(secret)])), None)
+
+
+def voter_since(db: Database, pseudonym: str) -> int:
+    """When a voter was first met, in milliseconds."""
+    sql = "SELECT created_ms FROM voters WHERE pseudonym = ?"
+    return next((int(row["created_ms"]) for row in db.query(sql, [pseudonym])), 0)
 
 
 def participant_row(db: Database, participant: Participant, now: int) -> int:
@@ -60,6 +72,6 @@ def authorised(db: Database, battle_id: str, token: str | None, voter: str | Non
     row = battle_row(db, battle_id)
     if token is not None and hmac.compare_digest(sha256(token), row["token_sha256"]):
         return row
-    if voter is not None and row["owner_id"] in (None, voter_row(db, voter)):
+    if voter and row["owner_id"] in (None, voter_row(db, voter)):
         return row
     raise WrongTokenError(f"battle {battle_id!r} is not yours; open it by its own link")

@@ -78,6 +78,16 @@ class Store:
         """The pseudonym that belongs to a cookie's secret; made at the first call."""
         return self.write(lambda db: identities.ensure_voter(db, secret, now_ms()))
 
+    def find_voter(self, secret: str) -> str | None:
+        """The pseudonym that belongs to a secret, if the store has met it."""
+        with database.reading(self.path, self.config) as db:
+            return identities.find_voter(db, secret)
+
+    def voter_since(self, voter: str) -> int:
+        """When a voter was first met, in milliseconds since 1970, UTC."""
+        with database.reading(self.path, self.config) as db:
+            return identities.voter_since(db, voter)
+
     # -- battles --------------------------------------------------------------------------
 
     def open_battle(self, new: BattleDraft, prompt: str, asked: Sequence[Asked]) -> Opened:

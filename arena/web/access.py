@@ -12,6 +12,7 @@ import logging
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -21,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from arena.battles.rate_limit import RateLimiter
 from arena.errors import ArenaError
 from arena.i18n import negotiate, words
-from arena.web.authentication import Authenticator
+from arena.web.authentication import Authenticator, claimed_name
+from arena.web.guesses import Guesses
 from arena.web.proxy import root_path_of
 from arena.web.visitors import KEY, Visitor
 
@@ -69,7 +71,6 @@ JOIN_PATH = f"{GRADIO}queue/join"
 COUNTED_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 # What a stranger may ask for where one has to sign in.
 BEFORE_SIGN_IN = ("/signin", "/healthz", "/robots.txt", "/favicon.ico")
-GUESSES_PER_MINUTE = 10  # of passwords in headers, of one address
 PER_ADDRESS = 10  # voters of one address who may be busy at once
 
 
@@ -82,6 +83,7 @@ class AccessMiddleware:
             as many, for a cookie is had for nothing.
         allowed_origins: origins besides the page's own that may send writing requests.
         authenticator: who tells visitors apart; without one everybody is a stranger who may vote.
+        guesses: counts wrong passwords.
     """
 
     def __init__(
@@ -90,11 +92,12 @@ class AccessMiddleware:
         requests_per_minute: int,
         allowed_origins: Sequence[str] = (),
         authenticator: Authenticator | None = None,
+        guesses: Guesses | None = None,
     ) -> None:
         self.app = app
         self.limiter = RateLimiter(requests_per_minute, 60.0)
         self.address_limiter = RateLimiter(PER_ADDRESS * requests_per_minute, 60.0)
-        self.guesses = RateLimiter(GUESSES_PER_MINUTE, 60.0)
+        self.guesses = guesses or Guesses()
         self.allowed_origins = frozenset(allowed_origins)
         self.authenticator = authenticator
 
@@ -107,12 +110,15 @@ class AccessMiddleware:
         headers = Headers(scope=scope)
         cookies = _cookies(headers.get("cookie", ""))
         voter = _voter(cookies)
+        fresh = None if voter else secrets.token_urlsafe(24)
         refusal = self._refusal(scope, headers)
         if refusal is None:
             visitor, refusal = await self._visitor(scope, headers, cookies)
+            visitor = replace(visitor, address=_address(scope))
+            if visitor.secret is None:
+                visitor = replace(visitor, secret=fresh, is_fresh=True)
             scope[KEY] = visitor
             refusal = refusal or self._too_many(scope, visitor)
-        fresh = None if voter else secrets.token_urlsafe(24)
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -122,7 +128,7 @@ class AccessMiddleware:
                 if scope["path"] == "/signin":
                     # Without a referrer a browser hides a form's origin, which is checked here.
                     reply["referrer-policy"] = "same-origin"
-                if fresh and scope["path"] == "/" and scope["method"] == "GET":
+                if fresh and refusal is None and _hands_out(scope):
                     reply.append("set-cookie", _set_cookie(fresh, scope))
             await send(message)
 
@@ -150,7 +156,9 @@ class AccessMiddleware:
         if self.authenticator is None:
             return Visitor(voter), None
         claim = headers.get("authorization", "")
-        if self.authenticator.is_new_guess(claim) and not self.guesses.allow(_address(scope)):
+        who = _address(scope), claimed_name(claim)
+        is_guess = self.authenticator.is_new_guess(claim)
+        if is_guess and not self.guesses.allow(*who):
             return Visitor(), (429, "signin.slow")
         try:
             if claim:  # a password takes long to check
@@ -160,6 +168,9 @@ class AccessMiddleware:
         except ArenaError as error:
             log.error("%s", error)
             return Visitor(), (503, "guard.users")
+        is_named = found is not None and bool(found.name)
+        if is_guess and (is_named or not self.authenticator.is_new_guess(claim)):
+            self.guesses.was_right(*who)
         if found is not None or scope["path"] in BEFORE_SIGN_IN:
             return found or Visitor(is_open=False), None
         if scope["path"] == "/" and scope["method"] == "GET":
@@ -170,7 +181,7 @@ class AccessMiddleware:
         if scope["method"] not in COUNTED_METHODS:
             return None
         address = _address(scope)
-        own = self.limiter.allow(visitor.secret or address)
+        own = self.limiter.allow(address if visitor.is_fresh else visitor.secret or address)
         if not own or not self.address_limiter.allow(address):
             return 429, "guard.too_many"
         return None
@@ -185,6 +196,13 @@ class AccessMiddleware:
         except ValueError:
             return False  # no address at all
         return own or origin in self.allowed_origins
+
+
+def _hands_out(scope: Scope) -> bool:
+    """Whether who comes without a cookie is given one here: with the page, or with an act."""
+    if scope["method"] == "GET":
+        return bool(scope["path"] == "/")
+    return scope["method"] == "POST" and str(scope["path"]).startswith("/api/")
 
 
 def _address(scope: Scope) -> str:

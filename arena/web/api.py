@@ -29,7 +29,7 @@ from arena.values.battle import SIDES
 from arena.values.refusals import RefusedError
 from arena.values.vote import Judgement, Strength, Winner
 from arena.web.api_admin import add_admin, add_datasets, add_sets
-from arena.web.visitors import caller_secret
+from arena.web.visitors import caller_secret, visitor_of
 
 SideLetter = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 ALL_SIDES = Body(default_factory=lambda: OneOrAll())
@@ -249,8 +249,11 @@ async def answer_http_error(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _voter(service: BattleService, request: Request) -> str:
-    """Who signed in or the browser's cookie, else the address of the program that calls."""
-    return await service.voter(caller_secret(request.scope))
+    """Who signed in, the cookie, or the battle's secret; a voter that only looks is not noted."""
+    secret = caller_secret(request.scope)
+    if request.method == "GET":
+        return await service.known_voter(secret)
+    return await service.voter(secret, visitor_of(request.scope).address)
 
 
 async def _events(service: BattleService, access: BattleAccess) -> AsyncIterator[str]:

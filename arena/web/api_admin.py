@@ -55,7 +55,7 @@ def add_sets(router: APIRouter, service: BattleService, set_judging: SetJudging)
 
     @router.post("/sets/{name}/next")
     async def next_prompt(name: str, request: Request) -> dict[str, Any]:
-        voter = await service.voter(caller_secret(request.scope))
+        voter = await service.voter(caller_secret(request.scope), visitor_of(request.scope).address)
         task = await set_judging.next(voter, name, source="api")
         return {
             "battle": task.access.battle_id if task.access else None,

@@ -133,11 +133,12 @@ class Authenticator:
     def _password(self, header: str) -> str | None:
         """The name of `Basic name:password`, or of `Bearer key` where nobody signs in."""
         kind, _, value = header.partition(" ")
-        if kind.lower() == "bearer" and value:
-            return ADMIN if self.enter(value.strip()) else None
+        known = hashlib.sha256(header.encode()).digest()
+        if kind.lower() == "bearer" and value and self.enter(value.strip()):
+            self._remember(known, ADMIN)
+            return ADMIN
         if kind.lower() != "basic":
             return None
-        known = hashlib.sha256(header.encode()).digest()
         if known in self._verified:
             return self._verified[known]
         try:
@@ -146,10 +147,24 @@ class Authenticator:
             return None
         if not matches((self.users or {}).get(name), password):
             return None
+        self._remember(known, name)
+        return name
+
+    def _remember(self, known: bytes, name: str) -> None:
         self._verified[known] = name
         if len(self._verified) > MOST_REMEMBERED:
             self._verified.popitem(last=False)
-        return name
+
+
+def claimed_name(header: str) -> str:
+    """The name for which a header gives a password; "" for the admin's key and what is neither."""
+    kind, _, value = header.partition(" ")
+    if kind.lower() != "basic":
+        return ADMIN
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return ADMIN
 
 
 def _read_key(path: Path) -> bytes:

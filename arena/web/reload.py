@@ -28,6 +28,6 @@ class ReloadMiddleware:
         if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
             shown = BattleAccess.by_link("", scope["query_string"].decode("latin-1"))
             if self.service.running_battles.get(shown.battle_id) is not None:
-                voter = await self.service.voter(caller_secret(scope))
+                voter = await self.service.known_voter(caller_secret(scope))
                 self.service.await_page(replace(shown, voter=voter))
         await self.app(scope, receive, send)

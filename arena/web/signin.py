@@ -13,20 +13,18 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from arena.battles.rate_limit import RateLimiter
 from arena.i18n import Words, negotiate, words
-from arena.web.authentication import SESSION_COOKIE, SESSION_SECONDS, Authenticator
+from arena.web.authentication import ADMIN, SESSION_COOKIE, SESSION_SECONDS, Authenticator
+from arena.web.guesses import Guesses
 from arena.web.proxy import root_path_of
 
 PATH = "/signin"
-GUESSES_PER_MINUTE = 10
 STYLE = (Path(__file__).parent / "static" / "signin.css").read_text(encoding="utf-8")
 
 
-def signin_router(authenticator: Authenticator) -> APIRouter:
+def signin_router(authenticator: Authenticator, guesses: Guesses) -> APIRouter:
     """`/signin`, `/signout`, and `/enter?key=…` for the admin of a page without users."""
     router = APIRouter()
-    guesses = RateLimiter(GUESSES_PER_MINUTE, 60.0)
 
     @router.get(PATH)
     async def show(request: Request) -> Response:
@@ -39,18 +37,21 @@ def signin_router(authenticator: Authenticator) -> APIRouter:
         say = _say(request)
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
         name, password = (form.get(key, [""])[0] for key in ("name", "password"))
-        if not guesses.allow(_address(request)):
+        if not guesses.allow(_address(request), name):
             return HTMLResponse(page_html(say, say("signin.slow"), name), 429)
         session = await run_in_threadpool(authenticator.sign_in, name, password)
         if session is None:
             return HTMLResponse(page_html(say, say("signin.wrong"), name), 401)
+        guesses.was_right(_address(request), name)
         return _with_session(request, session)
 
     @router.get("/enter")
     async def enter(request: Request, key: str = "") -> Response:
-        session = authenticator.enter(key) if guesses.allow(_address(request)) else None
+        address = _address(request)
+        session = authenticator.enter(key) if guesses.allow(address, ADMIN) else None
         if session is None:
             return HTMLResponse("There is nothing here.", 404)
+        guesses.was_right(address, ADMIN)
         return _with_session(request, session)
 
     @router.post("/signout")

@@ -6,6 +6,8 @@ the API and Gradio's queue see the same one.
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,15 +26,19 @@ class NotAllowedError(RefusedError):
 
 @dataclass(frozen=True)
 class Visitor:
-    """`secret` tells voters apart, and only its hash is stored; a program has none.
+    """`secret` tells voters apart, and only its hash is stored.
 
-    `name` is empty where nobody signs in. `is_open`: the page runs without a user file.
+    `is_fresh`: the secret was made for this request, which came with none; the reply may hand it
+    out. `address`: where the request comes from; for limits only, stored nowhere. `name` is empty
+    where nobody signs in. `is_open`: the page runs without a user file.
     """
 
     secret: str | None = None
     name: str = ""
     is_admin: bool = False
     is_open: bool = True
+    is_fresh: bool = False
+    address: str = ""
 
     @property
     def may_export(self) -> bool:
@@ -57,6 +63,13 @@ def visitor_of(scope: Mapping[str, Any]) -> Visitor:
 
 
 def caller_secret(scope: Mapping[str, Any]) -> str:
-    """What tells one caller of the API from another: who signed in, the cookie, or the address."""
-    client = scope.get("client")
-    return visitor_of(scope).secret or f"api:{client[0] if client else 'unknown'}"
+    """What tells one caller of the API from another: who signed in, or the cookie.
+
+    A program that keeps no cookies is told by the secret of the battle that it asks about, and is
+    somebody else in each: callers of one address have nothing in common.
+    """
+    visitor = visitor_of(scope)
+    headers = dict(scope.get("headers", ()))
+    if token := headers.get(b"x-battle-token", b"") if visitor.is_fresh else b"":
+        return f"token:{hashlib.sha256(token).hexdigest()}"
+    return visitor.secret or f"caller:{secrets.token_urlsafe(24)}"

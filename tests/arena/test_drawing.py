@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -105,15 +108,14 @@ def test_what_takes_too_long_is_shown_simpler_or_plain_and_copied_as_it_was_writ
 
 @pytest.mark.slow
 def test_a_process_that_hangs_or_dies_is_replaced_and_its_neighbours_are_drawn() -> None:
-    one, two = answer_job("one", LABELS), answer_job("two", LABELS)
-    shown = ['<p dir="auto">one</p>\n', '<p dir="auto">two</p>\n']
-
     async def play(drawer: Drawer) -> None:
-        assert await drawer.draw([one, two]) == shown
+        await drawer.draw([answer_job("warm", LABELS)])
         for end in (signal.SIGKILL, signal.SIGSTOP):
             (process,) = drawer.pids
             os.kill(process, end)
-            assert await drawer.draw([one, two]) == shown
+            texts = [f"one {end}", f"two {end}"]  # not drawn before
+            shown = await drawer.draw([answer_job(text, LABELS) for text in texts])
+            assert shown == [f'<p dir="auto">{text}</p>\n' for text in texts]
             assert drawer.pids != [process]
 
     with_drawer(play, DrawingLimits(processes=1, wall_seconds=3.0))
@@ -158,6 +160,46 @@ def test_an_answer_that_grows_goes_on_as_words_once_a_step_took_too_long() -> No
             told = await steps_of(drawer, {0: (html, text + "x" * (i + 1))}, words())
         assert told[0]["tail"] == "x</div>"
         assert cpu_seconds(process) == began
+
+    with_drawer(play)
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_page_however_it_ends() -> None:
+    """Killed while a text is drawn, the page leaves no process behind."""
+    code = (
+        "import asyncio\n"
+        "from arena.page.drawing.drawer import Drawer\n"
+        "from arena.page.drawing.jobs import answer_job\n"
+        "from arena.page.html.markdown import LABELS\n"
+        "async def main():\n"
+        "    drawer = Drawer()\n"
+        "    await drawer.draw([answer_job('warm', LABELS)])\n"
+        "    print(drawer.pids[0], flush=True)\n"
+        "    await drawer.draw([answer_job('![' * 20_000, LABELS)])\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
+        assert page.stdout is not None
+        process = int(page.stdout.readline())
+        page.kill()
+    limit = time.monotonic() + 60
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < limit, "it outlives the page"
+        time.sleep(0.1)
+
+
+def test_a_text_is_drawn_once_and_a_long_talk_in_pieces() -> None:
+    jobs = [answer_job(f"text {i}", LABELS) for i in range(30)]
+
+    async def play(drawer: Drawer) -> None:
+        first = await drawer.draw(jobs)
+        assert first == [f'<p dir="auto">text {i}</p>\n' for i in range(30)]
+        (process,) = drawer.pids
+        os.kill(process, signal.SIGSTOP)  # nothing more is asked of it
+        assert await drawer.draw(list(reversed(jobs))) == list(reversed(first))
+        os.kill(process, signal.SIGCONT)
 
     with_drawer(play)
 

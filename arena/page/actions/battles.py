@@ -257,7 +257,9 @@ class BattleActions:
 
 def secret_of(request: gr.Request) -> str:
     """What tells one voter from another; a program without a cookie is its session."""
-    return visitor_by(request).secret or f"session:{request.session_hash}"
+    visitor = visitor_by(request)
+    own = None if visitor.is_fresh else visitor.secret
+    return own or f"session:{request.session_hash}"
 
 
 def visitor_by(request: gr.Request) -> Visitor:

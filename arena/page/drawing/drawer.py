@@ -22,7 +22,8 @@ from arena.page.drawing.process import LENGTH, MOST_BYTES
 
 log = logging.getLogger(__name__)
 
-MOST_SLOW = 200  # texts remembered that took too long, with what they became
+MOST_KEPT = 20_000_000  # characters of HTML that are kept, of whole texts and of what took long
+MOST_AT_ONCE = 8  # jobs of one frame: a long talk does not keep a process from others
 START_SECONDS = 60.0
 KEPT_VARIABLES = (
     "PATH",
@@ -67,7 +68,7 @@ class _Process:
         try:
             process = cls(
                 await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "arena.page.drawing.process", *words),
+                    *(sys.executable, "-P", "-m", "arena.page.drawing.process", *words),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ},
@@ -124,7 +125,8 @@ class Drawer:
         self._busy: set[_Process] = set()
         self._places = asyncio.Semaphore(self.limits.processes)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._slow: OrderedDict[int, Any] = OrderedDict()
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._num_kept = 0  # characters
 
     @property
     def pids(self) -> list[int]:
@@ -133,16 +135,17 @@ class Drawer:
 
     async def draw(self, jobs: Sequence[Job]) -> list[Any]:
         """What each job becomes (see `jobs`), or None for what is to be shown plain."""
-        known = {job: self._slow[hash(job)] for job in jobs if hash(job) in self._slow}
+        known = {job: self._kept[hash(job)] for job in jobs if hash(job) in self._kept}
         wanted = [job for job in dict.fromkeys(jobs) if job not in known]
         if not wanted:
             return [known[job] for job in jobs]
-        # A page that leaves does not take the process with it.
-        task = asyncio.create_task(self._drawn(wanted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        drawn = known | await asyncio.shield(task)
-        return [drawn[job] for job in jobs]
+        for start in range(0, len(wanted), MOST_AT_ONCE):
+            # A page that leaves does not take the process with it.
+            task = asyncio.create_task(self._drawn(wanted[start : start + MOST_AT_ONCE]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            known |= await asyncio.shield(task)
+        return [known[job] for job in jobs]
 
     async def close(self) -> None:
         """End all processes; nothing is drawn any more."""
@@ -187,10 +190,21 @@ class Drawer:
         for job, (drawn, told) in zip(jobs, replies, strict=True):
             if told:
                 shown = "plain" if drawn is None else "simpler"
-                log.warning(
-                    "a text of %d characters is shown %s: %s", len(str(job[1])), shown, told
-                )
-                self._slow[hash(job)] = drawn
-                if len(self._slow) > MOST_SLOW:
-                    self._slow.popitem(last=False)
+                text = str(job[1])
+                log.warning("a text of %d characters is shown %s: %s", len(text), shown, told)
+            if told or job[0] != "step":  # a step of a text that grows does not come again
+                self._keep(job, drawn)
         return {job: drawn for job, (drawn, _) in zip(jobs, replies, strict=True)}
+
+    def _keep(self, job: Job, drawn: Any) -> None:
+        if hash(job) not in self._kept:
+            self._num_kept += _size(drawn)
+        self._kept[hash(job)] = drawn
+        while self._num_kept > MOST_KEPT:
+            _, oldest = self._kept.popitem(last=False)
+            self._num_kept -= _size(oldest)
+
+
+def _size(drawn: Any) -> int:
+    """Characters of what is kept of one text, and a little for its place."""
+    return 200 + (len(drawn) if isinstance(drawn, str) else 0)
