@@ -1,10 +1,12 @@
-"""Remembers which adapters were held against PEFT, so that a restart need not do it again.
+"""Remembers which adapters and templates were tried, so that a restart need not do it again.
 
-Loading PEFT for that takes most of a second. Knows files and versions; does not know engines.
+Loading PEFT for that takes most of a second, and so does the process that renders. Knows files and
+versions; does not know engines.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -19,7 +21,7 @@ MOST_KEYS = 1_000
 LIBRARIES = ("instruct-arena", "torch", "transformers", "peft")
 
 
-class ProbedAdapters:
+class ProbedModels:
     """Keys of what was found right, in a file of `home`; in nothing where there is no home."""
 
     def __init__(self, home: Path | None) -> None:
@@ -52,14 +54,15 @@ class ProbedAdapters:
         return found[-MOST_KEYS:] if is_ours else []
 
 
-def probe_key(settings: Path, *parts: str) -> str:
-    """Hash of an adapter's settings file, of `parts` (weights, device), and of the libraries."""
-    digest = hashlib.sha256(settings.read_bytes())
+def probe_key(content: bytes, *parts: str) -> str:
+    """Hash of a settings file or a template, of `parts` (weights, device), and of the libraries."""
+    digest = hashlib.sha256(content)
     for part in (*parts, *(f"{name} {_version(name)}" for name in LIBRARIES)):
         digest.update(b"\0" + part.encode())
     return digest.hexdigest()
 
 
+@functools.cache
 def _version(name: str) -> str:
     try:
         return version(name)

@@ -32,7 +32,7 @@ from serving.models.probe import (
     plain_adapted_scores,
     probe_path,
 )
-from serving.models.probed import ProbedAdapters, probe_key
+from serving.models.probed import ProbedModels, probe_key
 from serving.models.rendering import TemplateRenderer
 from serving.models.throttle import throttled
 from serving.models.tokenizers import CONFIG_FILE, TokenizerCache
@@ -122,8 +122,8 @@ class Registry:
         self._models: dict[str, ServedModel] = {}
         self._engines: dict[str, Engine] = {}
         self._tokenizers = TokenizerCache()
-        self._templates = TemplateRenderer()
-        self._probed = ProbedAdapters(config.home)
+        self._probed = ProbedModels(config.home)
+        self._templates = TemplateRenderer(self._probed)
         self._is_up = False
         self._changing = threading.Lock()
         self._number = 0
@@ -289,7 +289,7 @@ class Registry:
         """ModelLoadError where the engine does not write what PEFT would with this adapter."""
         engine, folder = parent.engine, variant.folder
         key = probe_key(
-            folder / ADAPTER_CONFIG, variant.weights_sha256, parent.weights_sha256,
+            (folder / ADAPTER_CONFIG).read_bytes(), variant.weights_sha256, parent.weights_sha256,
             str(engine.dtype), engine.device.type,
         )  # fmt: skip
         if key in self._probed:

@@ -18,6 +18,7 @@ from typing import Any
 
 from serving.errors import ModelLoadError
 from serving.models import render_child
+from serving.models.probed import ProbedModels, probe_key
 
 CPU_SECONDS = 2
 # On a machine that is busy otherwise.
@@ -25,6 +26,7 @@ WALL_SECONDS = 30.0
 START_SECONDS = 120.0
 MEMORY_BYTES = 512 * 2**20
 MOST_CHARACTERS = 8_000_000
+BOUNDS = (CPU_SECONDS, MEMORY_BYTES, MOST_CHARACTERS)
 PASSED = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "HOME", "LANG", "TZ", "SYSTEMROOT")
 GREETING = ({"role": "user", "content": "Hello"},)
 
@@ -38,13 +40,17 @@ class ChatTemplateError(ValueError):
 
 
 class TemplateRenderer:
-    """Owns the child, which starts with the first template. Safe to use from any thread."""
+    """Owns the child, which starts with the first template. Safe to use from any thread.
 
-    def __init__(self) -> None:
+    Templates that were found right are noted in `probed`.
+    """
+
+    def __init__(self, probed: ProbedModels | None = None) -> None:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
-        self._checked: set[str] = set()
+        self._is_ready = False
+        self._probed = probed if probed is not None else ProbedModels(None)
 
     def close(self) -> None:
         """End the child."""
@@ -57,7 +63,13 @@ class TemplateRenderer:
         One that refuses the greeting may want another conversation: it is asked when there is one.
         """
         template = getattr(tokenizer, "chat_template", None)
-        if not template or str(template) in self._checked:
+        if not template:
+            return
+        with self._lock:
+            if self._line is None:
+                self._start()  # It gets ready beside what else is loaded.
+        key = probe_key(str(template).encode(), "template", str(BOUNDS))
+        if key in self._probed:
             return
         try:
             self.render(tokenizer, GREETING)
@@ -66,7 +78,7 @@ class TemplateRenderer:
                 raise ModelLoadError(
                     f"{folder}: its chat template cannot be used: {error}; mend or remove it"
                 ) from error
-        self._checked.add(str(template))
+        self._probed.add(key)
 
     def render(
         self,
@@ -106,7 +118,7 @@ class TemplateRenderer:
         return str(answer["text"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        line = self._line if self._line is not None else self._start()
+        line = self._ready_line()
         try:
             line.settimeout(WALL_SECONDS)
             render_child.send(line, request)
@@ -119,22 +131,31 @@ class TemplateRenderer:
             return {"kind": "bound", "error": f"it takes too much {what}"}
         return answer  # type: ignore[no-any-return]
 
+    def _ready_line(self) -> socket.socket:
+        line = self._line if self._line is not None else self._start()
+        if not self._is_ready:
+            try:
+                line.settimeout(START_SECONDS)
+                self._is_ready = bool(render_child.receive(line))
+            except OSError:
+                self._is_ready = False
+            if not self._is_ready:
+                self._end()
+                raise ChatTemplateError("the process that renders did not start", "bound")
+        return line
+
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
             self._child = subprocess.Popen(
                 # Not the folder of the file on the path: it has modules named as libraries are.
                 [sys.executable, "-P", render_child.__file__, str(theirs.fileno()),
-                 str(CPU_SECONDS), str(MEMORY_BYTES), str(MOST_CHARACTERS)],
+                 *map(str, BOUNDS)],
                 # Of its own session: what interrupts the server at a terminal is not its business.
                 start_new_session=True, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 env=_environment(),
             )  # fmt: skip
-        self._line = ours
-        ours.settimeout(START_SECONDS)
-        if not render_child.receive(ours):
-            self._end()
-            raise ChatTemplateError("the process that renders templates did not start", "bound")
+        self._line, self._is_ready = ours, False
         return ours
 
     def _end(self) -> int | None:

@@ -128,13 +128,7 @@ def test_a_restart_does_not_probe_adapters_again(
         with Registry(config) as registry:
             assert registry.names == ["base", "lora"]
         assert len(asked) == probed
-    settings = tiny_home / "lora" / "adapter_config.json"
-    assert json.loads((tmp_path / FILE).read_text()) == [
-        loads.probe_key(
-            settings, registry.resolve("lora").weights_sha256, registry.base.weights_sha256,
-            "torch.float32", "cpu",
-        )
-    ]  # fmt: skip
+    assert len(json.loads((tmp_path / FILE).read_text())) == 2  # the adapter and its template
 
 
 @pytest.mark.parametrize("expression", ["(a+)+$", "(a|aa)+", "(.*a){20}", "([a-z_.]+)*x"])
