@@ -27,6 +27,8 @@ from arena.config.page_config import Deadlines, PageLimits
 from arena.errors import ArenaError
 from arena.storage import admin_queries
 from arena.storage.battle_writes import Asked, BattleDraft, Opened
+from arena.storage.database import StoreError
+from arena.storage.health import StoreHealth
 from arena.storage.pair_cache import PairCache
 from arena.storage.store import Store
 from arena.values.battle import Battle, Mode
@@ -37,6 +39,7 @@ from arena.values.vote import Vote
 MANY = 20
 """Battles at once from which on streams are read as seldom as pages are told."""
 BURST_SECONDS = 0.5
+LOOK_SECONDS = 10.0
 MOST_ASKERS = 50_000
 SIGNED_IN = "user:"
 """How the secret begins by which somebody is known who signed in."""
@@ -98,6 +101,7 @@ class BattleService(BattleVoting):
         self.limits = limits or PageLimits()
         self.deadlines = deadlines or Deadlines()
         self.pair_cache = PairCache(store)
+        self.health = StoreHealth(store)
         self.sampler = PairSampler(self.pair_cache, drawing or PairingConfig())
         self.pool.off = admin_queries.switched_off(store)
         self._askers: OrderedDict[str, Asker] = OrderedDict()  # by secret
@@ -255,6 +259,7 @@ class BattleService(BattleVoting):
     ) -> None:
         """Ask on: every side after its own answers, or all after those of `shared_side`."""
         prompt = self.check_prompt(prompt)
+        await self.unsaved.save()  # before it is asked on; refused while the store fails
         stored = await asyncio.to_thread(self._read, access)
         battle = stored.battle
         self._check_room(access, access.voter)
@@ -270,6 +275,7 @@ class BattleService(BattleVoting):
 
         A side that takes the likeliest token each time would only repeat itself, so it draws.
         """
+        await self.unsaved.save()  # before it is asked on; refused while the store fails
         stored = await asyncio.to_thread(self._read, access)
         battle = stored.battle
         self._check_room(access, access.voter)
@@ -295,6 +301,7 @@ class BattleService(BattleVoting):
                 opened.answer_ids[i],
                 target,
                 battle.context(turn, i),
+                self.unsaved,
                 is_blind=battle.is_blind,
             )
             for i, target in targets.items()
@@ -337,7 +344,10 @@ class BattleService(BattleVoting):
             async for _ in running.streams.watch(self.updates_per_second, idle):
                 yield running.view()
         async with running.judging:  # the last view has the vote that ended the streams
-            view = await self.view(access)
+            try:
+                view = await self.view(access)
+            except StoreError:
+                view = running.view()  # what cannot be read now is still known here
         yield replace(view, is_skipped=running.is_skipped)
 
     async def keep(self, access: BattleAccess) -> bool:
@@ -391,9 +401,16 @@ class BattleService(BattleVoting):
         told = dict(zip(usable, await ask_scores(scorers[0], asked), strict=True))
         return scorers[0].name, [told.get(side) for side in range(battle.num_sides)]
 
+    async def watch_store(self) -> None:
+        """Look at the store now and then, so that a fault is known before somebody meets it."""
+        while True:
+            await asyncio.to_thread(self.health.look)
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""
         await asyncio.gather(self.running_battles.close(), self.pool.close())
+        await self.unsaved.close()
         self.store.close()
 
 

@@ -248,6 +248,8 @@ class BattleActions:
             return self.renderer.status(text, say, "bad")
 
     async def _welcome(self, say: Words) -> Changes:
+        if (fault := self.service.health.fault) is not None:
+            return self.renderer.status(error_text(fault, say), say, "bad")
         text, tone = servers_text(await self.service.pool.backends(), say)
         return self.renderer.status(text, say, tone)
 
