@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from arena.backends.client import Target, stream_answer, varied
 from arena.backends.pool import BackendPool, lineage
-from arena.backends.scoring import ask_scores
 from arena.backends.streams import AnswerStreams, Side
 from arena.battles.answer_recorder import AnswerRecorder
 from arena.battles.asking_limits import Asker, AskingLimits
@@ -32,7 +31,6 @@ from arena.storage.health import StoreHealth
 from arena.storage.pair_cache import PairCache
 from arena.storage.store import Store
 from arena.values.battle import Battle, Mode
-from arena.values.refusals import StillBlindError
 from arena.values.texts import check_text
 from arena.values.vote import Vote
 
@@ -375,37 +373,6 @@ class BattleService(BattleVoting):
             await running.streams.close()
         elif side in running.indices:
             running.streams.stop(running.indices.index(side))
-
-    async def scores(self, access: BattleAccess) -> tuple[str, list[float | None]] | None:
-        """What the first served reward model thinks of the last turn: its name, a score a side.
-
-        A side without an answer has none; None where no reward model is served, or fewer than two
-        sides answered. Raises StillBlindError before the names may be shown, and ScoresError.
-        """
-        battle = (await self.view(access)).battle
-        if battle.is_blind:
-            raise StillBlindError("scores are shown after the vote")
-        scorers = await self.pool.scorers()
-        if not scorers or not battle.turns:
-            return None
-        last = len(battle.turns) - 1
-        answers = [battle.turns[last].answer(side) for side in range(battle.num_sides)]
-        usable = [side for side, answer in enumerate(answers) if answer and answer.text.strip()]
-        if len(usable) < 2:
-            return None
-        asked = [
-            (battle.context(last, side), answer.text)
-            for side, answer in enumerate(answers)
-            if side in usable and answer
-        ]
-        told = dict(zip(usable, await ask_scores(scorers[0], asked), strict=True))
-        return scorers[0].name, [told.get(side) for side in range(battle.num_sides)]
-
-    async def watch_store(self) -> None:
-        """Look at the store now and then, so that a fault is known before somebody meets it."""
-        while True:
-            await asyncio.to_thread(self.health.look)
-            await asyncio.sleep(LOOK_SECONDS)
 
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from arena.battles.reward_watch import score_battle
 from arena.battles.service import BattleService
 from arena.battles.view import BattleAccess, BattleView, stored_view
 from arena.errors import ArenaError
@@ -147,7 +148,8 @@ class BattleActions:
         if not link:
             return {self.page.scores: ""}
         try:
-            told = await self.service.scores(await self._access(request, link))
+            battle = (await self.service.view(await self._access(request, link))).battle
+            told = await score_battle(battle, self.service.pool)
         except ArenaError:
             return {self.page.scores: ""}  # still blind, or the model is busy: nobody waits for it
         say = say_for(request)
