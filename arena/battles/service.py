@@ -374,6 +374,12 @@ class BattleService(BattleVoting):
         elif side in running.indices:
             running.streams.stop(running.indices.index(side))
 
+    async def watch_store(self) -> None:
+        """Look at the store now and then, so that a fault is known before somebody meets it."""
+        while True:
+            await asyncio.to_thread(self.health.look)
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""
         await asyncio.gather(self.running_battles.close(), self.pool.close())
