@@ -101,15 +101,15 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
 
     @app.get("/healthz")
     async def health() -> JSONResponse:
-        """200 while the page runs and its database answers; servers are told apart."""
-        return JSONResponse(
-            {
-                "status": "ok",
-                "battles_running": service.num_running,
-                "servers_up": sum(backend.is_up for backend in service.pool.known()),
-                "servers": service.pool.num_servers,
-            }
-        )
+        """200 while the page runs and can read and write its votes; servers are told apart."""
+        fault = await asyncio.to_thread(service.health.look)
+        told = {
+            "status": "ok" if fault is None else "the store fails; the log says why",
+            "battles_running": service.num_running,
+            "servers_up": sum(backend.is_up for backend in service.pool.known()),
+            "servers": service.pool.num_servers,
+        }
+        return JSONResponse(told, 200 if fault is None else 503)
 
     demo, renderer = build_blocks(service, set_judging, config, drawer)
     app.include_router(
@@ -129,9 +129,10 @@ def _lifespan(service: BattleService, drawer: Drawer) -> Any:
         pool = ThreadPoolExecutor(WRITERS, "store")
         asyncio.get_running_loop().set_default_executor(pool)
         await service.pool.backends()  # within a deadline: the first battle need not wait
-        sweeper = asyncio.create_task(_sweep(service))
+        beside = [asyncio.create_task(one) for one in (_sweep(service), service.watch_store())]
         yield
-        sweeper.cancel()
+        for task in beside:
+            task.cancel()
         await service.close()
         await drawer.close()
 

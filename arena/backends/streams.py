@@ -209,12 +209,12 @@ class AnswerStreams:
         """Record first, so that what the page calls finished can be voted on."""
         if self._on_end is not None:
             record = asyncio.ensure_future(self._on_end(index, side))
-            try:
-                await asyncio.shield(record)
-            except asyncio.CancelledError:
-                await asyncio.wait([record])
+            while not record.done():  # whatever it ends in, and however often we are told to stop
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([record])
             if (fault := record.exception()) is not None:
-                log.error("side %d was not recorded", index, exc_info=fault)
+                told = None if isinstance(fault, ArenaError) else fault
+                log.error("side %d was not recorded: %s", index, fault, exc_info=told)
                 lost = AnswerError("not-saved", "The answer could not be saved.", repr(fault))
                 side = replace(side, **_failure(lost))
         self._set(index, side)

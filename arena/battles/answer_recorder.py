@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from arena.backends.client import Target, prompt_sent
 from arena.backends.streams import Side, State
 from arena.battles.leaks import names_itself
+from arena.battles.unsaved import UnsavedAnswers
+from arena.storage.database import StoreError
 from arena.storage.store import Store
 from arena.values.battle import Answer, AnswerOutcome, AnswerStatus
 
@@ -32,12 +34,14 @@ class AnswerRecorder:
         answer_id: int,
         target: Target,
         messages: list[dict[str, str]],
+        unsaved: UnsavedAnswers,
         *,
         is_blind: bool,
     ) -> None:
         self.target = target
         self.messages = messages
         self._store, self._answer_id, self._is_blind = store, answer_id, is_blind
+        self._unsaved = unsaved
         self._has_ended = asyncio.Event()
         self._prompt = asyncio.create_task(self._prompt_sent())
 
@@ -49,7 +53,10 @@ class AnswerRecorder:
         return await prompt_sent(self.target, self.messages)
 
     async def close(self, side: Side, tokens: Sequence[tuple[str, float]] = ()) -> None:
-        """Store how the answer ended, with the log-probability of each token if they are told."""
+        """Store how the answer ended, with the log-probability of each token if they are told.
+
+        What the store does not take now is left to `unsaved`; then the store's error is raised.
+        """
         self._has_ended.set()
         sent = await self._prompt
         participant = self.target.participant
@@ -69,7 +76,11 @@ class AnswerRecorder:
             error=_error_text(side),
             identity_leak=self._is_blind and names_itself(side.text, names),
         )
-        await asyncio.to_thread(self._store.finish_answer, self._answer_id, outcome, tokens)
+        try:
+            await asyncio.to_thread(self._store.finish_answer, self._answer_id, outcome, tokens)
+        except StoreError as error:
+            self._unsaved.add(self._answer_id, outcome, error)
+            raise
 
 
 SAYS = "it said: "

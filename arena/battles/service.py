@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from arena.backends.client import Target, stream_answer, varied
 from arena.backends.pool import BackendPool, lineage
-from arena.backends.scoring import ask_scores
 from arena.backends.streams import AnswerStreams, Side
 from arena.battles.answer_recorder import AnswerRecorder
 from arena.battles.asking_limits import Asker, AskingLimits
@@ -27,16 +26,18 @@ from arena.config.page_config import Deadlines, PageLimits
 from arena.errors import ArenaError
 from arena.storage import admin_queries
 from arena.storage.battle_writes import Asked, BattleDraft, Opened
+from arena.storage.database import StoreError
+from arena.storage.health import StoreHealth
 from arena.storage.pair_cache import PairCache
 from arena.storage.store import Store
 from arena.values.battle import Battle, Mode
-from arena.values.refusals import StillBlindError
 from arena.values.texts import check_text
 from arena.values.vote import Vote
 
 MANY = 20
 """Battles at once from which on streams are read as seldom as pages are told."""
 BURST_SECONDS = 0.5
+LOOK_SECONDS = 10.0
 MOST_ASKERS = 50_000
 SIGNED_IN = "user:"
 """How the secret begins by which somebody is known who signed in."""
@@ -98,6 +99,7 @@ class BattleService(BattleVoting):
         self.limits = limits or PageLimits()
         self.deadlines = deadlines or Deadlines()
         self.pair_cache = PairCache(store)
+        self.health = StoreHealth(store)
         self.sampler = PairSampler(self.pair_cache, drawing or PairingConfig())
         self.pool.off = admin_queries.switched_off(store)
         self._askers: OrderedDict[str, Asker] = OrderedDict()  # by secret
@@ -255,6 +257,7 @@ class BattleService(BattleVoting):
     ) -> None:
         """Ask on: every side after its own answers, or all after those of `shared_side`."""
         prompt = self.check_prompt(prompt)
+        await self.unsaved.save()  # before it is asked on; refused while the store fails
         stored = await asyncio.to_thread(self._read, access)
         battle = stored.battle
         self._check_room(access, access.voter)
@@ -270,6 +273,7 @@ class BattleService(BattleVoting):
 
         A side that takes the likeliest token each time would only repeat itself, so it draws.
         """
+        await self.unsaved.save()  # before it is asked on; refused while the store fails
         stored = await asyncio.to_thread(self._read, access)
         battle = stored.battle
         self._check_room(access, access.voter)
@@ -295,6 +299,7 @@ class BattleService(BattleVoting):
                 opened.answer_ids[i],
                 target,
                 battle.context(turn, i),
+                self.unsaved,
                 is_blind=battle.is_blind,
             )
             for i, target in targets.items()
@@ -337,7 +342,10 @@ class BattleService(BattleVoting):
             async for _ in running.streams.watch(self.updates_per_second, idle):
                 yield running.view()
         async with running.judging:  # the last view has the vote that ended the streams
-            view = await self.view(access)
+            try:
+                view = await self.view(access)
+            except StoreError:
+                view = running.view()  # what cannot be read now is still known here
         yield replace(view, is_skipped=running.is_skipped)
 
     async def keep(self, access: BattleAccess) -> bool:
@@ -366,34 +374,16 @@ class BattleService(BattleVoting):
         elif side in running.indices:
             running.streams.stop(running.indices.index(side))
 
-    async def scores(self, access: BattleAccess) -> tuple[str, list[float | None]] | None:
-        """What the first served reward model thinks of the last turn: its name, a score a side.
-
-        A side without an answer has none; None where no reward model is served, or fewer than two
-        sides answered. Raises StillBlindError before the names may be shown, and ScoresError.
-        """
-        battle = (await self.view(access)).battle
-        if battle.is_blind:
-            raise StillBlindError("scores are shown after the vote")
-        scorers = await self.pool.scorers()
-        if not scorers or not battle.turns:
-            return None
-        last = len(battle.turns) - 1
-        answers = [battle.turns[last].answer(side) for side in range(battle.num_sides)]
-        usable = [side for side, answer in enumerate(answers) if answer and answer.text.strip()]
-        if len(usable) < 2:
-            return None
-        asked = [
-            (battle.context(last, side), answer.text)
-            for side, answer in enumerate(answers)
-            if side in usable and answer
-        ]
-        told = dict(zip(usable, await ask_scores(scorers[0], asked), strict=True))
-        return scorers[0].name, [told.get(side) for side in range(battle.num_sides)]
+    async def watch_store(self) -> None:
+        """Look at the store now and then, so that a fault is known before somebody meets it."""
+        while True:
+            await asyncio.to_thread(self.health.look)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""
         await asyncio.gather(self.running_battles.close(), self.pool.close())
+        await self.unsaved.close()
         self.store.close()
 
 

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import replace
 
 from arena.battles.running import RunningBattles
+from arena.battles.unsaved import UnsavedAnswers
 from arena.battles.view import BattleAccess, BattleView, stored_view
 from arena.storage.history_queries import Past
 from arena.storage.rows import StoredBattle
@@ -26,6 +27,7 @@ class BattleVoting:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.running_battles = RunningBattles()
+        self.unsaved = UnsavedAnswers(store)
 
     async def view(self, access: BattleAccess) -> BattleView:
         """The battle as it is now. Raises UnknownBattleError, WrongTokenError."""
@@ -41,7 +43,8 @@ class BattleVoting:
         return running is not None and running.view().is_running
 
     def _read(self, access: BattleAccess) -> StoredBattle:
-        return self.store.load_battle(access.battle_id, token=access.token, voter=access.voter)
+        stored = self.store.load_battle(access.battle_id, token=access.token, voter=access.voter)
+        return self.unsaved.applied(stored)
 
     async def vote(
         self,

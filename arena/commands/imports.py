@@ -34,6 +34,7 @@ def import_any(store: Store, file: Path, kind: str, *, skip_bad: bool = False) -
     if kind in READERS and kind != JUDGED:
         return import_file(store, file, kind, skip_bad=skip_bad)
     from tuning.data.preferences.formats import PREFERENCE_FORMATS
+    from tuning.errors import TuningError
 
     known = {form.name: form for form in PREFERENCE_FORMATS}
     if kind not in known:
@@ -43,10 +44,15 @@ def import_any(store: Store, file: Path, kind: str, *, skip_bad: bool = False) -
         raise ImportRefusedError(f"{file} does not exist; give a file or a folder of them")
     with tempfile.TemporaryDirectory() as temporary:
         between = Path(temporary) / "judged.jsonl"
-        with between.open("w", encoding="utf-8", newline="\n") as out:
-            for row in _judged_rows(file, kind):
-                out.write(json.dumps(row, ensure_ascii=True) + "\n")
-        return import_file(store, between, JUDGED, skip_bad=skip_bad)
+        try:
+            with between.open("w", encoding="utf-8", newline="\n") as out:
+                for row in _judged_rows(file, kind):
+                    out.write(json.dumps(row, ensure_ascii=True) + "\n")
+            return import_file(store, between, JUDGED, skip_bad=skip_bad)
+        except TuningError as error:
+            raise ImportRefusedError(str(error)) from error
+        except ImportRefusedError as error:
+            raise ImportRefusedError(str(error).replace(str(between), str(file))) from error
 
 
 def _judged_rows(file: Path, kind: str) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ class ChatTemplate:
 
 
 def read_chat_template(path: Path) -> ChatTemplate:
-    """The template of a checkpoint or variant folder, or of a Jinja file. Raises NamedTemplateError."""
+    """The template of a variant folder or of a Jinja file. Raises NamedTemplateError."""
     if not path.is_dir():
         return ChatTemplate(_text(path))
     settings = _settings(path / "tokenizer_config.json")

@@ -223,5 +223,5 @@ def _json_line(line: bytes) -> Any:
         pass  # what only the other parser takes (half a surrogate pair, NaN) is judged by field
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return RecordError(f"no JSON: {error}")

@@ -34,6 +34,7 @@ class AdminTab:
         )
         self.save = gr.Button(say("vote.save"), elem_id="save-switches", scale=0)
         self.votes = markup("", elem_id="admin-votes")
+        self.reward = markup("", elem_id="admin-reward")
         self.flagged = markup("", elem_id="flagged", js_on_load=FORWARD_VOTE)
         self.export_title = markup(note_html(say("export.body"), "muted"))
         with gr.Row(elem_id="admin-export"):
@@ -48,4 +49,4 @@ class AdminTab:
     @property
     def shown(self) -> list[gr.components.Component]:
         """What opening the tab fills."""
-        return [self.live, self.switches, self.votes, self.flagged, self.timer]
+        return [self.live, self.switches, self.votes, self.reward, self.flagged, self.timer]

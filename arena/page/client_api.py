@@ -24,7 +24,7 @@ from arena.exports.dataset import ExportOptions
 from arena.page.actions.battles import secret_of, visitor_by
 from arena.values.battle import SIDES
 from arena.values.vote import Judgement, Strength, Winner
-from arena.web.api import view_json
+from arena.web.api import view_json, visitor_text
 
 
 @asynccontextmanager
@@ -33,7 +33,8 @@ async def as_gradio_errors() -> AsyncIterator[None]:
     try:
         yield
     except ArenaError as error:
-        raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+        text = html.escape(visitor_text(error), quote=False)
+        raise gr.Error(text, print_exception=False) from error
 
 
 class ClientApi:

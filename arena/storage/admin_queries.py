@@ -24,6 +24,7 @@ SELECT date(v.created_ms / 1000, 'unixepoch') AS day, p.name, count(DISTINCT v.i
  WHERE v.created_ms >= ?
  GROUP BY day, p.name
  ORDER BY day DESC"""
+NUM_VOTES_SQL = "SELECT count(*) AS n FROM votes WHERE created_ms >= ?"
 VOTERS_SQL = "SELECT count(DISTINCT voter_id) AS n FROM votes WHERE created_ms >= ?"
 
 
@@ -47,6 +48,13 @@ def activity(store: Store) -> Activity:
             votes.setdefault(row["name"], {})[row["day"]] = row["num_votes"]
         num_voters = next(iter(db.query(VOTERS_SQL, [now - DAY_MS])))["n"]
     return Activity(tuple(days), dict(sorted(votes.items())), num_voters)
+
+
+def votes_since(store: Store, since_ms: int) -> int:
+    """Votes that were given since a time in milliseconds since 1970."""
+    with database.reading(store.path, store.config) as db:
+        found = next(iter(db.query(NUM_VOTES_SQL, [since_ms])))["n"]
+    return int(found)
 
 
 def switched_off(store: Store) -> frozenset[str]:

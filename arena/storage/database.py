@@ -146,6 +146,10 @@ def translated(path: Path) -> Iterator[None]:
             ) from error
         if name.startswith("SQLITE_IOERR"):
             raise StoreError(f"{path}: the disk failed ({name}); check the disk") from error
+        if isinstance(error, sqlite3.OperationalError):  # a table is gone, memory is short
+            raise StoreError(
+                f"{path} is not as it should be ({error}); restore a backup"
+            ) from error
         raise
 
 

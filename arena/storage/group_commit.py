@@ -6,6 +6,7 @@ is on disk. Knows transactions, no table.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from sqlite_utils import Database
 
 from arena.storage import database
 from arena.storage.database import DatabaseConfig, StoreError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MOST = 64
@@ -67,8 +70,8 @@ class GroupCommit:
         if len(batch) > 1:
             try:
                 database.write(self._path, self._config, lambda db: _run_each(db, batch))
-            except (_LostError, StoreError):
-                pass  # nothing of it was written; below each is tried alone and told its own fault
+            except Exception as error:  # nothing of it was written; each is told its own below
+                log.debug("a commit of %d writes is tried one by one: %s", len(batch), error)
             else:
                 for one in batch:
                     one.is_done = True

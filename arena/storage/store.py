@@ -25,7 +25,7 @@ from arena.storage import (
 )
 from arena.storage.answering import AnsweringProgram, is_alive
 from arena.storage.battle_writes import Asked, BattleDraft, Opened
-from arena.storage.database import DatabaseConfig
+from arena.storage.database import DatabaseConfig, StoreBusyError, StoreError
 from arena.storage.group_commit import GroupCommit
 from arena.storage.history_queries import Past
 from arena.storage.migrations import migrate
@@ -57,6 +57,7 @@ class Store:
         self.path = path
         self.config = config or DatabaseConfig()
         self.rules = rules or QuarantineRules()
+        self.write_fault: StoreError | None = None  # of the last write, until one works
         self._group = GroupCommit(path, self.config)
         self._writers = path.with_name(f".{path.name}-writers")
         self._writer: AnsweringProgram | None = None
@@ -70,7 +71,15 @@ class Store:
 
     def write(self, body: Callable[[Database], T]) -> T:
         """Run `body` in a transaction; it is on disk when this returns. For storage modules."""
-        return self._group.write(body)
+        try:
+            result = self._group.write(body)
+        except StoreBusyError:
+            raise
+        except StoreError as error:
+            self.write_fault = error
+            raise
+        self.write_fault = None
+        return result
 
     # -- voters ---------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from arena.battles.set_judging import SetJudging
 from arena.battles.view import BattleAccess, BattleView
 from arena.errors import ArenaError
 from arena.i18n import error_text, negotiate, words
+from arena.storage.database import StoreError
 from arena.storage.history_queries import Past
 from arena.values.battle import SIDES
 from arena.values.refusals import RefusedError
@@ -222,13 +223,19 @@ def _add_votes(router: APIRouter, service: BattleService) -> None:
         return {"tokens": [{"text": text, "logprob": logprob} for text, logprob in found]}
 
 
+def visitor_text(error: Exception) -> str:
+    """The error's own words; of the store's faults, which name files, those of the catalogue."""
+    return error_text(error, words()) if isinstance(error, StoreError) else str(error)
+
+
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
     """A refusal as JSON, with the status that fits it; the page's script gets the voter's words."""
     status = error.status if isinstance(error, RefusedError) else 422
     status = 503 if isinstance(error, BusyError) else status
     status = 409 if isinstance(error, StillWritingError) else status
     status = 429 if isinstance(error, TooManyError) else status
-    text = str(error)
+    status = 503 if isinstance(error, StoreError) else status
+    text = visitor_text(error)
     if request.url.path.startswith("/live/") and isinstance(error, ArenaError):
         text = error_text(error, words(negotiate(request.headers.get("accept-language"))))
     return JSONResponse({"error": text}, status)

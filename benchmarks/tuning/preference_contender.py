@@ -132,8 +132,8 @@ def ours_reward(shape: dict[str, int], folder: Path) -> Step:
     from tuning.config import TuningConfig
     from tuning.data.preferences.pairs import Origin
     from tuning.hardware import pick_attention
-    from tuning.models.scorer import score_ids
     from tuning.preference.reward import PairCollator, PairRow, _lean_of, measured
+    from tuning.preference.shared_scores import can_fold, folded_scores
 
     model = scoring(shape, pick_attention(LENGTH) or "sdpa")
     rows = [
@@ -143,10 +143,14 @@ def ours_reward(shape: dict[str, int], folder: Path) -> Step:
     collate = PairCollator(0)
     config = TuningConfig(base="b", data=("d",), name="n", objective="reward")
     lean = _lean_of(config, model, collate([rows[:2]]), 0, print)
+    few = [(row.chosen, row.rejected) for row in rows[:2]]
+    assert can_fold(model, lean, few, collate([rows[:2]])["input_ids"], 0)
+    folded = PairCollator(0, folded=True)
 
     def step() -> Any:
-        batch = collate([rows])
-        chosen, rejected = score_ids(model, batch["input_ids"], 0, lean).chunk(2)
+        assert lean is not None
+        batch = folded([rows])
+        chosen, rejected = folded_scores(model, batch, lean).chunk(2)
         loss = measured(chosen, rejected, batch, CENTER).total / len(rows)
         loss.backward()
         return loss

@@ -101,7 +101,7 @@ def test_bad_rows_are_named_and_labels_are_no_battles(
 ) -> None:
     path = write(tmp_path / "rows.jsonl", BATTLE, {**BATTLE, "winner": "first"})
     store = Store.at_home(tmp_path / "home")
-    with pytest.raises(ImportRefusedError, match=r"rows.jsonl:2: winner: is 'first', which names"):
+    with pytest.raises(ImportRefusedError, match=r"1 bad.*rows.jsonl:2: winner: is 'first'"):
         import_any(store, path, "battles")
     run_import(tmp_path / "home", path, "battles", skip_bad=True, json_out=True)
     told = json.loads(capsys.readouterr().out)
@@ -111,6 +111,15 @@ def test_bad_rows_are_named_and_labels_are_no_battles(
         import_any(store, write(tmp_path / "kto.jsonl", kto), "labels")
     with pytest.raises(ImportRefusedError, match="format 'xml' is unknown; use one of raw, lmsys"):
         import_any(store, path, "xml")
+    torn = tmp_path / "torn.json"
+    torn.write_text("{")
+    with pytest.raises(ImportRefusedError, match=r"torn.json': is no JSON"):
+        import_any(store, torn, "battles")
+    deep = tmp_path / "deep.jsonl"
+    deep.write_text('{"a":' + "[" * 9_000 + "]" * 9_000 + "}\n")
+    with pytest.raises(ImportRefusedError, match=r"deep\.jsonl has 1 bad rows"):
+        import_any(store, deep, "battles")
+    assert battle_format(deep) is None
     with pytest.raises(ImportRefusedError, match="does not exist"):
         import_any(store, tmp_path / "none.jsonl", "battles")
 

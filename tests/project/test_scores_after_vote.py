@@ -11,9 +11,11 @@ from tuning_fixtures import rows, write_rows
 
 from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
+from arena.battles.reward_watch import Disagreement, RewardWatch, score_battle, watch_reward
 from arena.battles.service import BattleService
 from arena.config.page_config import PageConfig
 from arena.i18n import languages, words
+from arena.page.html.reward_watch import reward_watch_html
 from arena.page.html.scores import scores_html
 from arena.storage.store import Store
 from arena.values.battle import Battle
@@ -31,10 +33,10 @@ Told = tuple[str, list[float | None]]
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 
-def judge_a_battle(url: str, home: Path) -> tuple[Battle, Told]:
+def judge_a_battle(url: str, home: Path) -> tuple[Battle, Told, RewardWatch | None]:
     """A blind battle of the two models served at `url`, and what the reward model says after."""
 
-    async def play() -> tuple[Battle, Told]:
+    async def play() -> tuple[Battle, Told, RewardWatch | None]:
         install_http_client()
         config = PageConfig((url,), home)
         service = BattleService(Store.at_home(home), BackendPool((url,), config.sampling))
@@ -43,13 +45,14 @@ def judge_a_battle(url: str, home: Path) -> tuple[Battle, Told]:
             last = view
         assert not last.is_running
         with pytest.raises(StillBlindError):
-            await service.scores(access)
+            await score_battle((await service.view(access)).battle, service.pool)
         await service.vote(access, Judgement(winner=Winner.MODEL_A))
-        told = await service.scores(access)
-        assert told is not None
         battle = (await service.view(access)).battle
+        told = await score_battle(battle, service.pool)
+        assert told is not None
+        watched = await watch_reward(service.store, service.pool, home)
         await service.close()
-        return battle, told
+        return battle, told, watched
 
     return asyncio.run(play())
 
@@ -73,7 +76,7 @@ def test_a_served_reward_model_judges_the_answers_after_the_vote(
     models = tuple((name, tmp_path / "models" / name) for name in ("mine", "judge"))
     config = ServeConfig(tiny_base, "base", models, port=0, device="cpu", dtype="float32")
     with ServerThread(config) as server:
-        battle, (name, scores) = judge_a_battle(server.url, tmp_path)
+        battle, (name, scores), watched = judge_a_battle(server.url, tmp_path)
     assert {one.name for one in battle.participants} == {"base", "mine"}
     answers = [battle.turns[0].answer(side) for side in (0, 1)]
     asked = [{"role": "user", "content": PROMPT}]
@@ -81,6 +84,23 @@ def test_a_served_reward_model_judges_the_answers_after_the_vote(
     wanted = load_scorer("judge", tmp_path).scores([(asked, text) for text in said])
     assert name == "judge"
     assert scores == pytest.approx(wanted, abs=1e-4)
+    assert watched is not None
+    assert (watched.name, watched.num_judged, watched.new_votes) == ("judge", 1, 1)
+    assert watched.num_agreed == (wanted[0] >= wanted[1])
+    for one in watched.worst:
+        assert one.by == pytest.approx(wanted[1] - wanted[0], abs=1e-4)
+        assert [one.voted, one.scored] == [side.name for side in battle.participants]
+
+
+def test_the_admin_sees_where_reward_model_and_voters_disagree() -> None:
+    worst = Disagreement("b1", "Name <two> animals. " * 9, "lora", "base", 1.25)
+    shown = reward_watch_html(RewardWatch("judge", 40, 31, (worst,), 7), words("en"))
+    assert "It agrees with 31 of the newest 40 votes" in shown
+    assert "7 new votes since the last reward model." in shown
+    assert "<td>lora</td><td>base</td><td>+1.25</td>" in shown
+    assert "<two>" not in shown
+    assert "…" in shown
+    assert reward_watch_html(None, words("en")) == ""
 
 
 def test_the_page_says_whom_the_reward_model_would_have_chosen() -> None:

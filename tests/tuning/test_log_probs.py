@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tuned_models import VOCABULARY, make_batch, make_tuned
 
+from tuning.data.preferences.pairs import Origin
 from tuning.fused.loss import label_log_probs
 from tuning.fused.model import Lean, make_lean
+from tuning.models.scorer import score_ids
 from tuning.preference.batches import collate_completions, completion_log_probs
+from tuning.preference.reward import PairCollator, PairRow
+from tuning.preference.shared_scores import can_fold, fold_pairs, folded_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -112,3 +117,31 @@ def test_completions_lie_behind_their_own_prompts_only() -> None:
 def test_layers_of_others_keep_no_branches() -> None:
     model, batch = make_tuned("gpt2", "lora").eval(), make_batch(packed=False)
     assert not lean_of(model, batch).keeps_branches(model)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_scores_of_pairs_that_begin_alike_are_those_of_whole_rows(kind: str) -> None:
+    """With the gradients; one pair shares all but the ends, one nothing, one is a row and more."""
+    from transformers import AutoModelForSequenceClassification
+
+    base = make_tuned(kind, "full")
+    base.config.num_labels, base.config.pad_token_id = 1, 0
+    torch.manual_seed(5)
+    model = AutoModelForSequenceClassification.from_config(base.config, attn_implementation="eager")
+    groups = groups_of_rows()
+    rows = [
+        (np.array([*prompt, *first]), np.array([*prompt, *second]))
+        for prompt, (first, second) in groups
+    ]
+    rows += [(rows[0][0], rows[0][0][:-3]), (rows[1][1], rows[2][0])]
+    apart = PairCollator(0)([[PairRow(*pair, Origin("x", 1), 0) for pair in rows]])["input_ids"]
+    usual = score_ids(model, apart, 0)
+    wanted = gradients(model, usual)
+    lean = make_lean(model, lambda lean: score_ids(model, apart, 0, lean).sum())
+    assert can_fold(model, lean, rows, apart, 0)
+    assert lean is not None
+    batch = fold_pairs(rows, 0)
+    assert batch["input_ids"].numel() < apart.numel()
+    found = folded_scores(model, batch, lean)
+    torch.testing.assert_close(found, usual, rtol=1e-5, atol=1e-5)
+    assert_close(gradients(model, found), wanted)

@@ -117,12 +117,13 @@ def test_pairs_that_teach_nothing_are_counted_by_reason(tmp_path: Path) -> None:
         {**good, "rejected": [{"role": "assistant", "content": " "}]},
         {**good, "chosen": 7.5},
         {"prompt": USER, "chosen": RED},
+        {**good, "chosen": "half \ud800"},
     ]
     ledger = read(tmp_path, *rows).ledger
-    assert ledger.rows_read == 6
+    assert ledger.rows_read == 7
     assert ledger.left_out == {"duplicate": 1, "identical": 1, "empty answer": 1}
     assert ledger.read == {"pairs": 5}
-    assert [(bad.line, bad.field) for bad in ledger.bad_rows] == [(6, "rejected")]
+    assert [(bad.line, bad.field) for bad in ledger.bad_rows] == [(6, "rejected"), (7, "answer 1")]
     assert "1 duplicate, 1 empty answer, 1 identical" in "\n".join(ledger.lines())
     with pytest.raises(TuningError, match=r":6: rejected: .*leave --strict out"):
         read(tmp_path, *rows, strict=True)
@@ -153,6 +154,8 @@ def test_labels_of_single_answers(tmp_path: Path) -> None:
         found.require_pairs()
     with pytest.raises(TuningError, match="all are good"):
         read(tmp_path, rows[0]).require_labels()
+    empty = read(tmp_path, {"messages": [], "kto_tag": True}).ledger.bad_rows
+    assert str(empty[0]).endswith("messages: is empty")
     whole = {"messages": USER + RED, "kto_tag": False}
     assert read(tmp_path, whole).labelled[0].label is False
 

@@ -28,6 +28,7 @@ from tuning.methods.adapters import build_scorer, check_vocabulary
 from tuning.models.scorer import load_head, pick_pad, score_ids
 from tuning.preference.held_out import pair_scores, report_on
 from tuning.preference.inputs import Lessons, PreparedPreferences, prepare_judgements
+from tuning.preference.shared_scores import can_fold, fold_pairs, folded_scores
 from tuning.training.distributed import is_main_process, is_sharded
 from tuning.training.objective import Say
 from tuning.training.setup import HELDOUT_BATCH
@@ -60,17 +61,22 @@ class PairRow:
 class PairCollator:
     """Pads pairs on the right: the chosen rows of a batch, then the rejected ones.
 
-    The width is a multiple of `step`, at most `most`, as in `tuning.data.batching.Collator`.
+    The width is a multiple of `step`, at most `most`, as in `tuning.data.batching.Collator`. With
+    `folded` a pair is one sequence in which what both rows begin with lies once.
     """
 
     pad_id: int
     step: int = 1
     most: int = 0
+    folded: bool = False
 
     def __call__(self, items: Sequence[Sequence[PairRow]]) -> Batch:
         """`input_ids` (2 x pairs, width); `factor`, `margin`, `tie`, `examples` (pairs,);
         `labels` (pairs, 2), one item each."""
         rows = [row for item in items for row in item]
+        if self.folded:
+            pairs = [(row.chosen, row.rejected) for row in rows]
+            return {**fold_pairs(pairs, self.pad_id, self.step), **self._about(rows)}
         longest = max(map(len, rows))
         step = self.step if longest > 2 * self.step else max(1, self.step // 2)
         width = max(longest, min(-(-longest // step) * step, self.most))
@@ -78,10 +84,12 @@ class PairCollator:
         for line, row in enumerate([row.chosen for row in rows] + [row.rejected for row in rows]):
             assert row[-1] != self.pad_id, "the end of an answer would be taken for padding"
             ids[line, : len(row)] = row
+        return {"input_ids": torch.from_numpy(ids), **self._about(rows)}
+
+    def _about(self, rows: Sequence[PairRow]) -> Batch:
         labels = torch.zeros(len(rows), 2, dtype=torch.long)
         labels[:, 0] = -100
         return {
-            "input_ids": torch.from_numpy(ids),
             "factor": torch.tensor([row.factor for row in rows]),
             "margin": torch.tensor([row.margin for row in rows]),
             "tie": torch.tensor([row.is_tie for row in rows]),
@@ -159,15 +167,25 @@ class RewardModel:
             )
         pad_id = inputs.tokenizer.pad_token_id
         collate = PairCollator(pad_id, pick_width_step(precision), inputs.max_length)
-        lean = _lean_of(config, model, collate([[row] for row in inputs.rows[:2]]), pad_id, say)
+        few = inputs.rows[:2]
+        tried = collate([few])
+        lean = _lean_of(config, model, tried, pad_id, say)
+        pairs = [(row.chosen, row.rejected) for row in few]
+        if can_fold(model, lean, pairs, tried["input_ids"], pad_id):
+            collate = replace(collate, folded=True)
         center = config.preference.center
 
+        def scores(model: Any, batch: Batch) -> tuple[torch.Tensor, ...]:
+            if lean is not None and collate.folded:
+                return folded_scores(model, batch, lean).chunk(2)
+            return score_ids(model, batch["input_ids"], pad_id, lean).chunk(2)
+
         def loss(model: Any, batch: Batch) -> Measured:
-            chosen, rejected = score_ids(model, batch["input_ids"], pad_id, lean).chunk(2)
+            chosen, rejected = scores(model, batch)
             return measured(chosen, rejected, batch, center)
 
         def heldout_loss(model: Any, batch: Batch) -> Measured:
-            chosen, rejected = score_ids(model, batch["input_ids"], pad_id, lean).chunk(2)
+            chosen, rejected = scores(model, batch)
             return measured(chosen, rejected, {**batch, "margin": torch.zeros_like(chosen)}, 0.0)
 
         ordered = sorted(inputs.heldout, key=len)

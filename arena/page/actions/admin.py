@@ -12,6 +12,8 @@ from typing import Any
 import gradio as gr
 
 from arena.backends.queues import ask_queues
+from arena.backends.scoring import ScoresError
+from arena.battles.reward_watch import watch_reward
 from arena.battles.service import BattleService
 from arena.errors import ArenaError
 from arena.exports.archive import make_dataset
@@ -21,6 +23,7 @@ from arena.page.actions.battles import say_for, visitor_by
 from arena.page.admin_tab import AdminTab
 from arena.page.html.admin import flagged_html, live_html, votes_html
 from arena.page.html.panes import status_html
+from arena.page.html.reward_watch import reward_watch_html
 from arena.page.render import Changes
 from arena.storage import admin_queries
 
@@ -53,6 +56,7 @@ class AdminActions:
                 choices=names, value=[name for name in names if name not in off]
             ),
             tab.votes: votes_html(found, say),
+            tab.reward: await self._reward(say),
             tab.flagged: flagged_html(flagged, say),
             tab.timer: gr.update(active=True),
         }
@@ -111,6 +115,15 @@ class AdminActions:
 
     def _tell(self, text: str, say: Words, tone: str) -> dict[Any, Any]:
         return {self.tab.outcome: status_html(text, say, tone=tone)}
+
+    async def _reward(self, say: Words) -> str:
+        """A served reward model beside the votes; a line where it gives no scores."""
+        service = self.service
+        try:
+            found = await watch_reward(service.store, service.pool, self._home)
+        except ScoresError as error:
+            return status_html(error_text(error, say), say, tone="bad")
+        return reward_watch_html(found, say)
 
     async def _live(self, num_voters: int, say: Words) -> str:
         backends = await self.service.pool.backends()

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from arena.battles.reward_watch import score_battle
 from arena.battles.service import BattleService
 from arena.battles.view import BattleAccess, BattleView, stored_view
 from arena.errors import ArenaError
@@ -147,7 +148,8 @@ class BattleActions:
         if not link:
             return {self.page.scores: ""}
         try:
-            told = await self.service.scores(await self._access(request, link))
+            battle = (await self.service.view(await self._access(request, link))).battle
+            told = await score_battle(battle, self.service.pool)
         except ArenaError:
             return {self.page.scores: ""}  # still blind, or the model is busy: nobody waits for it
         say = say_for(request)
@@ -248,6 +250,8 @@ class BattleActions:
             return self.renderer.status(text, say, "bad")
 
     async def _welcome(self, say: Words) -> Changes:
+        if (fault := self.service.health.fault) is not None:
+            return self.renderer.status(error_text(fault, say), say, "bad")
         text, tone = servers_text(await self.service.pool.backends(), say)
         return self.renderer.status(text, say, tone)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from tuning.data.fields import Message, RowError
+from tuning.data.fields import Message
 from tuning.data.preferences.pairs import (
     EMPTY,
     IDENTICAL,
@@ -24,10 +24,6 @@ from tuning.data.preferences.pairs import (
 )
 
 MAX_ANSWERS = 64
-
-
-class LeftOutError(RowError):
-    """A judgement that makes no lesson for a reason that the ledger counts by its name."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from tuning.config import DataOptions
+from tuning.data.fields import texts_of
 from tuning.data.folders import DataError
 from tuning.data.formats import FormatError
 from tuning.data.ledger import BadRow
@@ -92,11 +93,25 @@ def _judgements(
             yield row
 
     for found in known.read(counted()):
-        if isinstance(found, Judged):
+        bad = found if isinstance(found, BadRow) else _unwritable(found)
+        if bad is not None:
+            _leave_out(bad, options, ledger)
+        elif isinstance(found, Judged):
             yield found
-        else:
-            _leave_out(found, options, ledger)
     check.finish()
+
+
+def _unwritable(judged: Judged) -> BadRow | None:
+    """Why no tokenizer could take an answer: it holds half of a surrogate pair."""
+    for at, answer in enumerate(judged.answers):
+        try:
+            for message in answer.messages:
+                "".join(texts_of(message)).encode("utf-8")
+        except UnicodeEncodeError:
+            origin = judged.origin
+            reason = "text cannot be encoded as UTF-8 (lone surrogate)"
+            return BadRow(origin.source, origin.line, f"answer {at + 1}", reason)
+    return None
 
 
 def _leave_out(bad: BadRow, options: DataOptions, ledger: PreferenceLedger) -> None:

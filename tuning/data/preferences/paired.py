@@ -92,6 +92,8 @@ def labels_of(raw: RawRow) -> Iterator[Judged]:
     else:
         whole = read_messages(row, "messages", "user")
     whole = (*system_of(row, "system", "system_prompt"), *whole)
+    if not whole:
+        raise RowError("completion" if "completion" in row else "messages", "is empty")
     if whole[-1]["role"] != "assistant":
         raise RowError("completion", f"ends on {whole[-1]['role']}, not on the assistant")
     prompt, completion = whole[:-1], whole[-1:]
