@@ -37,8 +37,8 @@ class EngineLimits:
 
     def within(self, positions: int | None) -> Self:
         """The same for a model that has so many positions, or does not say how many."""
-        asked = self.max_total_tokens or FALLBACK_TOTAL_TOKENS
-        total = min(positions or FALLBACK_TOTAL_TOKENS, asked, self.kv_tokens)
+        asked = self.max_total_tokens or positions or FALLBACK_TOTAL_TOKENS
+        total = min(asked, positions or asked, self.kv_tokens)
         return replace(self, max_total_tokens=total)
 
 
@@ -47,7 +47,10 @@ class ServingLimits(EngineLimits):
     """Bounds that protect the server: those of each engine, and those of requests.
 
     `max_input_tokens` 0 means: what the model allows. Above `max_concurrent_requests` waiting
-    and running, answers are 429.
+    and running, answers are 429. `max_best_of` and `max_top_n_tokens` are those of TGI's routes.
+    On /v1, a request has at most `max_client_batch_size` answers, over all its prompts, and
+    `max_top_logprobs` likely tokens beside each token. A connection nobody uses is kept
+    `keep_alive_seconds`.
     """
 
     max_concurrent_requests: int = 128
@@ -56,10 +59,26 @@ class ServingLimits(EngineLimits):
     max_reward_best_of: int = 32
     max_stop_sequences: int = 4
     max_top_n_tokens: int = 5
-    max_client_batch_size: int = 4
+    max_client_batch_size: int = 128
+    max_top_logprobs: int = 20
     max_score_rows: int = 256
     max_body_bytes: int = 2_000_000
     deadline_seconds: float = 600.0
+    keep_alive_seconds: int = 75
+
+    @classmethod
+    def read(cls, settings: Sequence[str], **given: float) -> Self:
+        """Limits from texts `name=number`, over those `given`; ServingError names a bad one."""
+        kinds = {name: type(value) for name, value in vars(cls()).items()}
+        for setting in settings:
+            name, _, text = setting.partition("=")
+            if name not in kinds:
+                raise ServingError(f"limit {name!r} is unknown; known are {', '.join(kinds)}")
+            try:
+                given[name] = kinds[name](text)
+            except ValueError as error:
+                raise ServingError(f"limit {setting!r} has no number; write {name}=8") from error
+        return cls(**given)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,22 @@ def score_rows(
     run_score(file, model, home, base, json_out=json_out)
 
 
+@reward_app.command("bench")
+def score_bench(
+    file: Annotated[str, typer.Argument(help="A file of RewardBench 2 or of RM-Bench.")],
+    model: Annotated[str, typer.Option("--model", help="Name or folder of the reward model.")],
+    base: Annotated[
+        str | None, typer.Option("--base", help="Base of an adapter that does not name its own.")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Score the answers of a public bench, and say what its own rules make of the scores."""
+    from tuning.commands.reward import run_bench
+
+    run_bench(file, model, home, base, json_out=json_out)
+
+
 @reward_app.command("best-of")
 def best_of(
     name: Annotated[str, typer.Argument(help="The model that answers.")],

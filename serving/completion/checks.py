@@ -21,6 +21,16 @@ from serving.protocol.schema import (
     OpenAIRequest,
 )
 
+# Keys of /v1 that change no answer, and values of others that say what is done in any case.
+HARMLESS = {
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention", "parallel_tool_calls", "request_id", "priority", "cache_salt",
+}  # fmt: skip
+NEUTRAL = {
+    "skip_special_tokens": True, "spaces_between_special_tokens": True, "length_penalty": 1,
+    "modalities": ["text"], "best_of": 1, "typical_p": 1,
+}  # fmt: skip
+
 
 def check_stream(parameters: GenerateParameters) -> None:
     """What a stream cannot do."""
@@ -158,13 +168,15 @@ def fit_prompt(
 
 
 def openai_sampling(request: OpenAIRequest, limits: ServingLimits) -> SamplingParams:
-    """Sampling of a /v1 request: temperature 0 is greedy, absent is 1, top_p 1 is off."""
+    """Sampling of a /v1 request: temperature 0 is greedy, absent is 1; top_p 1, top_k 0 and -1,
+    and min_p 0 are off."""
     temperature = request.temperature
     top_p = None if request.top_p == 1.0 else request.top_p
     checked = GenerateParameters(
         do_sample=True,
         temperature=temperature or None,
         top_p=top_p,
+        top_k=None if request.top_k in (0, -1) else request.top_k,
         frequency_penalty=request.frequency_penalty,
         repetition_penalty=request.repetition_penalty,
         stop=request.stop,
@@ -174,11 +186,16 @@ def openai_sampling(request: OpenAIRequest, limits: ServingLimits) -> SamplingPa
     presence = request.presence_penalty or 0.0
     if not -2.0 <= presence <= 2.0:
         raise invalid("`presence_penalty` must be >= -2.0 and <= 2.0")
+    min_p = request.min_p or 0.0
+    if not 0 <= min_p <= 1:
+        raise invalid("`min_p` must be >= 0.0 and <= 1.0", "min_p")
     greedy = temperature == 0
     return SamplingParams(
         do_sample=not greedy,
         temperature=sampling.temperature,
+        top_k=0 if greedy else sampling.top_k,
         top_p=1.0 if greedy else sampling.top_p,
+        min_p=0.0 if greedy else min_p,
         repetition_penalty=sampling.repetition_penalty,
         frequency_penalty=sampling.frequency_penalty,
         presence_penalty=presence,
@@ -198,15 +215,57 @@ def read_bias(bias: dict[str, float] | list[Any] | None) -> tuple[tuple[int, flo
     return tuple((int(key), float(value)) for key, value in bias.items())
 
 
-def check_n(request: OpenAIRequest, limits: ServingLimits) -> int:
+def check_extras(request: OpenAIRequest) -> None:
+    """Problem 422 for a key that is not known here and would change the answer."""
+    for key, value in (request.model_extra or {}).items():
+        if key not in HARMLESS and value and value != NEUTRAL.get(key):
+            raise invalid(f"`{key[:80]}` is not supported; leave it out", key[:80])
+
+
+def check_n(request: OpenAIRequest, limits: ServingLimits, num_prompts: int = 1) -> int:
     """How many answers to each prompt are asked for."""
-    n = 1 if request.n is None else request.n
-    if not 0 < n <= limits.max_client_batch_size:
-        raise invalid(f"`n` must be > 0 and <= {limits.max_client_batch_size}. Given: {n}", "n")
+    n, most = 1 if request.n is None else request.n, limits.max_client_batch_size // num_prompts
+    if not 0 < n <= most:
+        raise invalid(f"`n` must be > 0 and <= {most}. Given: {n}", "n")
     return n
 
 
-def check_prompts(request: CompletionRequest, limits: ServingLimits) -> list[str]:
+def check_drawn(request: CompletionRequest, limits: ServingLimits) -> int:
+    """How many answers to each prompt are made, of which the best `n` are told."""
+    num_prompts = len(request.prompts)
+    n = check_n(request, limits, num_prompts)
+    best_of, most = request.best_of or n, limits.max_client_batch_size // num_prompts
+    if not n <= best_of <= most:
+        raise invalid(f"`best_of` must be >= {n} and <= {most}. Given: {best_of}", "best_of")
+    if best_of > n and request.stream:
+        raise invalid("`best_of` > `n` is not supported when streaming tokens", "best_of")
+    return best_of
+
+
+def check_min_tokens(request: OpenAIRequest, max_new: int) -> int:
+    """How many tokens an answer has before its end may come."""
+    count = request.min_tokens or 0
+    if not 0 <= count <= max_new:
+        raise invalid(
+            f"`min_tokens` must be >= 0 and <= {max_new}, the most tokens there may be. "
+            f"Given: {count}",
+            "min_tokens",
+        )
+    return count
+
+
+def read_prompt(prompt: str | list[int], model: ServedModel, *, special: bool) -> list[int]:
+    """Token ids of a prompt that is a text, or ids already, which must be the model's."""
+    if isinstance(prompt, str):
+        return encode(model.tokenizer, prompt, special=special)
+    size = model.engine.model.config.get_text_config().vocab_size
+    wrong = [token for token in prompt if not 0 <= token < size]
+    if wrong:
+        raise invalid(f"`prompt` has the token id {wrong[0]}, not from 0 to {size - 1}", "prompt")
+    return prompt
+
+
+def check_prompts(request: CompletionRequest, limits: ServingLimits) -> list[str | list[int]]:
     """The prompts of a /v1/completions request; Problem 422 for what TGI does not take."""
     if request.suffix is not None:
         raise Problem(
@@ -226,12 +285,15 @@ def check_prompts(request: CompletionRequest, limits: ServingLimits) -> list[str
     return request.prompts
 
 
-def check_top_logprobs(request: ChatRequest, limits: ServingLimits) -> int:
-    """How many likely tokens a chat lists beside each of its own."""
-    num_top = (request.top_logprobs or 0) if request.logprobs else 0
-    if not 0 <= num_top <= limits.max_top_n_tokens:
-        raise invalid(
-            f"`top_logprobs` must be >= 0 and <= {limits.max_top_n_tokens}. Given: {num_top}",
-            "top_logprobs",
-        )
+def check_top_logprobs(request: ChatRequest | CompletionRequest, limits: ServingLimits) -> int:
+    """How many likely tokens are listed beside each of the answer's own."""
+    most = limits.max_top_logprobs
+    if isinstance(request, CompletionRequest):
+        name, num_top = "logprobs", request.logprobs or 0
+    else:
+        name, num_top = "top_logprobs", request.top_logprobs or 0
+        if num_top and not request.logprobs:
+            raise invalid("`top_logprobs` needs `logprobs` to be true", name)
+    if not 0 <= num_top <= most:
+        raise invalid(f"`{name}` must be >= 0 and <= {most}. Given: {num_top}", name)
     return num_top

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from serving.completion.detokenize import Detokenizer, StopFinder
+from serving.completion.ending import NoEndBefore, TokenMask, all_of
 from serving.completion.grammar import GrammarMask
 from serving.completion.jobs import CompletionJob
 from serving.engine.request import (
@@ -40,12 +41,17 @@ class TokenText:
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One generated token. `shown` is the text that may be shown now, stop strings considered."""
+    """One generated token. `shown` is the text that may be shown now, stop strings considered.
+
+    It is number `index` of its answer, and `offset` characters were shown before.
+    """
 
     token: TokenText
     top: list[TokenText]
     shown: str
     finish_reason: FinishReason | None
+    index: int
+    offset: int
 
 
 @dataclass
@@ -96,7 +102,9 @@ class Completion:
         self.text = ""
         self.tokens: list[TokenText] = []
         self.tops: list[list[TokenText]] = []
+        self.pieces: list[str] = []
         self.prefill: list[TokenText] = []
+        self.prefill_tops: Sequence[Sequence[tuple[int, float]]] = ()
         self.finish_reason: FinishReason | None = None
         self.failure: Exception | None = None
         self.gaps: list[float] = []
@@ -114,6 +122,10 @@ class Completion:
         self._heard = time.monotonic()
         self._on_end = on_end
         self._last_token = 0.0
+        masks: list[TokenMask] = [grammar] if grammar is not None else []
+        if job.min_tokens:
+            masks.append(NoEndBefore(job.min_tokens, job.eos_ids))
+        mask, accept = all_of(masks)
         self._request = EngineRequest(
             job.prompt,
             job.max_new_tokens,
@@ -121,11 +133,11 @@ class Completion:
             sampling=job.sampling,
             adapter=job.model.adapter,
             model=job.model.name,
-            eos_ids=job.model.eos_ids,
+            eos_ids=job.eos_ids,
             num_top=job.num_top,
             prompt_logprobs=job.prompt_logprobs,
-            mask=grammar.mask if grammar else None,
-            accept=grammar.accept if grammar else None,
+            mask=mask,
+            accept=accept,
         )
 
     @property
@@ -235,6 +247,7 @@ class Completion:
                 TokenText(token, self._token_text(token), logprob)
                 for token, logprob in zip(self.job.prompt, event.logprobs, strict=True)
             ]
+            self.prefill_tops = event.tops
             return None
         assert isinstance(event, TokenEvent), "rows that write are not scored"
         now = time.monotonic()
@@ -248,11 +261,12 @@ class Completion:
         text = self._detokenizer.push(choice.token)
         if reason is not None:
             text += self._detokenizer.flush()
-        if self.job.stops and self._stops.push(text):
+        if len(self.tokens) + 1 < self.job.min_tokens:
+            self._stops.skip(text)
+        elif self._stops.push(text):
             reason = FinishReason.STOP_SEQUENCE
-        elif not self.job.stops:
-            self._stops.push(text)
         shown = self._stops.show(final=reason is not None, keep_stop=self.job.keep_stop)
+        index, offset = len(self.tokens), len(self.text)
         self.text += shown
         label = self._token_text(choice.token) if special else text
         token = TokenText(choice.token, label, choice.logprob, special)
@@ -262,8 +276,9 @@ class Completion:
         ]
         self.tokens.append(token)
         self.tops.append(top)
+        self.pieces.append(shown)
         self.finish_reason = reason
-        return GeneratedToken(token, top, shown, reason)
+        return GeneratedToken(token, top, shown, reason, index, offset)
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))

@@ -73,6 +73,12 @@ def decoder(tokenizer: Any) -> Callable[[list[int]], str]:
     return lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) if ids else ""
 
 
+def plain_text(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of ids without control tokens."""
+    special = special_ids(tokenizer)
+    return decoder(tokenizer)([token for token in ids if token not in special])
+
+
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of control tokens: the named ones and added tokens that are marked special."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
@@ -89,10 +95,16 @@ class StopFinder:
         self.text = ""
         self.shown = 0
         self.match: tuple[int, int] | None = None
+        self._begin = 0
+
+    def skip(self, piece: str) -> None:
+        """Add text in which no stop string counts."""
+        self.text += piece
+        self._begin = len(self.text)
 
     def push(self, piece: str) -> bool:
         """Add text; True once a stop string is complete (the earliest to end wins)."""
-        begin = max(0, len(self.text) - self._longest + 1)
+        begin = max(self._begin, len(self.text) - self._longest + 1)
         self.text += piece
         found = [
             (at + len(stop), at) for stop in self._stops if (at := self.text.find(stop, begin)) >= 0
@@ -116,7 +128,7 @@ class StopFinder:
 
     def _held(self) -> int:
         """Length of the longest tail of the text that begins a stop string."""
-        for length in range(min(self._longest - 1, len(self.text)), 0, -1):
+        for length in range(min(self._longest - 1, len(self.text) - self._begin), 0, -1):
             if any(stop.startswith(self.text[-length:]) for stop in self._stops):
                 return length
         return 0

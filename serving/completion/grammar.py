@@ -15,7 +15,8 @@ import llguidance.hf
 import numpy as np
 import torch
 
-from serving.protocol.problems import Problem, invalid
+from serving.completion.json_schema import closed
+from serving.protocol.problems import invalid
 from serving.protocol.schema import Grammar
 
 ANY_OBJECT = {"type": "object"}
@@ -112,10 +113,10 @@ def translate(grammar: Grammar) -> str:
 def from_schema(schema: Any) -> str:
     """llguidance's text of a JSON schema; compact JSON, so that no row wanders off in blanks."""
     try:
+        if isinstance(schema, str):
+            schema = json.loads(schema)
         return llguidance.LLMatcher.grammar_from_json_schema(
-            schema, defaults={"whitespace_flexible": False}
+            json.dumps(closed(schema)), defaults={"whitespace_flexible": False}
         )
-    except ValueError as error:
-        raise Problem(
-            422, "validation", f"Input validation error: grammar is not valid: {error}"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"grammar is not valid: {error}") from error

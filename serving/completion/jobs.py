@@ -9,14 +9,19 @@ from dataclasses import dataclass, replace
 
 from serving.completion.chat_template import render_chat
 from serving.completion.checks import (
+    check_drawn,
+    check_extras,
+    check_min_tokens,
     check_n,
     check_prompts,
     check_top_logprobs,
     encode,
     fit_prompt,
     openai_sampling,
+    read_prompt,
     read_sampling,
 )
+from serving.completion.detokenize import plain_text
 from serving.completion.grammar import from_schema, translate
 from serving.completion.tools import ToolPlan, plan_tools
 from serving.config import ServingLimits
@@ -32,7 +37,7 @@ class CompletionJob:
 
     `keep_stop` leaves the stop string in the text (TGI) or cuts it off (OpenAI). `grammar` is
     one that `completion.grammar` translated; with `tools` it is that of a call. `num_characters`
-    counts the prompt's text.
+    counts the prompt's text; `echo` is that text where the answer begins with it.
     """
 
     model: ServedModel
@@ -46,6 +51,14 @@ class CompletionJob:
     grammar: str | None = None
     tools: ToolPlan | None = None
     num_characters: int = 0
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    echo: str | None = None
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end the answer."""
+        return frozenset() if self.ignore_eos else self.model.eos_ids
 
 
 def generate_jobs(
@@ -91,13 +104,22 @@ def _generate_job(
 def text_jobs(
     model: ServedModel, body: CompletionRequest, limits: ServingLimits, *, keep_stop: bool
 ) -> list[CompletionJob]:
-    """The jobs of a /v1/completions request: `n` for each prompt, prompt by prompt."""
-    prompts, n = check_prompts(body, limits), check_n(body, limits)
+    """The jobs of a /v1/completions request: as many for each prompt as the best `n` are chosen
+    from, prompt by prompt.
+
+    Log probabilities of a prompt are noted where it is told with them. `max_tokens` 0 asks for the
+    prompt alone; the engine writes one token all the same, which nobody is told.
+    """
+    prompts, drawn = check_prompts(body, limits), check_drawn(body, limits)
+    num_top, with_logprobs = check_top_logprobs(body, limits), body.logprobs is not None
     jobs = []
-    for text in prompts:
-        ids = encode(model.tokenizer, text)
-        job = _openai_job(model, text, ids, body, limits, keep_stop=keep_stop)
-        jobs += _with_own_seeds(job, n)
+    for prompt in prompts:
+        ids = read_prompt(prompt, model, special=body.add_special_tokens)
+        job = _openai_job(model, len(prompt), ids, body, limits, keep_stop=keep_stop)
+        if body.echo:
+            text = prompt if isinstance(prompt, str) else plain_text(model.tokenizer, prompt)
+            job = replace(job, echo=text, prompt_logprobs=with_logprobs)
+        jobs += _with_own_seeds(replace(job, num_top=num_top), drawn)
     return jobs
 
 
@@ -121,16 +143,18 @@ def chat_jobs(
         grammar = from_schema(tools.schema())
     elif body.response_format is not None and body.response_format.type != "text":
         grammar = translate(body.response_format)
+    if body.max_tokens == 0:
+        raise invalid("`max_new_tokens` must be strictly positive", "max_tokens")
     text = render_chat(model, body, tools)
     ids = encode(model.tokenizer, text, special=False)
-    job = _openai_job(model, text, ids, body, limits, keep_stop=keep_stop)
+    job = _openai_job(model, len(text), ids, body, limits, keep_stop=keep_stop)
     job = replace(job, num_top=num_top, grammar=grammar, tools=tools)
     return _with_own_seeds(job, max(n, best_of))
 
 
 def _openai_job(
     model: ServedModel,
-    text: str,
+    num_characters: int,
     ids: list[int],
     body: OpenAIRequest,
     limits: ServingLimits,
@@ -138,20 +162,22 @@ def _openai_job(
     keep_stop: bool,
 ) -> CompletionJob:
     """The job of a /v1 request; more tokens than there is room for are cut to the room."""
+    check_extras(body)
     sampling = openai_sampling(body, limits)
     size = model.engine.model.config.get_text_config().vocab_size
     if any(token >= size for token, _ in sampling.logit_bias):
         raise invalid(f"`logit_bias` has a token id that is not below {size}", "logit_bias")
     wanted = body.max_tokens
-    if wanted is not None and wanted <= 0:
+    if wanted is not None and wanted < 0:
         raise invalid("`max_new_tokens` must be strictly positive", "max_tokens")
     room = max(model.max_total_tokens - len(ids), 0)
     prompt, max_new = fit_prompt(
-        ids, model, limits, min(wanted, room) if wanted is not None else None, None
+        ids, model, limits, min(max(wanted, 1), room) if wanted is not None else None, None
     )
     return CompletionJob(
         model, prompt, max_new, sampling, tuple(body.stop), keep_stop=keep_stop,
-        num_characters=len(text),
+        num_characters=num_characters, ignore_eos=body.ignore_eos,
+        min_tokens=check_min_tokens(body, max_new),
     )  # fmt: skip
 
 

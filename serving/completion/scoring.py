@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serving.completion.chat_template import plain_message
 from serving.completion.checks import encode
+from serving.completion.messages import plain_message
 from serving.engine.request import EngineRequest, Event, ScoreEvent
 from serving.engine.worker import Worker
 from serving.errors import EngineFailure
@@ -37,7 +37,8 @@ def answer_job(
         raise invalid("`prompt` and `completion` cannot be empty", "prompt")
     if completion[-1].role != "assistant":
         raise invalid("`completion` does not end with a message of the assistant", "completion")
-    messages = [plain_message(message) for message in (*prompt, *completion)]
+    template = str(model.tokenizer.chat_template)
+    messages = [plain_message(message, template) for message in (*prompt, *completion)]
     asked = _render(model, messages[:-1], ends=False)
     whole = _render(model, messages, ends=True)
     if not whole.startswith(asked):

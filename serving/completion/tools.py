@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.completion.json_schema import closed, moved
 from serving.protocol.problems import Problem
 from serving.protocol.schema import ChatRequest
 
@@ -19,28 +21,38 @@ DEFAULT_PROMPT = (
     "These functions can be called. Answer with a JSON object that names the one to call and "
     "gives its arguments as values, never as variables:"
 )
-HEADER = re.compile(r'^\{"function":\{"_name":("(?:[^"\\]|\\.)*"),?')
+HEADER = re.compile(r'^\{"name":("(?:[^"\\]|\\.)*")(?:,"arguments":(?=\{)|\})')
 
 
 @dataclass(frozen=True)
 class ToolPlan:
-    """The tools that an answer may call. `optional`: it may also decide for plain text."""
+    """The tools that an answer may call. With `decline`, a name no tool has, it may also decide
+    for plain text."""
 
     tools: tuple[dict[str, Any], ...]
-    optional: bool
+    decline: str | None
     prompt: str
 
     def schema(self) -> dict[str, Any]:
-        """JSON schema of a call: {"function": {"_name": <one of the tools>, arguments...}}."""
-        choices = [_function_schema(tool["function"]) for tool in self.tools]
-        if self.optional:
-            choices.append(_function_schema({"name": NO_TOOL, "parameters": {}}))
-        return {
-            "type": "object",
-            "properties": {"function": {"anyOf": choices}},
-            "required": ["function"],
-            "additionalProperties": False,
-        }
+        """JSON schema of a call, {"name": <one of the tools>, "arguments": {…}}, or a refusal.
+
+        The parameters of each tool are a definition of their own, where what they refer to is
+        found, themselves included.
+        """
+        definitions, choices = {}, []
+        for number, tool in enumerate(self.tools):
+            function = tool["function"]
+            place = f"#/$defs/{number}"
+            try:
+                definitions[str(number)] = moved(closed(_parameters(function)), place)
+            except RecursionError as error:
+                raise _tool_error(
+                    f"the `parameters` of {function['name']} are nested too deeply"
+                ) from error
+            choices.append(_call({"name": function["name"]}, {"arguments": {"$ref": place}}))
+        if self.decline is not None:
+            choices.append(_call({"name": self.decline}, {}))
+        return {"anyOf": choices, "$defs": definitions}
 
     def instruction(self) -> str:
         """What a template without tool support is told, after the last message."""
@@ -52,11 +64,16 @@ def plan_tools(request: ChatRequest) -> ToolPlan | None:
 
     Problem 422 of type tool_error for a choice that names no tool, and for tools beside a grammar.
     """
-    if request.tools is not None and request.response_format is not None:
+    has_grammar = request.response_format is not None and request.response_format.type != "text"
+    if request.tools is not None and has_grammar:
         raise _tool_error("Grammar and tools are mutually exclusive")
     tools = [_checked(tool) for tool in request.tools or ()]
+    counts = Counter(tool["function"]["name"] for tool in tools)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise _tool_error(f"two tools have the name {twice[0]}; rename one")
     choice = request.tool_choice
-    if not tools or choice == "none":
+    if choice == "none" or (not tools and choice in (None, "auto")):
         return None
     optional = choice in (None, "auto")
     if isinstance(choice, dict):
@@ -64,41 +81,47 @@ def plan_tools(request: ChatRequest) -> ToolPlan | None:
         named = True
     else:
         named = choice not in (None, "auto", "required")
-    if named:
+    if named or not tools:
         tools = [tool for tool in tools if tool["function"]["name"] == choice]
         if not tools:
             raise _tool_error(f"Tool with name {choice} not found")
-    return ToolPlan(tuple(tools), optional, request.tool_prompt or DEFAULT_PROMPT)
+    decline = NO_TOOL
+    while decline in counts:
+        decline += "_"
+    return ToolPlan(
+        tuple(tools), decline if optional else None, request.tool_prompt or DEFAULT_PROMPT
+    )
 
 
 def _checked(tool: dict[str, Any]) -> dict[str, Any]:
     function = tool.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or not name:
         raise _tool_error("a tool needs a `function` with a `name`")
     parameters = function.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise _tool_error(f"`parameters` of {function['name']} is no JSON schema of an object")
+    if not isinstance(parameters, dict) or parameters.get("type", "object") != "object":
+        raise _tool_error(f"`parameters` of {name} is no JSON schema of an object")
     for key, kind in (("properties", dict), ("required", list)):
         if not isinstance(parameters.get(key) or kind(), kind):
-            raise _tool_error(f"`parameters.{key}` of {function['name']} has another type")
+            raise _tool_error(f"`parameters.{key}` of {name} has another type")
     return tool
 
 
-def _function_schema(function: dict[str, Any]) -> dict[str, Any]:
-    parameters = function.get("parameters") or {}
-    schema = {
+def _parameters(function: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a tool's arguments; as for OpenAI, none means that it takes none."""
+    given = function.get("parameters")
+    return {"type": "object", **given} if given else {"type": "object", "properties": {}}
+
+
+def _call(fixed: dict[str, str], free: dict[str, Any]) -> dict[str, Any]:
+    texts = {key: {"type": "string", "const": value} for key, value in fixed.items()}
+    properties = {**texts, **free}
+    return {
         "type": "object",
-        "properties": {
-            "_name": {"type": "string", "const": function["name"]},
-            **(parameters.get("properties") or {}),
-        },
-        "required": ["_name", *(parameters.get("required") or ())],
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }
-    for key in ("$defs", "definitions"):
-        if key in parameters:
-            schema[key] = parameters[key]
-    return schema
 
 
 def _tool_error(message: str) -> Problem:
@@ -109,7 +132,7 @@ def _tool_error(message: str) -> Problem:
 class CallReader:
     """Reads a tool call as its text grows: first the name, then pieces of the arguments.
 
-    The pieces add up to the arguments as a JSON object: the wrapper's own brace is left out.
+    The pieces add up to the arguments as a JSON object, or as much of it as was written.
     """
 
     name: str | None = None
@@ -121,27 +144,26 @@ class CallReader:
         self.text += piece
         if self.name is None:
             match = HEADER.match(self.text)
-            # A comma may still follow the name: wait for the character after it.
-            if match is None or (match.end() == len(self.text) and not final):
+            if match is None:
                 return ""
             self.name = str(json.loads(match[1]))
             self._shown = match.end()
-            return "{" + self._more(final=final)
-        return self._more(final=final)
-
-    @property
-    def arguments(self) -> str:
-        """The arguments of a finished call."""
-        match = HEADER.match(self.text)
-        assert match is not None
-        return "{" + self.text[match.end() :].removesuffix("}")
-
-    def _more(self, *, final: bool) -> str:
         # The last brace belongs to the wrapper: keep braces back until something follows them.
-        end = len(self.text.removesuffix("}")) if final else len(self.text.rstrip("}"))
+        end = len(self.text.rstrip("}"))
+        if final:
+            end = len(self.text) - _is_complete(self.text)
         piece = self.text[self._shown : end]
         self._shown = max(self._shown, end)
         return piece
+
+
+def _is_complete(text: str) -> bool:
+    """False for a call that was cut, whose last brace is not the wrapper's."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def call_json(name: str, arguments: str, call_id: str) -> dict[str, Any]:

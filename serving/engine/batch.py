@@ -14,7 +14,7 @@ import torch
 from serving.attention.packed import Chunk, PackedLayout
 from serving.attention.pool import KVPool
 from serving.engine.request import EngineRequest
-from serving.engine.sampling import TokenSampler
+from serving.engine.sampling import TokenSampler, top_tokens
 
 
 @dataclass(eq=False)
@@ -27,6 +27,7 @@ class Row:
     length: int
     pending: list[int]
     prompt_logprobs: list[float | None] = field(default_factory=list)
+    prompt_tops: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
 
     @property
     def has_begun(self) -> bool:
@@ -127,12 +128,16 @@ class StepPlan:
 
 
 def note_prompt(row: Row, logits: torch.Tensor) -> None:
-    """Log probabilities of the prompt tokens that follow the ones just run."""
+    """Log probabilities of the prompt tokens that follow the ones just run, and of likely ones."""
     known = row.prompt_logprobs or [None]
     following = row.request.prompt[len(known) : len(known) + len(logits)]
     scores = torch.log_softmax(logits[: len(following)].float(), dim=-1)
     index = torch.tensor(following, dtype=torch.long, device=logits.device)[:, None]
     row.prompt_logprobs = [*known, *scores.gather(1, index)[:, 0].tolist()]
+    num_top = row.request.num_top
+    if num_top:
+        row.prompt_tops += [() for _ in range(not row.prompt_tops)]
+        row.prompt_tops += [top_tokens(line, num_top) for line in scores]
 
 
 def plan_step(
@@ -150,6 +155,8 @@ def plan_step(
         if row.is_decoding or budget <= 0:
             continue
         count = min(len(row.pending), budget)
+        if row.notes_prompt:  # Scores of every token, over the whole vocabulary, take memory.
+            count = min(count, prefill_chunk)
         budget -= count
         chosen.append(row)
         counts.append(count)

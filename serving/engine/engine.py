@@ -246,7 +246,8 @@ class Engine:
             if not row.has_begun:
                 self._scheduler.remember(row)
                 if row.request.prompt_logprobs:
-                    row.request.sink(PrefillEvent(tuple(row.prompt_logprobs)))
+                    known = PrefillEvent(tuple(row.prompt_logprobs), tuple(row.prompt_tops))
+                    row.request.sink(known)
         chosen = self._choose(ready.rows, ready.logits) if ready.rows else []
         for row, token in zip(ready.rows, chosen, strict=True):
             if isinstance(token, Exception):

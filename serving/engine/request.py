@@ -34,9 +34,13 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class PrefillEvent:
-    """Log probabilities of the prompt's tokens; the first has none."""
+    """Log probabilities of the prompt's tokens, and the likeliest tokens there, if asked for.
+
+    The first token has none.
+    """
 
     logprobs: tuple[float | None, ...]
+    tops: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(frozen=True)

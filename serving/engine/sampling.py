@@ -27,6 +27,7 @@ class SamplingParams:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     typical_p: float = 1.0
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
@@ -91,6 +92,8 @@ class TokenSampler:
                 keep_top_k(scores, params.top_k)
             if params.top_p < 1.0:
                 keep_top_p(scores, params.top_p)
+            if params.min_p > 0.0:
+                keep_min_p(scores, params.min_p)
             if params.typical_p < 1.0:
                 keep_typical(scores, params.typical_p)
         return scores
@@ -200,6 +203,12 @@ def keep_top_p(scores: torch.Tensor, top_p: float) -> None:
     removed = cumulative <= 1 - top_p
     removed[-1] = False
     scores[order[removed]] = NEVER
+
+
+def keep_min_p(scores: torch.Tensor, min_p: float) -> None:
+    """Filter tokens less likely than `min_p` times the likeliest one, in place."""
+    probabilities = scores.softmax(dim=-1)
+    scores.masked_fill_(probabilities < min_p * probabilities.max(), NEVER)
 
 
 def keep_typical(scores: torch.Tensor, mass: float) -> None:

@@ -33,6 +33,7 @@ class Worker:
     def __init__(self) -> None:
         self.on_step: Callable[[StepReport], None] | None = None
         self._engines: list[Engine] = []
+        self._retired: set[Engine] = set()
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -62,8 +63,18 @@ class Worker:
         return any(engine.has_work for engine in self._engines)
 
     def submit(self, engine: Engine, request: EngineRequest) -> None:
-        """Hand a request to an engine; it joins before the next step."""
-        self._post(lambda: engine.submit(request), request)
+        """Hand a request to an engine; it joins before the next step.
+
+        One that has been retired meanwhile comes back for it: the request was taken before.
+        """
+
+        def join() -> None:
+            if engine not in self._engines:
+                self._retired.add(engine)
+                self._engines.append(engine)
+            engine.submit(request)
+
+        self._post(join, request)
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Run `function` between two steps; for changes of engines and their adapters."""
@@ -98,14 +109,9 @@ class Worker:
         engine.on_compute = self._send_wakes
         self.call(lambda: self._engines.append(engine)).result()
 
-    def remove(self, engine: Engine) -> None:
-        """Take an engine out; requests that still run on it are answered with EngineStopped."""
-
-        def drop() -> None:
-            engine.fail_all(EngineStopped("the model was unloaded"))
-            self._engines.remove(engine)
-
-        self.call(drop).result()
+    def retire(self, engine: Engine) -> None:
+        """Take an engine out as soon as the requests it has, running or waiting, are done."""
+        self.call(lambda: self._retired.add(engine)).result()
 
     def _post(self, command: Callable[[], None], request: EngineRequest | None) -> None:
         with self._wake:
@@ -134,9 +140,16 @@ class Worker:
             for engine in self._engines:
                 if engine.has_work:
                     self._step(engine)
+            self._let_go()
         for engine in self._engines:
             engine.fail_all(EngineStopped("the server is shutting down"))
         self._send_wakes()
+
+    def _let_go(self) -> None:
+        """Forget the retired engines that have nothing left to do, and their memory with them."""
+        for engine in [engine for engine in self._retired if not engine.has_work]:
+            self._retired.discard(engine)
+            self._engines.remove(engine)
 
     def _step(self, engine: Engine) -> None:
         try:

@@ -24,6 +24,7 @@ from serving.http import (
     routes_score,
     routes_tokenize,
 )
+from serving.http.edge import Edge
 from serving.http.state import ServerState, server_of, speaks_openai
 from serving.models.registry import Registry
 from serving.protocol.problems import Problem, from_exception
@@ -45,7 +46,7 @@ def create_app(registry: Registry, config: ServeConfig) -> FastAPI:
         openapi_url="/api-doc/openapi.json",
         dependencies=[Depends(_require_key)],
     )
-    app.state.server = ServerState(registry, config)
+    app.state.server = server = ServerState(registry, config)
     modules = (
         routes_generate, routes_chat, routes_completions, routes_tokenize, routes_models,
         routes_score, routes_metrics,
@@ -66,6 +67,7 @@ def create_app(registry: Registry, config: ServeConfig) -> FastAPI:
             CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "POST"], allow_headers=["*"]
         )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(config.hosts), www_redirect=False)
+    app.add_middleware(Edge, server=server)
     return app
 
 

@@ -1,6 +1,7 @@
 """Reads a request's JSON body, or refuses it with TGI's status codes.
 
-Knows HTTP and pydantic's errors; does not know what a body asks for.
+A body that is read whole takes one of the server's places, which `http.edge` gives back when the
+answer is over. Knows HTTP and pydantic's errors; does not know what a body asks for.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -22,18 +24,22 @@ T = TypeVar("T")
 BODY_SECONDS = 60.0
 
 
-async def read_body(request: Request, parse: Callable[[Any], T]) -> T:
-    """Read, decode and check a JSON body; Problem with TGI's status codes when it is none."""
+async def read_body(request: Request, parse: Callable[[Any], T], *, admit: bool = True) -> T:
+    """Read, decode and check a JSON body; Problem with TGI's status codes when it is none.
+
+    With `admit` the request takes a place: Problem 429 when all are taken.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (kind == "application/json" or kind.endswith("+json")):
         raise Problem(415, "validation", "Expected request with `Content-Type: application/json`")
     limit = server_of(request).config.limits.max_body_bytes
     request.state.received = time.monotonic()
+    unpack = _unpacker(request)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
-                body += chunk
+                body += unpack(chunk, limit + 1 - len(body))
                 if len(body) > limit:
                     raise Problem(413, "validation", f"The body is larger than {limit} bytes")
     except TimeoutError as error:
@@ -45,11 +51,32 @@ async def read_body(request: Request, parse: Callable[[Any], T]) -> T:
     except (ValueError, RecursionError) as error:
         raise Problem(400, "validation", f"Failed to parse the request body: {error}") from error
     try:
-        return parse(value)
+        parsed = parse(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "body"
         raise Problem(422, "validation", f"{place}: {first['msg']}", param=place) from error
+    if admit:
+        server_of(request).admission.take(request.scope)
+    return parsed
+
+
+def _unpacker(request: Request) -> Callable[[bytes, int], bytes]:
+    """What turns received bytes into those of the body, given the most that are wanted."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding in ("identity", ""):
+        return lambda chunk, most: chunk
+    if coding not in ("gzip", "x-gzip"):
+        raise Problem(415, "validation", f"Content-Encoding {coding!r} is not read; send gzip")
+    packed = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+    def unpack(chunk: bytes, most: int) -> bytes:
+        try:
+            return packed.decompress(chunk, most)
+        except zlib.error as error:
+            raise Problem(400, "validation", f"The body is no gzip: {error}") from error
+
+    return unpack
 
 
 def _finite(digits: str) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving.completion.completion import Completion, TokenText
+from serving.completion.token_bytes import TokenBytes
 from serving.engine.request import FinishReason
 from serving.http.state import VERSION
 from serving.models.registry import ServedModel
@@ -56,15 +57,12 @@ def usage_of(completions: Sequence[Completion], answers: int = 1) -> dict[str, i
     return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
 
 
-def logprob_json(token: TokenText, top: list[TokenText]) -> dict[str, Any]:
-    """OpenAI's log probability entry of one token."""
+def logprob_json(token: TokenText, top: list[TokenText], known: TokenBytes) -> dict[str, Any]:
+    """OpenAI's log probability entry of one token; its bytes tell parts of a character apart."""
 
     def entry(item: TokenText) -> dict[str, Any]:
-        return {
-            "token": item.text,
-            "logprob": item.logprob,
-            "bytes": list(item.text.encode("utf-8")),
-        }
+        raw = known.written(item.id, item.text)
+        return {"token": item.text, "logprob": item.logprob, "bytes": list(raw)}
 
     return {**entry(token), "top_logprobs": [entry(item) for item in top]}
 

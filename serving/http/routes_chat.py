@@ -12,16 +12,18 @@ from fastapi.sse import KEEPALIVE_COMMENT
 
 from serving.completion.completion import Completion
 from serving.completion.jobs import chat_jobs
+from serving.completion.messages import next_call_number
 from serving.completion.side_by_side import interleave, run_all
-from serving.completion.tools import NO_TOOL, CallReader
+from serving.completion.token_bytes import TokenBytes
+from serving.completion.tools import CallReader
 from serving.http.best_of import BestOf, check_best_of
 from serving.http.body import body_schema, read_body
-from serving.http.chat_format import ChatFormat, called_name
+from serving.http.chat_format import ChatFormat, declines
 from serving.http.headers import model_headers, time_headers
 from serving.http.openai_format import Identity, stream_error, usage_of
 from serving.http.run import Run, openai_name
 from serving.http.state import server_of, speaks_openai
-from serving.protocol.schema import ChatRequest
+from serving.protocol.schema import ChatRequest, StreamOptions
 from serving.protocol.sse import DONE, frame
 
 router = APIRouter(tags=["OpenAI"])
@@ -49,7 +51,9 @@ async def chat_completions(request: Request) -> Response:
         )
         return run.replace(index, jobs[index])
 
-    form = ChatFormat(Identity(run.model, openai, "chatcmpl"), bool(body.logprobs))
+    identity = Identity(run.model, openai, "chatcmpl")
+    known = TokenBytes(run.model.tokenizer)
+    form = ChatFormat(identity, bool(body.logprobs), next_call_number(body), known)
     if picking is not None:
         return await answer_picked(form, run, picking, body)
     if body.stream:
@@ -57,11 +61,10 @@ async def chat_completions(request: Request) -> Response:
             answer_chunks(form, index, completion, ask_for_text)
             for index, completion in enumerate(run.completions)
         ]
-        with_usage = body.stream_options.include_usage
-        return run.stream(chat_events(form, answers, run.completions, with_usage=with_usage))
+        return run.stream(chat_events(form, answers, run.completions, body.stream_options))
     async with run.running():
         await run_all(run.completions)
-        undecided = [i for i, c in enumerate(run.completions) if called_name(c) == NO_TOOL]
+        undecided = [i for i, c in enumerate(run.completions) if declines(c)]
         await run_all([await ask_for_text(index) for index in undecided])
     choices = [form.choice(index, ended) for index, ended in enumerate(run.completions)]
     usage = usage_of(run.completions, answers=len(choices))
@@ -89,14 +92,15 @@ async def chat_events(
     form: ChatFormat,
     answers: list[AsyncIterator[dict[str, Any] | None]],
     completions: list[Completion],
-    *,
-    with_usage: bool,
+    options: StreamOptions,
 ) -> AsyncIterator[bytes]:
     """Frames of the whole stream: chunks, perhaps the counts, or an error; then `[DONE]`."""
     try:
         async for _, chunk in interleave(answers):
+            if chunk is not None and options.continuous_usage_stats:
+                chunk["usage"] = usage_of(completions, answers=len(answers))
             yield KEEPALIVE_COMMENT if chunk is None else frame(chunk)
-        if with_usage:
+        if options.include_usage:
             yield frame(form.usage_chunk(usage_of(completions, answers=len(answers))))
     except Exception as error:
         yield frame(stream_error(error))
@@ -110,21 +114,27 @@ async def answer_chunks(
     ask_for_text: Callable[[int], Awaitable[Completion]],
 ) -> AsyncIterator[dict[str, Any] | None]:
     """Chunks of one answer, as a tool call or as text; None keeps the line alive."""
+    is_first = True
     if completion.job.tools is not None:
         reader = CallReader()
         async for chunk in call_chunks(form, index, completion, reader):
             yield chunk
-        if reader.name != NO_TOOL:
+        if reader.name is None or reader.name != completion.job.tools.decline:
             return
         completion = await ask_for_text(index)
     async for generated in completion.stream():
-        yield None if generated is None else form.text_chunk(index, generated)
+        if generated is None:
+            yield None
+            continue
+        yield form.text_chunk(index, generated, is_first=is_first)
+        is_first = False
 
 
 async def call_chunks(
     form: ChatFormat, index: int, completion: Completion, reader: CallReader
 ) -> AsyncIterator[dict[str, Any] | None]:
-    """Chunks of a tool call; they end as soon as `reader` has read the name of no tool."""
+    """Chunks of a tool call; they end as soon as `reader` has read that no tool is called."""
+    assert completion.job.tools is not None
     named = False
     async for generated in completion.stream():
         if generated is None:
@@ -132,11 +142,13 @@ async def call_chunks(
             continue
         reason = generated.finish_reason
         more = reader.push(generated.shown, final=reason is not None)
-        if reader.name == NO_TOOL:
-            return
-        if reader.name is None and reason is None:
+        if reader.name is None:
+            if reason is not None:
+                yield form.cut_chunk(index, reason)
             continue
-        if not named and reader.name is not None:
+        if reader.name == completion.job.tools.decline:
+            return
+        if not named:
             named = True
             yield form.call_chunk(index, reader.name, "{", None)
             more = more.removeprefix("{")

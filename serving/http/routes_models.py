@@ -68,6 +68,12 @@ async def list_models(request: Request) -> dict[str, Any]:
     return {"object": "list", "data": [model_json(model) for model in registry]}
 
 
+@router.get("/v1/models/{name:path}")
+async def one_model(request: Request, name: str) -> dict[str, Any]:
+    """One entry of the list."""
+    return model_json(server_of(request).registry.resolve(name))
+
+
 def model_json(model: ServedModel) -> dict[str, Any]:
     """One entry of the list, in vLLM's form and ours."""
     return {
@@ -88,7 +94,7 @@ def model_json(model: ServedModel) -> dict[str, Any]:
 @router.post("/v1/load_lora_adapter", openapi_extra=body_schema(LoadRequest.model_json_schema()))
 async def load_adapter(request: Request) -> Response:
     """Serve the variant in a folder from now on, in vLLM's form; streams that run go on."""
-    body = await read_body(request, LoadRequest.model_validate)
+    body = await read_body(request, LoadRequest.model_validate, admit=False)
     server = server_of(request)
     require_local(request, server)
     name, path = body.lora_name, body.lora_path
@@ -120,7 +126,7 @@ async def load_adapter(request: Request) -> Response:
 )
 async def unload_adapter(request: Request) -> Response:
     """Serve a variant no more; rows that still run on it finish."""
-    body = await read_body(request, UnloadRequest.model_validate)
+    body = await read_body(request, UnloadRequest.model_validate, admit=False)
     server = server_of(request)
     require_local(request, server)
     name = body.lora_name

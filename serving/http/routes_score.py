@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, Response
 from serving.completion.scoring import ScoreJob, Scoring, answer_job, text_job
 from serving.http.body import body_schema, read_body
 from serving.http.headers import model_headers
+from serving.http.run import below_path
 from serving.http.state import server_of
 from serving.models.registry import ServedModel
 from serving.protocol.problems import Problem, invalid, scores_none
@@ -204,23 +205,20 @@ async def run_scores(
     count: int,
     make_jobs: Callable[[ServedModel], list[ScoreJob]],
 ) -> ScoreAnswer:
-    """Resolve the model, make sure of a place, and score all rows in the engine's steps.
+    """Resolve the model, and score all rows in the engine's steps.
 
-    A name in the path wins; without any, the only reward model there is. Problem when the request
-    cannot be answered.
+    Without a name it is the only reward model there is. Problem when the request cannot be
+    answered.
     """
     server = server_of(request)
-    model = scorer_of(request, request.path_params.get("model") or name)
+    model = scorer_of(request, below_path(request, name, "model"))
     most = server.config.limits.max_score_rows
     if not 0 < count <= most:
         raise invalid(f"give at least one and at most {most} rows. Given: {count}")
-    server.admission.check()
     jobs = await asyncio.to_thread(make_jobs, model)  # Templates are no work for the loop.
-    server.admission.check()  # Again: others may have come meanwhile.
     scoring = Scoring(jobs, server.registry.worker, deadline=server.config.limits.deadline_seconds)
-    with server.admission:
-        async with cancel_on_disconnect(request, scoring.cancel):
-            return ScoreAnswer(model, jobs, await scoring.run())
+    async with cancel_on_disconnect(request, scoring.cancel):
+        return ScoreAnswer(model, jobs, await scoring.run())
 
 
 def scorer_of(request: Request, name: str | None) -> ServedModel:

@@ -17,7 +17,7 @@ from serving.completion.side_by_side import cancel_all, run_all, submit_all
 from serving.http.headers import compute_headers, model_headers
 from serving.http.report import report
 from serving.http.state import ServerState, server_of
-from serving.models.registry import ServedModel
+from serving.models.registry import BASE_ALIASES, ServedModel
 from serving.protocol.problems import invalid, writes_none
 from serving.protocol.schema import GenerateParameters, OpenAIRequest
 from serving.protocol.sse import StreamedAnswer, cancel_on_disconnect
@@ -45,7 +45,7 @@ class Run:
         *,
         with_template: bool = False,
     ) -> Run:
-        """Resolve the model, make sure of a place, and make the completions, not yet running.
+        """Resolve the model and make the completions, not yet running.
 
         `make_jobs` checks the request; beside the event loop where its text is long, or is
         made by a template.
@@ -55,13 +55,11 @@ class Run:
         run = cls(request, server, server.registry.resolve(name))
         if run.model.head is not None:
             raise writes_none(run.model.name)
-        server.admission.check()
         if with_template or num_characters > LONG_TEXT:
             jobs = await asyncio.to_thread(make_jobs, run.model)
         else:
             jobs = make_jobs(run.model)
         run.completions = [run._complete(job) for job in jobs]
-        server.admission.check()  # Again: others may have come while a long text was read.
         return run
 
     async def finish(self) -> None:
@@ -77,10 +75,9 @@ class Run:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Hold a place meanwhile, and give the rows up as soon as the caller leaves."""
-        with self._server.admission:
-            async with cancel_on_disconnect(self._request, self.cancel):
-                yield
+        """Give the rows up as soon as the caller leaves."""
+        async with cancel_on_disconnect(self._request, self.cancel):
+            yield
 
     def replace(self, index: int, job: CompletionJob) -> Completion:
         """Give a completion up for another, not yet running."""
@@ -115,16 +112,25 @@ class Run:
 
 def tgi_name(request: Request, parameters: GenerateParameters) -> str | None:
     """The model a request names: in the path of a per-model URL, or as adapter_id."""
-    return request.path_params.get("model") or parameters.adapter_id
+    return below_path(request, parameters.adapter_id, "adapter_id")
 
 
 def openai_name(request: Request, body: OpenAIRequest) -> str | None:
-    """The model that path, `model` and `adapter_id` name; the last two may not differ."""
-    path: str | None = request.path_params.get("model")
-    if path is not None:
-        return path
+    """The model that path, `model` and `adapter_id` name; they may not differ."""
     named, adapter = body.model, body.adapter_id
     is_base = server_of(request).registry.is_base_alias
     if adapter and named and named != adapter and not is_base(named):
         raise invalid(f"`model` {named!r} and `adapter_id` {adapter!r} differ; give one", "model")
-    return adapter or named
+    if not adapter:
+        return below_path(request, named, "model")
+    return below_path(request, adapter, "adapter_id")
+
+
+def below_path(request: Request, named: str | None, param: str) -> str | None:
+    """The model of a per-model URL, which a body may repeat or leave open, else the one named."""
+    path: str | None = request.path_params.get("model")
+    if path is None:
+        return named
+    if named not in (None, path, *BASE_ALIASES):
+        raise invalid(f"`{param}` {named!r} differs from {path!r} in the URL; give one", param)
+    return path

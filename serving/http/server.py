@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 import uvicorn
-from fastapi import FastAPI
 
 from serving.config import ServeConfig
 from serving.errors import PortInUseError, ServingError
@@ -65,9 +64,7 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) ->
         # Half a million objects of libraries stay for good; were the collector to look at them
         # all, that would stop every thread for a quarter of a second.
         gc.freeze()
-        server = _Uvicorn(
-            create_app(registry, config), on_ready and (lambda: on_ready(_url(listener)))
-        )
+        server = _Uvicorn(registry, on_ready and (lambda: on_ready(_url(listener))))
         server.run(sockets=[listener])
 
 
@@ -117,7 +114,7 @@ class ServerThread:
         registry = Registry(self.config)
         self.registry = registry
         ready = threading.Event()
-        server = _Uvicorn(create_app(registry, self.config), ready.set)
+        server = _Uvicorn(registry, ready.set)
         thread = threading.Thread(
             target=server.run, args=([self._listener],), name="serving-http", daemon=True
         )
@@ -147,13 +144,18 @@ class ServerThread:
 class _Uvicorn(uvicorn.Server):
     """Uvicorn that tells when it listens."""
 
-    def __init__(self, app: FastAPI, on_ready: Callable[[], None] | None) -> None:
+    def __init__(self, registry: Registry, on_ready: Callable[[], None] | None) -> None:
+        config = registry.config
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", access_log=False, timeout_graceful_shutdown=5,
+                create_app(registry, config),
+                log_level="warning",
+                access_log=False,
+                timeout_keep_alive=config.limits.keep_alive_seconds,
+                timeout_graceful_shutdown=5,
                 http=BoundedProtocol,
             )
-        )  # fmt: skip
+        )
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

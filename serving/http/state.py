@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastapi import Request
+from starlette.types import Scope
 
 from serving.completion.checks import input_limit
 from serving.completion.grammar import GrammarCompiler
@@ -20,26 +21,30 @@ VERSION = "3.3.6-dev0"
 
 
 class Admission:
-    """Counts requests in work. `check` turns a new one away when there are too many.
+    """Counts the requests in work, whatever their route, streamed or not.
 
-    The count is a context of its own, since a stream whose caller left before the first byte
-    never starts, and must not hold a place.
+    A request holds its place from when its body is read until its answer is over; the place is
+    noted in the ASGI scope, which both ends see.
     """
+
+    KEY = "arena.place"
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.active = 0
 
-    def check(self) -> None:
-        """Problem 429 when every place is taken."""
+    def take(self, scope: Scope) -> None:
+        """A place for the request of `scope`; Problem 429 when every one is taken."""
+        assert self.KEY not in scope["state"], "one place a request"
         if self.active >= self.limit:
             raise overloaded()
-
-    def __enter__(self) -> None:
         self.active += 1
+        scope["state"][self.KEY] = True
 
-    def __exit__(self, *_: object) -> None:
-        self.active -= 1
+    def give_back(self, scope: Scope) -> None:
+        """Free the place of a request, if it took one."""
+        if scope["state"].pop(self.KEY, False):
+            self.active -= 1
 
 
 @dataclass

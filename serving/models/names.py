@@ -25,6 +25,10 @@ def check_name(name: str) -> None:
         raise ServingError(
             f"model name {printable(name)!r} has characters that cannot be shown; rename its folder"
         )
+    if name != name.strip():
+        raise ServingError(
+            f"model name {name!r} has blanks around it, which headers lose; rename its folder"
+        )
     if len(name) > MOST_CHARACTERS:
         raise ServingError(
             f"model name {name[:40]!r}… has {len(name)} characters, {MOST_CHARACTERS} are allowed; "

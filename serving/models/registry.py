@@ -324,7 +324,7 @@ class Registry:
     def _discard(self, model: ServedModel) -> None:
         """Free a model that no name means any more; rows that still run keep their adapter."""
         if model.adapter is None:
-            self.worker.remove(model.engine)
+            self.worker.retire(model.engine)
             self._engines = {n: e for n, e in self._engines.items() if e is not model.engine}
         else:
             self._change_adapters(model.engine)

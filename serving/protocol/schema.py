@@ -1,31 +1,42 @@
 """The shapes on the wire, in the words of TGI and OpenAI; knows nothing of what they cause.
 
-Unknown fields are ignored, a null object counts as an empty one. Checks of values with TGI's
-messages are in `serving.completion.checks`; here only types are checked.
+A key that is null counts as absent; unknown keys are kept for who wants to refuse them. Checks of
+values with TGI's messages are in `serving.completion.checks`; here only types are checked.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
-
-
-def _empty_for_null(value: Any) -> Any:
-    return {} if value is None else value
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    model_validator,
+)
 
 
 def _list_for_text(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value or []
+    return [value] if isinstance(value, str) else value
 
 
 StopList = Annotated[list[str], BeforeValidator(_list_for_text)]
 
 
 class Wire(BaseModel):
-    """A request body."""
+    """A request body, or a part of one."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if item is not None}
 
 
 class Grammar(Wire):
@@ -96,18 +107,24 @@ class Message(Wire):
 
 
 class StreamOptions(Wire):
-    """Whether a last chunk carries the token counts."""
+    """Whether a last chunk carries the token counts, or every chunk those so far."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
 class OpenAIRequest(Wire):
-    """What chat and completion requests share."""
+    """What chat and completion requests share; keys nobody knows are kept, to be refused by name.
+
+    OpenAI's longer name of `max_tokens` wins. Some keys are vLLM's, which many clients send.
+    """
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     model: str | None = None
     adapter_id: str | None = None
     max_tokens: int | None = Field(
-        default=None, validation_alias=AliasChoices("max_tokens", "max_completion_tokens")
+        default=None, validation_alias=AliasChoices("max_completion_tokens", "max_tokens")
     )
     temperature: float | None = None
     top_p: float | None = None
@@ -116,12 +133,14 @@ class OpenAIRequest(Wire):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repetition_penalty: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    ignore_eos: bool = False
+    min_tokens: int | None = None
     logit_bias: dict[str, float] | list[Any] | None = None
     n: int | None = None
     stream: bool = False
-    stream_options: Annotated[StreamOptions, BeforeValidator(_empty_for_null)] = Field(
-        default_factory=StreamOptions
-    )
+    stream_options: StreamOptions = Field(default_factory=StreamOptions)
 
 
 class ChatRequest(OpenAIRequest):
@@ -134,21 +153,31 @@ class ChatRequest(OpenAIRequest):
     tool_choice: str | dict[str, Any] | None = None
     tool_prompt: str | None = None
     response_format: Grammar | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     guideline: str | None = None
     best_of: int | None = None
     reward: str | None = None
 
 
 class CompletionRequest(OpenAIRequest):
-    """Body of /v1/completions."""
+    """Body of /v1/completions. A prompt is a text, or the ids of its tokens."""
 
-    prompt: str | list[str]
+    prompt: str | list[StrictInt] | list[str | list[StrictInt]]
     suffix: str | None = None
+    echo: bool = False
+    logprobs: int | None = None
+    best_of: int | None = None
+    add_special_tokens: bool = True
 
     @property
-    def prompts(self) -> list[str]:
-        """One text or several, as a list."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+    def prompts(self) -> list[str | list[int]]:
+        """One prompt or several, as a list."""
+        given: Any = self.prompt
+        if isinstance(given, str) or (given and isinstance(given[0], int)):
+            return [given]
+        return list(given)
 
 
 def _messages_for_text(role: str) -> Any:

@@ -136,6 +136,26 @@ def test_the_score_command_prints_the_scores_in_the_order_of_the_rows(
     assert printed[0]["model"] == "judge"
     assert printed[0]["scores"] == pytest.approx(expected, abs=1e-6)
     assert printed[1] == printed[0]
+    # A bench is scored by the same scores: its right answer is the best where theirs says so.
+    ids = [f"{at}" for at in range(3)]
+    bench = [
+        {
+            "id": name,
+            "subset": "Math",
+            "prompt": pair["prompt"][0]["content"],
+            "chosen": [pair["chosen"][0]["content"]],
+            "rejected": [pair["rejected"][0]["content"]],
+        }
+        for name, pair in zip(ids, pairs(3), strict=True)
+    ]
+    file = write_rows(tmp_path / "bench.jsonl", bench)
+    command = ["reward", "bench", str(file), "--model", "judge", "--home", str(tmp_path)]
+    result = CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    right = [first > second for first, second in zip(expected[::2], expected[1::2], strict=True)]
+    assert json.loads(result.stdout)["subsets"] == {"Math": pytest.approx(sum(right) / 3)}
+    shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert f"{sum(right) / 3:8.1%}  Math, 3 prompts" in shown
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_a_name_with_a_slash_has_its_own_url(server: ServerThread) -> None:
     assert httpx.get(f"{url}/info").json()["model_id"] == OTHER
     assert httpx.get(f"{url}/health").status_code == 200
     api = openai.OpenAI(base_url=f"{url}/v1", api_key="-")
-    assert api.completions.create(model="x", prompt=PROMPT, max_tokens=2).model == OTHER
+    assert api.completions.create(model=OTHER, prompt=PROMPT, max_tokens=2).model == OTHER
     assert len(api.models.list().data) == 7
     body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 2}}
     for path in ("", "/generate"):
@@ -133,7 +133,7 @@ def test_info_has_what_tgi_tells(server: ServerThread) -> None:
         "model_id": "base", "model_sha": None, "model_pipeline_tag": "text-generation",
         "max_concurrent_requests": 128, "max_best_of": 2, "max_stop_sequences": 4,
         "max_input_tokens": 511, "max_total_tokens": 512, "validation_workers": 1,
-        "max_client_batch_size": 4, "router": "instruct-arena", "version": "3.3.6-dev0",
+        "max_client_batch_size": 128, "router": "instruct-arena", "version": "3.3.6-dev0",
         "sha": None, "docker_label": None,
     }  # fmt: skip
     assert {name: info[name] for name in wanted} == wanted

@@ -103,9 +103,9 @@ def test_completions_of_several_prompts(tiny_server: ServerThread, tiny_home: Pa
     ("change", "error_type", "text"),
     [
         ({"suffix": "x"}, "suffix not supported", "Suffix is not supported"),
-        ({"prompt": ["a"] * 5}, "batch size exceeded", "maximum allowed batch size of 4"),
+        ({"prompt": ["a"] * 129}, "batch size exceeded", "allowed batch size of 128"),
         ({"prompt": []}, "validation", "cannot be empty"),
-        ({"n": 5}, "validation", "`n` must be > 0 and <= 4. Given: 5"),
+        ({"n": 129}, "validation", "`n` must be > 0 and <= 128. Given: 129"),
         ({"top_p": 2}, "validation", "`top_p` must be"),
         ({"presence_penalty": 3}, "validation", "`presence_penalty` must be"),
         ({"logit_bias": {"999999": 1}}, "validation", "not below 400"),
@@ -249,7 +249,9 @@ def test_each_model_has_its_own_url(tiny_server: ServerThread, tiny_home: Path) 
     chat = hub.chat_completion(MESSAGES, max_tokens=3)
     assert chat.model == "prefix"
     api = openai.OpenAI(base_url=f"{tiny_server.url}/models/prefix/v1", api_key="-")
-    assert api.chat.completions.create(model="x", messages=MESSAGES, max_tokens=3).model == "prefix"
+    for name in ("prefix", "tgi"):
+        chosen = api.chat.completions.create(model=name, messages=MESSAGES, max_tokens=3).model
+        assert chosen == "prefix"
     info = httpx.get(f"{tiny_server.url}/models/prefix/info").json()
     assert info["model_id"] == "prefix"
     assert info["max_total_tokens"] == 512 - 5
