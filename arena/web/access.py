@@ -128,7 +128,7 @@ class AccessMiddleware:
                 if scope["path"] == "/signin":
                     # Without a referrer a browser hides a form's origin, which is checked here.
                     reply["referrer-policy"] = "same-origin"
-                if fresh and refusal is None and _hands_out(scope):
+                if fresh and _hands_out(scope, headers):
                     reply.append("set-cookie", _set_cookie(fresh, scope))
             await send(message)
 
@@ -198,11 +198,14 @@ class AccessMiddleware:
         return own or origin in self.allowed_origins
 
 
-def _hands_out(scope: Scope) -> bool:
-    """Whether who comes without a cookie is given one here: with the page, or with an act."""
+def _hands_out(scope: Scope, headers: Headers) -> bool:
+    """Whether who comes without a cookie is given one here: with the page, or with an act that
+    brings no battle's secret, by which they would be told.
+    """
     if scope["method"] == "GET":
         return bool(scope["path"] == "/")
-    return scope["method"] == "POST" and str(scope["path"]).startswith("/api/")
+    is_act = scope["method"] == "POST" and str(scope["path"]).startswith("/api/")
+    return is_act and KEY in scope and "x-battle-token" not in headers
 
 
 def _address(scope: Scope) -> str:

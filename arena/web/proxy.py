@@ -7,7 +7,9 @@ nothing behind reads it. Plain ASGI; knows no visitor and no battle.
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +24,8 @@ ROOT_KEY = "arena.root_path"
 FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "x-original-", "x-gradio-server")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 ANY = "*"
+FIGURES = "<address>"
+"""Among the names known: every address in figures."""
 
 
 def root_path_of(scope: Mapping[str, Any]) -> str:
@@ -32,12 +36,22 @@ def root_path_of(scope: Mapping[str, Any]) -> str:
 def trusted_hosts(host: str, allowed: Sequence[str]) -> list[str]:
     """Names under which the page may be asked for.
 
-    Listening on this machine only: its own names, which keeps a foreign page from reaching it
-    by rebinding its name. Listening on the network: any, unless names are given.
+    This machine's own and those given, which keeps a foreign page from reaching it by rebinding its
+    name. Listening on the network: addresses in figures, too, which nobody can rebind.
     """
+    own = [*LOOPBACK_HOSTS, *allowed]
     if host in ("127.0.0.1", "localhost", "::1"):
-        return [*LOOPBACK_HOSTS, *allowed]
-    return [*LOOPBACK_HOSTS, *allowed] if allowed else [ANY]
+        return own
+    return [*own, socket.gethostname().lower(), host, FIGURES]
+
+
+def is_in_figures(name: str) -> bool:
+    """Whether a name is an address."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 class ProxyMiddleware:
@@ -102,7 +116,9 @@ class ProxyMiddleware:
             else host.partition("]")[0] + "]"
         )
         return any(
-            pattern in (ANY, name) or (pattern.startswith("*.") and name.endswith(pattern[1:]))
+            pattern in (ANY, name)
+            or (pattern == FIGURES and is_in_figures(name))
+            or (pattern.startswith("*.") and name.endswith(pattern[1:]))
             for pattern in self.hosts
         )
 

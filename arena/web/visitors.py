@@ -42,8 +42,8 @@ class Visitor:
 
     @property
     def may_export(self) -> bool:
-        """Everybody where nobody signs in (it writes on this machine only), else admins."""
-        return self.is_open or self.is_admin
+        """Admins alone: a dataset holds what everybody wrote."""
+        return self.is_admin
 
     def check_admin(self) -> None:
         """NotAllowedError unless the visitor is an admin."""
@@ -53,7 +53,9 @@ class Visitor:
     def check_export(self) -> None:
         """NotAllowedError unless the visitor may write a dataset."""
         if not self.may_export:
-            raise NotAllowedError("only admins make datasets; sign in as one")
+            raise NotAllowedError(
+                "only admins make datasets; sign in as one, or open the link of 'arena users link'"
+            )
 
 
 def visitor_of(scope: Mapping[str, Any]) -> Visitor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from serving.models.registry import ServedModel
 from serving.protocol.problems import Problem
 from serving.protocol.schema import LoadRequest, UnloadRequest
 from tuning.variant import VariantError
+
+PLACE = re.compile(r"(?<![\w./])/(?:[^/\s:'\"]+/)+")
+"""The folders of an absolute path."""
 
 router = APIRouter(tags=["About the server"])
 
@@ -57,8 +61,15 @@ async def info(request: Request) -> dict[str, Any]:
         "docker_label": None,
         "weights_sha256": model.weights_sha256,
         "adapters": [m.name for m in registry if m.adapter is not None],
-        "refused": registry.refused,
+        "refused": {name: without_places(why) for name, why in registry.refused.items()},
     }
+
+
+def without_places(text: str) -> str:
+    """A text in which files and folders have their names only: where they lie is nobody's
+    business here, and stands in the log.
+    """
+    return PLACE.sub("", text)
 
 
 @router.get("/v1/models")

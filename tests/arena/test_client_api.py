@@ -14,6 +14,7 @@ from gradio_client.exceptions import AppError, AuthenticationError
 from page_server import PageServer
 from store_fixtures import votes_of
 
+from arena.web.authentication import Authenticator
 from arena.web.users import FILE, make_user, write_users
 
 pytestmark = pytest.mark.slow
@@ -61,7 +62,11 @@ def test_battle_from_start_to_dataset(page: PageServer, connect: Any) -> None:
     assert {side["model"] for side in voted["sides"]} == {"hidden-one", "hidden-two"}
     (vote,) = votes_of(page.store, opened["battle"])
     assert (vote.judgement.strength, vote.judgement.reasons) == ("much", ("correct",))
-    made = client.predict("raw", api_name="/make_dataset")
+    with pytest.raises(AppError, match="only admins"):
+        client.predict("raw", api_name="/make_dataset")
+    key = Authenticator(page.config.home).key
+    admin = connect(page.url, headers={"authorization": f"Bearer {key}"})
+    made = admin.predict("raw", api_name="/make_dataset")
     assert (page.config.home / "exports" / made["name"] / "README.md").exists()
     assert client.predict(*where, api_name="/undo_vote")["vote"] is None
 
@@ -122,7 +127,7 @@ def test_refusals_reach_the_caller_by_their_words(page: PageServer, connect: Any
         (client, (opened["battle"], opened["token"], "nobody"), "/vote", "no winner"),
         (stranger, (opened["battle"], "", "tie"), "/vote", "not yours"),
         (client, ("gone",), "/next_of_set", "unknown"),
-        (client, ("xml",), "/make_dataset", "xml"),
+        (client, ("xml",), "/make_dataset", "only admins"),
     ):
         with pytest.raises(AppError, match=told):
             caller.predict(*arguments, api_name=name)

@@ -144,7 +144,7 @@ def test_a_vote_of_a_program_is_one_transaction(tmp_path: Path, statements: Stat
         async with httpx2.AsyncClient(
             transport=transport, base_url="http://127.0.0.1", headers=headers
         ) as client:
-            await client.get(path)  # the store has met this program
+            await client.post(f"{path}/stop")  # the store has met this program
             for send, path_end, body in (
                 (client.post, "/votes", {"winner": "model_a"}),
                 (client.delete, "/votes", None),

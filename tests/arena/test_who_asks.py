@@ -108,6 +108,20 @@ def test_caller_that_keeps_cookies_is_one_voter(page: PageServer) -> None:
         assert client.get(f"/api/battles/{battles[0]}").status_code == 200
 
 
+def test_caller_that_brings_a_battles_secret_stays_the_same_voter(page: PageServer) -> None:
+    """With or without a cookie jar: what was voted can be taken back."""
+    begun = bare_post(page, "/api/battles", json=PROMPT).json()
+    path, headers = f"/api/battles/{begun['battle']}", {"x-battle-token": begun["token"]}
+    with client_of(page) as client:
+        deadline = time.monotonic() + 30
+        while client.get(path, headers=headers).json()["running"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        voted = client.post(f"{path}/votes", json={"winner": "tie"}, headers=headers)
+        assert voted.status_code == 201
+        assert client.delete(f"{path}/votes", headers=headers).json()["vote"] is None
+
+
 def test_looking_makes_no_voter(page: PageServer) -> None:
     for i in range(5):
         cookies = {"arena_voter": f"somebody-who-looks-{i}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from fault_server import FaultServer, Script
 from page_server import PageServer
 from pages import CAN_VOTE, link_of, wait_for_names
 from store_fixtures import votes_of
+
+from arena.web.authentication import Authenticator
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -184,10 +187,18 @@ def test_after_the_vote_more_may_be_said_and_taken_back(visit: Any, arena: PageS
     page.wait_for_selector(f"#history a[href*='{battle}']")
     page.get_by_role("tab").nth(1).click()
     page.wait_for_selector("#leaderboard :is(table, .nothing)")
+    assert page.locator("#export").count() == 0, "a dataset is for admins"
+    page.goto(f"{arena.url}/enter?key={Authenticator(arena.config.home).key}")
+    page.get_by_role("tab").nth(1).click()
+    page.wait_for_selector("#leaderboard :is(table, .nothing)")
     page.click("#export")
     page.wait_for_selector("#export-outcome .status-line.good")
+    with page.expect_download() as download:
+        page.click("#export-outcome a.download")
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert any(name.endswith("/README.md") for name in archive.namelist())
     (folder,) = (arena.config.home / "exports").iterdir()
-    assert (folder / "README.md").exists()
+    assert download.value.suggested_filename == f"{folder.name}.zip"
 
 
 def test_three_answers_are_ranked_and_gone_on_from(visit: Any, arena: PageServer) -> None:

@@ -22,6 +22,7 @@ from arena.i18n import Words, error_text
 from arena.page.actions.battles import say_for, visitor_by
 from arena.page.admin_tab import AdminTab
 from arena.page.html.admin import flagged_html, live_html, votes_html
+from arena.page.html.export import made_html
 from arena.page.html.panes import status_html
 from arena.page.html.reward_watch import reward_watch_html
 from arena.page.render import Changes
@@ -102,7 +103,7 @@ class AdminActions:
         return cleared | {self.tab.flagged: flagged_html(flagged, say)}
 
     async def on_export(self, kind: str, redact: bool, request: gr.Request) -> Changes:
-        """Write a dataset into the exports folder."""
+        """Write a dataset into the exports folder, and offer it as a file."""
         say = say_for(request)
         try:
             visitor_by(request).check_admin()
@@ -110,8 +111,7 @@ class AdminActions:
             made = await asyncio.to_thread(make_dataset, self.service.store, self._home, options)
         except ArenaError as error:
             return self._tell(error_text(error, say), say, "bad")
-        text = say("export.done", rows=made.num_rows, folder=f"exports/{made.name}")
-        return self._tell(text, say, "good")
+        return {self.tab.outcome: made_html(made, say)}
 
     def _tell(self, text: str, say: Words, tone: str) -> dict[Any, Any]:
         return {self.tab.outcome: status_html(text, say, tone=tone)}

@@ -18,6 +18,7 @@ from arena.exports.archive import make_dataset
 from arena.exports.dataset import ExportOptions
 from arena.i18n import Words, error_text
 from arena.page.actions.battles import say_for, secret_of, visitor_by
+from arena.page.html.export import made_html
 from arena.page.html.history import history_html
 from arena.page.html.leaderboard import board_html, over_time_html
 from arena.page.html.panes import status_html
@@ -84,7 +85,7 @@ class ResultActions:
         return over_time_html(times, boards, say)
 
     async def on_export(self, request: gr.Request) -> str:
-        """Write the preference dataset under a name of its own."""
+        """Write the preference dataset under a name of its own, and offer it as a file."""
         say = say_for(request)
         try:
             visitor_by(request).check_export()
@@ -93,8 +94,7 @@ class ResultActions:
             )
         except ArenaError as error:
             return status_html(error_text(error, say), say, tone="bad")
-        text = say("export.done", rows=made.num_rows, folder=f"exports/{made.name}")
-        return status_html(text, say, tone="good")
+        return made_html(made, say)
 
     async def on_history(self, wanted: str, request: gr.Request) -> str:
         """The voter's own battles, newest first, those that hold the words searched for."""
