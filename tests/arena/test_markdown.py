@@ -5,8 +5,11 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from arena.page.html.differences import marked_html
+from arena.page.html.formulas import ATTRIBUTES, ELEMENTS
 from arena.page.html.markdown import AnswerLabels, answer_html, code_css, plain_html
 
 TEXT = {"p", "br", "em", "strong", "s", "code", "pre", "ul", "ol", "li", "blockquote", "a", "span"}
@@ -232,3 +235,48 @@ def test_differences_are_words_that_the_other_lacks() -> None:
         '<div class="answer marked" dir="auto"><mark>&lt;b&gt;</mark> x</div>'
     )
     assert marked_html("", "x") == '<div class="answer marked" dir="auto"></div>'
+
+
+PIECES = (
+    *(
+        "<think>",
+        "</think>",
+        "$",
+        "$$",
+        "\\begin{align*}",
+        "\\end{align*}",
+        "\\frac",
+        "{",
+        "}",
+        "&",
+    ),
+    *(
+        "|",
+        "|---|\n",
+        "<br>",
+        "```",
+        "`",
+        "**",
+        "_",
+        "~~",
+        "：",
+        "注",
+        "مرحبا",
+        "x",
+        "5",
+        " ",
+        "\t",
+    ),
+    *("\n", "\n\n", "- ", "1. ", "> ", "# ", "<script>", "[x](javascript:1)", "&lt;", '"', "'"),
+    *("![a](http://e/x)", "<a href=x onclick=y>", "\\text{", "\\(", "\\)", "=", "🙂", "\r\n", "("),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join), st.booleans())
+def test_whatever_is_written_only_the_listed_comes_out(text: str, whole: bool) -> None:
+    reader = Reader()
+    reader.feed(answer_html(text, whole=whole))
+    assert reader.tags <= SAFE_TAGS | ELEMENTS
+    assert set(reader.attributes) <= SAFE_ATTRIBUTES | ATTRIBUTES
+    assert not reader.attributes.get("href", set()) - {"http://e/x"}
