@@ -60,10 +60,12 @@ def load_config(
     for key in ("base", "data", "name"):
         if merged.get(key) in (None, "", (), []):
             raise ConfigError(f"{key}: is not set; give --{key} or write it in --config")
-    if merged["data"] in ("starter", ("starter",), ["starter"]):
+    objective = str(merged.get("objective", TuningConfig.objective))
+    is_starter = merged["data"] in ("starter", ("starter",), ["starter"])
+    if is_starter and objective == TuningConfig.objective:
         defaults = STARTER_DEFAULTS.get(str(merged.get("method", TuningConfig.method)), {})
         merged = {**{_full_key(key): value for key, value in defaults.items()}, **merged}
-    defaults = OBJECTIVE_DEFAULTS.get(str(merged.get("objective", TuningConfig.objective)), {})
+    defaults = OBJECTIVE_DEFAULTS.get(objective, {})
     merged = {**{_full_key(key): value for key, value in defaults.items()}, **merged}
     config: TuningConfig = _build(TuningConfig, merged, "")
     return config

@@ -212,6 +212,23 @@ def test_mismatched_answers_are_those_of_other_prompts() -> None:
         mismatches(prompts[:3], seed=1)
 
 
+def test_kto_holds_out_a_single_prompt_and_refuses_one_class(place: Path) -> None:
+    """Held-out answers to one prompt are compared with trained ones to others."""
+    rows = [
+        {"prompt": row["prompt"], "completion": row["chosen"], "label": at % 2 == 0}
+        for at, row in enumerate(pairs(12))
+    ]
+    data = write_pairs(place / "dozen.jsonl", rows)
+    settings = {"data": str(data), "objective": "kto", "name": "dozen"}
+    config = config_for(place, **settings, **{"data_options.heldout": 0.1})
+    inputs = objective_of(config).prepare(config, None)
+    assert len(inputs.heldout) == 1
+    one = write_pairs(place / "one.jsonl", [{**row, "label": True} for row in rows])
+    single = config_for(place, **{**settings, "data": str(one)})
+    with pytest.raises(TuningError, match="good and bad"):
+        objective_of(single).prepare(single, None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rloo", "grpo"])
 def test_rl_raises_the_reward_of_a_suite(place: Path, kind: str) -> None:
@@ -318,3 +335,10 @@ def test_rl_takes_the_scores_of_a_reward_model(place: Path, judge: str) -> None:
     records = [item for item in history(tune(config)) if "kl" in item]
     assert [item["step"] for item in records] == [1, 2]
     assert records[0]["kl"] == pytest.approx(0, abs=1e-4)
+
+
+def test_defaults_of_the_starters_rows_are_those_of_supervised_tuning(place: Path) -> None:
+    """Its learning rate, which makes a variant of a base, would spoil a policy."""
+    settings = {"base": "starter", "data": "starter", "name": "v", "home": str(place)}
+    assert load_config(None, settings).training.learning_rate == 2e-3
+    assert load_config(None, {**settings, "objective": "rl"}).training.learning_rate is None

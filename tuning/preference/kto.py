@@ -73,7 +73,15 @@ class Kto:
         check_policy(config, starts_from_adapter=found.start.adapter is not None)
         room = found.start.max_length
         train = labelled_rows(config, found.train.labelled, room)
-        return found.as_inputs(train, labelled_rows(config, found.held.labelled, room))
+        if len({row.label for row in train}) == 1:
+            only = "good" if train[0].label else "bad"
+            raise ConfigError(
+                f"data: all {len(train):,} answers that are left to train on are {only}, and KTO "
+                "needs both; give more votes, or a lower data_options.heldout"
+            )
+        # Held-out answers may be to one prompt only, so trained ones are compared with as well.
+        held = labelled_rows(config, found.held.labelled, room, found.train.labelled)
+        return found.as_inputs(train, held)
 
     def build(
         self, config: TuningConfig, inputs: PreparedPreferences, precision: str
@@ -187,12 +195,18 @@ def measured(policy: Policy, model: Any, batch: Batch, kind: str, beta: float) -
 
 
 def labelled_rows(
-    config: TuningConfig, labelled: Sequence[EncodedLabelled], max_length: int
+    config: TuningConfig,
+    labelled: Sequence[EncodedLabelled],
+    max_length: int,
+    others: Sequence[EncodedLabelled] = (),
 ) -> list[LabelledRow]:
-    """Rows in which good and bad answers count the same, each with another prompt's completion."""
+    """Rows in which good and bad answers count the same, each with another prompt's completion,
+    of these or of `others`.
+    """
     if not labelled:
         return []
-    partners = mismatches([item.prompt_ids for item in labelled], config.seed)
+    pool = [*labelled, *others]
+    partners = mismatches([item.prompt_ids for item in pool], config.seed)[: len(labelled)]
     weights = [item.labelled.weight if config.preference.row_weights else 1.0 for item in labelled]
     mass = {
         label: sum(
@@ -208,7 +222,7 @@ def labelled_rows(
         LabelledRow(
             item.prompt_ids,
             item.completion_ids,
-            labelled[partner].completion_ids[: max(1, max_length - len(item.prompt_ids))],
+            pool[partner].completion_ids[: max(1, max_length - len(item.prompt_ids))],
             item.labelled.label,
             item.labelled.origin,
             index,
