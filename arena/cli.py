@@ -26,6 +26,7 @@ from arena.commands.options import (
     RootPath,
 )
 from arena.commands.reward import reward_app
+from arena.commands.serve import serve_app
 from arena.commands.sets import sets_app
 from arena.commands.users import users_app
 from arena.commands.votes import votes_app
@@ -47,6 +48,7 @@ app.add_typer(reward_app, name="reward")
 app.add_typer(starter_app, name="starter")
 app.add_typer(sets_app, name="sets")
 app.add_typer(users_app, name="users")
+app.add_typer(serve_app)  # no name: its command is one of `arena`
 app.add_typer(votes_app)  # no name: its commands are commands of `arena`
 
 
@@ -97,11 +99,11 @@ def options(
 @app.command("up")
 def up(
     base: Annotated[
-        str, typer.Option("--base", help="Base model: starter, a folder or a hub id.")
+        str, typer.Option("--base", help="Base model: starter, a folder, a GGUF file or a hub id.")
     ] = "starter",
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Another folder or hub id to serve (repeat)."),
+        typer.Option("--model", help="Another folder, GGUF file or hub id to serve (repeat)."),
     ] = None,
     home: Home = DEFAULT_HOME,
     port: Annotated[int, typer.Option("--port", help="Port of the page.")] = 7860,
@@ -116,6 +118,9 @@ def up(
     ] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     backend: BackendUrls = None,
+    smollm2: Annotated[
+        bool, typer.Option(help="Let SmolLM2 join beside the starter, if it is installed.")
+    ] = True,
 ) -> None:
     """Serve the base and all variants, and open the page: everything on one machine."""
     from arena.config.page_config import PageConfig, PublicAddress
@@ -127,7 +132,7 @@ def up(
     public = PublicAddress(root_path, tuple(proxy or ()), tuple(allowed_origin or ()))
     urls, names = (server.url, *(backend or ())), tuple(allowed_host or ())
     page = PageConfig(urls, home, host, port, names, public)
-    run_up(page, server)
+    run_up(page, server, smollm2=smollm2 and base == "starter")
 
 
 @app.command("ui")
@@ -148,88 +153,6 @@ def ui(
     urls = tuple(backend or ("http://127.0.0.1:8080",))
     public = PublicAddress(root_path, tuple(proxy or ()), tuple(allowed_origin or ()))
     run_ui(PageConfig(urls, home, host, port, tuple(allowed_host or ()), public))
-
-
-@app.command("serve")
-def serve_models(
-    base: Annotated[
-        str, typer.Option("--base", help="Base model: starter, a folder or a hub id.")
-    ] = "starter",
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", help="Another folder or hub id to serve (repeat)."),
-    ] = None,
-    home: Home = DEFAULT_HOME,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 is any free.")] = 8080,
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")
-    ] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    api_key: Annotated[
-        str | None,
-        typer.Option("--api-key", envvar="ARENA_API_KEY", help="Key every caller must send."),
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option("--allowed-host", help="Name that callers may give this server (repeat)."),
-    ] = None,
-    max_total_tokens: Annotated[
-        int, typer.Option("--max-total-tokens", help="Prompt and answer; 0 is what fits.")
-    ] = 0,
-    max_requests: Annotated[
-        int, typer.Option("--max-requests", help="Requests at once before callers get a 429.")
-    ] = 128,
-    kv_tokens: Annotated[
-        int, typer.Option("--kv-tokens", help="Memory for keys and values, in tokens.")
-    ] = 65_536,
-    prefill_logprobs: Annotated[
-        bool, typer.Option("--prefill-logprobs", help="Tell a prompt's log probabilities if asked.")
-    ] = False,
-    cors: Annotated[bool, typer.Option("--cors", help="Let pages of any origin ask.")] = False,
-    openai: Annotated[
-        bool, typer.Option("--openai", help="Answer /v1 in OpenAI's forms to every caller.")
-    ] = False,
-    log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="Write prompts and answers into the log.")
-    ] = False,
-) -> None:
-    """Host a base model and its variants behind the TGI and OpenAI APIs."""
-    from serving.config import ServeConfig, ServingLimits, name_models
-    from serving.http.server import serve
-    from tuning.models.resolve import resolve_base
-    from tuning.starter import shipped_models
-    from tuning.variant import list_variants
-
-    folder = resolve_base(base, home)
-    shipped = shipped_models()
-    config = ServeConfig(
-        base=folder,
-        base_name=Path(base).name if Path(base).is_dir() else base,
-        models=name_models(
-            folder,
-            packaged=shipped if folder in shipped.values() else {},
-            variants=list_variants(home),
-            given=[(name, resolve_base(name, home, what="model")) for name in model or ()],
-        ),
-        host=host,
-        port=port,
-        dtype=dtype,
-        device=device,
-        home=home,
-        api_key=api_key,
-        allowed_hosts=tuple(allowed_host or ()),
-        cors=cors,
-        openai_dialect=openai,
-        prefill_logprobs=prefill_logprobs,
-        log_prompts=log_prompts,
-        limits=ServingLimits(
-            max_total_tokens=max_total_tokens,
-            max_concurrent_requests=max_requests,
-            kv_tokens=kv_tokens,
-        ),
-    )
-    serve(config, on_ready=lambda url: print(f"Serving at {url}", flush=True))
 
 
 @app.command("tune")

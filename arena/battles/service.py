@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Seque
 from dataclasses import dataclass, replace
 
 from arena.backends.client import Target, stream_answer, varied
-from arena.backends.pool import BackendPool, lineage
+from arena.backends.pool import BackendPool, examples_pairs, visitors_pairs
 from arena.backends.streams import AnswerStreams, Side
 from arena.battles.answer_recorder import AnswerRecorder
 from arena.battles.asking_limits import Asker, AskingLimits
 from arena.battles.leaks import telling_words
 from arena.battles.pairing import PairSampler
+from arena.battles.prompts import PromptError as PromptError
+from arena.battles.prompts import check_prompt
 from arena.battles.running import ARRIVAL_SECONDS, RunningBattle
 from arena.battles.view import BattleAccess, BattleView
 from arena.battles.voting import BattleVoting
@@ -31,7 +33,6 @@ from arena.storage.health import StoreHealth
 from arena.storage.pair_cache import PairCache
 from arena.storage.store import Store
 from arena.values.battle import Battle, Mode
-from arena.values.texts import check_text
 from arena.values.vote import Vote
 
 MANY = 20
@@ -42,12 +43,7 @@ MOST_ASKERS = 50_000
 SIGNED_IN = "user:"
 """How the secret begins by which somebody is known who signed in."""
 EXAMPLE_SAMPLER = "base-and-variant/1"
-
-
-class PromptError(ArenaError):
-    """The prompt cannot be asked; the message tells the writer why."""
-
-    code = "prompt_unsendable"
+APART = "+not-two-starters/1"
 
 
 class BusyError(ArenaError):
@@ -158,19 +154,7 @@ class BattleService(BattleVoting):
 
     def check_prompt(self, prompt: str) -> str:
         """The prompt as it will be asked; PromptError for what cannot be."""
-        limit = self.limits.prompt_chars
-        if not prompt.strip():
-            empty = PromptError("The prompt is empty. Write a question or an instruction first.")
-            raise empty.coded("prompt_empty")
-        if len(prompt) > limit:
-            raise PromptError(
-                f"The prompt has {len(prompt)} characters; at most {limit} are taken. Shorten it."
-            ).coded("prompt_long", count=len(prompt), limit=limit)
-        try:
-            return check_text("prompt", prompt)
-        except ArenaError as error:
-            unsendable = PromptError(f"The prompt cannot be sent: {error}")
-            raise unsendable.coded("prompt_unsendable", **error.values) from error
+        return check_prompt(prompt, self.limits.prompt_chars)
 
     def can_ask(self, prompt: str) -> bool:
         """Whether a prompt can be asked as it is."""
@@ -192,14 +176,16 @@ class BattleService(BattleVoting):
         """Draw a pair, shuffle the sides, ask both.
 
         An example is there to show what tuning does: it meets a base and a variant of it,
-        where there are such.
+        where there are such. A prompt of one's own is not put to two of the starter's family.
         """
         prompt = self.check_prompt(prompt)
         targets = await self.pool.targets()
-        family = lineage(targets) if is_example else ()
-        drawn = await self.sampler.draw(list(targets), family)
+        family = examples_pairs(targets) if is_example else []
+        apart = visitors_pairs(targets) if not is_example and position is None else []
+        drawn = await self.sampler.draw(list(targets), family, only=apart)
         pair = [targets[drawn.left], targets[drawn.right]]
         label = EXAMPLE_SAMPLER if family else self.sampler.drawing.label
+        label += APART if apart else ""
         how = _Opening(Mode.BLIND, source, label, drawn.propensity, position)
         return await self._open(voter, prompt, pair, how)
 

@@ -13,7 +13,7 @@ import typer
 from arena.commands.options import DEFAULT_HOME, Home, Json
 
 models_app = typer.Typer(
-    help="List, check, merge and remove variant folders.", no_args_is_help=True
+    help="List, add, check, merge, export and remove variant folders.", no_args_is_help=True
 )
 starter_app = typer.Typer(
     short_help="Pretrain a base like the starter.",
@@ -28,6 +28,24 @@ def list_models(home: Home = DEFAULT_HOME, json_out: Json = False) -> None:
     from tuning.commands.models import run_list
 
     run_list(home, json_out=json_out)
+
+
+@models_app.command("add")
+def add_model(
+    source: Annotated[
+        str,
+        typer.Argument(help="GGUF file, smollm2, a checkpoint or adapter folder, or a hub id."),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--as", help="Name under home; default the source's own.")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    json_out: Json = False,
+) -> None:
+    """Bring a model made elsewhere under home, from where it is served and tuned."""
+    from tuning.commands.models import run_add
+
+    run_add(source, home, name, json_out=json_out)
 
 
 @models_app.command("verify")
@@ -68,6 +86,40 @@ def plot_models(
     from tuning.commands.models import run_plot
 
     run_plot(names, home, out)
+
+
+@models_app.command("export")
+def export_model(
+    name: Annotated[str, typer.Argument(help="Variant or packaged model.")],
+    target: Annotated[str, typer.Option("--to", help="gguf, ollama, hub or folder.")],
+    out: Annotated[
+        str, typer.Option("--out", help="File or folder to write; for the hub ORG/NAME.")
+    ],
+    file_type: Annotated[
+        str, typer.Option("--type", help="Numbers of a GGUF file: f16, bf16, q8_0 or f32.")
+    ] = "f16",
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The adapter alone, not merged into its base.")
+    ] = False,
+    base: Annotated[str | None, typer.Option("--base", help="Base, if it is not found.")] = None,
+    home: Home = DEFAULT_HOME,
+    yes: Annotated[bool, typer.Option("--yes", help="Send to the hub; else only list.")] = False,
+    json_out: Json = False,
+) -> None:
+    """Write a variant for llama.cpp, Ollama or the hub, checked by reading it again."""
+    from tuning.commands.models import run_export
+
+    run_export(
+        name,
+        home,
+        target,
+        out,
+        file_type=file_type,
+        adapter=adapter,
+        base=base,
+        yes=yes,
+        json_out=json_out,
+    )
 
 
 @models_app.command("remove")

@@ -103,6 +103,16 @@ def with_required(
     return mixed(dict(chances), dict.fromkeys(wanted, 1 / len(wanted)), share)
 
 
+def restricted(
+    chances: Mapping[ModelPair, float], only: Sequence[ModelPair]
+) -> dict[ModelPair, float]:
+    """The chances of these pairs alone, in the proportion they had; all if none had any."""
+    allowed = {_sorted(*pair) for pair in only}
+    kept = {pair: chance for pair, chance in chances.items() if pair in allowed}
+    total = sum(kept.values())
+    return {pair: chance / total for pair, chance in kept.items()} if total > 0 else dict(chances)
+
+
 def draw_pair(chances: Mapping[ModelPair, float], rng: random.Random) -> Draw:
     """One pair by its probability; a fair coin decides who stands left."""
     pairs = list(chances)

@@ -126,6 +126,30 @@ def test_example_meets_a_base_and_its_variant(tmp_path: Path) -> None:
     perform({"base": Script(kind="base")} | variants, tmp_path, play)
 
 
+def test_own_prompt_is_not_put_to_two_of_the_starters_family(tmp_path: Path) -> None:
+    """Of six pairs three are two starters; eight draws that miss them by chance: 1 in 256."""
+
+    async def play(service: BattleService) -> None:
+        voter = await service.voter("one")
+        for _ in range(8):
+            access = await service.open_blind(voter, FRANCE)
+            battle = (await finish(service, access)).battle
+            assert "real" in {participant.name for participant in battle.participants}
+            assert battle.propensity == pytest.approx(1 / 3)
+            assert battle.sampler == "uniform/1+not-two-starters/1"
+
+    toy = {"starter": Script(kind="base"), "starter-a": Script(), "starter-b": Script()}
+    perform(toy | {"real": Script(kind="full")}, tmp_path, play)
+
+
+def test_own_prompt_meets_the_starters_where_there_is_nothing_else(tmp_path: Path) -> None:
+    async def play(service: BattleService) -> None:
+        access = await service.open_blind(await service.voter("one"), FRANCE)
+        assert (await finish(service, access)).battle.sampler == "uniform/1"
+
+    perform({"starter": Script(kind="base"), "starter-a": Script()}, tmp_path, play)
+
+
 def test_example_is_drawn_as_ever_where_no_base_is_served(tmp_path: Path) -> None:
     async def play(service: BattleService) -> None:
         access = await service.open_blind(await service.voter("one"), FRANCE, is_example=True)

@@ -33,6 +33,7 @@ COMMANDS = {
     "arena.cli",
     "arena.commands.imports",
     "arena.commands.judge",
+    "arena.commands.serve",
     "arena.commands.models",
     "arena.commands.reward",
 }

@@ -77,7 +77,8 @@ def arena_up(
 ) -> Iterator[Running]:
     """`arena up` from the moment it says it is ready; stopped by SIGINT at the end.
 
-    Ports that `arguments` do not give are free ones; `command` is what stands before `up`.
+    Ports that `arguments` do not give are free ones; `command` is what stands before `up`;
+    smollm2 joins only if it is asked for.
     Raises AssertionError with the whole log if it ends early or is not ready after `timeout`
     seconds.
     """
@@ -85,6 +86,8 @@ def arena_up(
     for option in ("--port", "--serve-port"):
         if option not in given:
             given += [option, str(free_port())]
+    if not {"--smollm2", "--no-smollm2"} & set(given):
+        given.append("--no-smollm2")  # half a minute of unpacking in each new home
     words = [*map(str, command), "up", *given]
     log = cwd / "arena-up.log"
     with log.open("wb") as sink:

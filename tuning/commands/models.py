@@ -1,4 +1,4 @@
-"""What the `arena models` commands print and do: list, verify, merge, plot, remove.
+"""What the `arena models` commands print and do: list, add, verify, merge, plot, remove, export.
 
 Turns results into tables and JSON; the work itself is in the modules it calls.
 """
@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ def _describe(folder: Path, where: str) -> dict[str, Any]:
         "where": where,
         "problem": None,
     }
+
+
+@told
+def run_add(source: str, home: Path, name: str | None, *, json_out: bool) -> None:
+    """`arena models add`: bring a GGUF file, a folder, an adapter or a hub id under home."""
+    from tuning.models.add import add_model
+
+    variant = add_model(source, home, name)
+    row = _describe(variant.folder, str(home))
+    if json_out:
+        print(json.dumps(row, ensure_ascii=False))
+    else:
+        print(f"added {row['name']} ({row['kind']}, weights {row['weights_sha256']}) under {home}")
 
 
 @told
@@ -177,3 +191,62 @@ def run_plot(names: Sequence[str], home: Path, out: Path) -> None:
     check_output(out, PICTURES)
     draw_losses({name: read_history(resolve_base(name, home, what="model")) for name in names}, out)
     print(f"drew {', '.join(names)}: {out}")
+
+
+@told
+def run_export(
+    name: str,
+    home: Path,
+    target: str,
+    out: str,
+    *,
+    file_type: str,
+    adapter: bool,
+    base: str | None,
+    yes: bool,
+    json_out: bool,
+) -> None:
+    """`arena models export`: a variant for llama.cpp, Ollama, the hub, or as a folder."""
+    from tuning.models.export.export import TARGETS, export_variant
+    from tuning.quiet import quiet_libraries
+
+    quiet_libraries()
+    if target == "hub":
+        _send(name, home, out, yes=yes, json_out=json_out)
+        return
+    if target not in TARGETS:
+        known = ", ".join([*TARGETS, "hub"])
+        raise FolderCommandError(f"--to {target!r}: is unknown; known are {known}")
+    done = export_variant(
+        name, home, target, Path(out), file_type=file_type, adapter=adapter, base=base
+    )
+    if json_out:
+        print(json.dumps({**asdict(done), "path": str(done.path)}, ensure_ascii=False))
+        return
+    print(f"exported {done.name}{' (merged)' if done.merged else ''}: {done.path}")
+    for file in done.files:
+        print(f"  {file}")
+    for check in done.parity:
+        print(
+            f"read again by {check.reader}: logits differ by {check.logits:.1e} relative to the "
+            f"largest; the same next token at {check.same_top} of {check.positions} positions"
+        )
+    if target == "ollama":
+        print(f"next: ollama create {done.name} -f {done.path}/Modelfile")
+
+
+def _send(name: str, home: Path, repo: str, *, yes: bool, json_out: bool) -> None:
+    from tuning.models.export.hub import files_to_send, send
+    from tuning.models.resolve import resolve_base
+
+    variant = read_variant(resolve_base(name, home, what="model"))
+    files = files_to_send(variant, repo)
+    url = send(variant, repo) if yes else None
+    if json_out:
+        print(json.dumps({"name": name, "repo": repo, "files": files, "url": url}))
+        return
+    print(f"{'sent' if yes else 'would send'} to {url or repo}:")
+    for file, size in files.items():
+        print(f"  {file} ({size / 2**20:.1f} MiB)")
+    if not yes:
+        print("nothing was sent; repeat with --yes")

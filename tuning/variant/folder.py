@@ -220,7 +220,7 @@ def infer_kind(folder: Path) -> str:
     architectures = config.get("architectures") if isinstance(config, dict) else None
     if any("SequenceClassification" in str(item) for item in architectures or ()):
         return "reward"
-    return "full" if _has_chat_template(folder) else "base"
+    return "base"  # nobody here tuned it, whatever was done to it elsewhere
 
 
 def list_variants(home: Path) -> list[Path]:
@@ -281,13 +281,6 @@ def _optional_str(content: dict[str, Any], key: str, where: Path) -> str | None:
     if value is not None and not isinstance(value, str):
         raise VariantError(f"{where}: {key} is {value!r}, not text or null; restore the file")
     return value
-
-
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    path = folder / "tokenizer_config.json"
-    return path.is_file() and "chat_template" in load_json(path)
 
 
 def _is_weights(name: str) -> bool:

