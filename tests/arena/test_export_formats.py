@@ -217,6 +217,7 @@ def test_redaction_replaces_addresses_numbers_and_keys(hand: Hand, tmp_path: Pat
 
 # What the reader of each format takes for the text of the left answer.
 LEFT_TEXT = {
+    "votes": lambda row: row["completion_a"][0]["content"],
     "trl": lambda row: row["chosen"][0]["content"],
     "kto": lambda row: row["completion"][0]["content"],
     "lmsys": lambda row: row["conversation_a"][1]["content"],
