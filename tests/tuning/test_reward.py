@@ -156,6 +156,19 @@ def test_the_score_command_prints_the_scores_in_the_order_of_the_rows(
     assert json.loads(result.stdout)["subsets"] == {"Math": pytest.approx(sum(right) / 3)}
     shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
     assert f"{sum(right) / 3:8.1%}  Math, 3 prompts" in shown
+    for row, said in (
+        ({"prompt": "a"}, "completion: column is missing"),
+        ({"prompt": "a", "completion": "b", "score": 3}, "no column that a score is made of"),
+        ({"prompt": "a", "completion": "\ud800"}, "lone surrogate"),
+        ({"prompt": "a", "completion": "b </s> c"}, "special token '</s>'"),
+        ({"prompt": "a", "completion": "red " * 600}, "reads at most 256"),
+        ({"prompt": "a", "completion": [{"role": "user", "content": "b"}]}, "answer of the assist"),
+    ):
+        file = write_rows(tmp_path / "bad.jsonl", [row])
+        given = ["reward", "score", str(file), "--model", "judge", "--home", str(tmp_path)]
+        refused = CliRunner().invoke(app, given)
+        assert isinstance(refused.exception, TuningError)
+        assert said in str(refused.exception)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tuning.data.fields import Message
+from tuning.data.fields import Message, texts_of
 from tuning.data.rendering import TemplateError
 from tuning.data.template import render_training
 from tuning.errors import TuningError
@@ -143,6 +143,15 @@ class Scorer:
     ) -> list[int]:
         """Ids of a prompt and its completion, up to the token that ends it, as in training."""
         messages = [*prompt, *completion]
+        special = {
+            str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special
+        }
+        texts = [text for message in messages for text in texts_of(message)]
+        if found := sorted(token for token in special if any(token in text for text in texts)):
+            raise ScoreError(
+                f"{where}: holds the special token {found[0]!r}, which would be taken for the real "
+                "one; leave it out"
+            )
         before = frozenset(range(len(messages) - 1))
         try:
             (span,) = render_training(self.tokenizer, [messages], untrained=[before])[0]

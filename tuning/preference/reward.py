@@ -122,8 +122,8 @@ class RewardModel:
         """Pairs of all sources, split by prompt, with what each counts for."""
         if config.method not in ("full", "lora"):
             raise ConfigError(
-                f"method {config.method!r}: makes no reward model (virtual tokens before a prompt "
-                "are no part of the row that is scored); give lora or full"
+                f"method {config.method!r}: makes no reward model, which trains a head beside what "
+                "it adapts; give lora or full"
             )
         found = prepare_judgements(config, day, cut=False, ties=config.preference.ties == "equal")
         tokenizer = found.start.tokenizer

@@ -28,6 +28,15 @@ def read_completions(source: str) -> list[Scorable]:
     return rows
 
 
+def _check_unicode(messages: tuple[Message, ...]) -> None:
+    for index, message in enumerate(messages):
+        try:
+            message["content"].encode("utf-8")
+        except UnicodeEncodeError:
+            where = f"completion[{index}]"
+            raise RowError(where, "text cannot be encoded as UTF-8 (lone surrogate)") from None
+
+
 def _read(raw: RawRow) -> Scorable:
     where = f"{raw.source}:{raw.line}"
     try:
@@ -42,6 +51,7 @@ def _read(raw: RawRow) -> Scorable:
         completion = read_messages(row, "completion", "assistant")
         if not completion or any(turn["role"] != "assistant" for turn in completion[-1:]):
             raise RowError("completion", "does not end on an answer of the assistant")
+        _check_unicode(completion)
         return prompt, completion
     except (RowError, UnusedError) as error:
         reason = error.reason if isinstance(error, RowError) else str(error)
