@@ -257,3 +257,45 @@ def test_probability_of_the_pair_is_stored_with_each_battle(tmp_path: Path) -> N
 
     with FaultServer({name: Script() for name in NAMES}) as server:
         asyncio.run(play(server.url))
+
+
+PICKED = """
+[[participant]]
+name = "best"
+url = "http://127.0.0.1:1"
+model = "m"
+"""
+
+
+def test_a_participant_may_be_picked_from_by_a_reward_model(tmp_path: Path) -> None:
+    """Answers are drawn at temperature 1 where the page's own would give the same one each time."""
+    path = written(tmp_path, PICKED + 'best_of = 8\nreward = "judge"')
+    (participant,) = read_arena_config(path).participants
+    sampling = participant.sampling(SamplingSettings(temperature=0.0, max_new_tokens=9))
+    assert sampling == SamplingSettings(1.0, max_new_tokens=9, best_of=8, reward="judge")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("best_of = 8", "best_of and reward go together"),
+        ('reward = "judge"', "best_of and reward go together"),
+        ('best_of = 1\nreward = "judge"', "2 or more"),
+        ('best_of = 8\nreward = " "', "give the name of a reward model"),
+        ('best_of = 8\nreward = "judge"\nmode = "completion"', "answers of a chat"),
+        ('best_of = 8\nreward = "judge"\ntemperature = 0', "a temperature above 0"),
+    ],
+)
+def test_picking_that_cannot_be_is_refused(tmp_path: Path, lines: str, says: str) -> None:
+    with pytest.raises(ArenaConfigError, match=says):
+        read_arena_config(written(tmp_path, PICKED + lines))
+
+
+def test_participants_keep_the_fingerprint_they_had_before_there_was_picking() -> None:
+    """It is what a store knows them by; the value is that of the program before."""
+    plain = Participant("m", "m", sampling=SamplingSettings(0.5, max_new_tokens=9))
+    assert plain.fingerprint() == (
+        "a2786630175b018ef5a36e27d87a9fdb7ec6fa08a3569e957ea106e65fc728b1"
+    )
+    picked = SamplingSettings(0.5, max_new_tokens=9, best_of=8, reward="judge")
+    assert Participant("m", "m", sampling=picked).fingerprint() != plain.fingerprint()
