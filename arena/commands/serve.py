@@ -45,6 +45,10 @@ def serve_models(
     kv_tokens: Annotated[
         int, typer.Option("--kv-tokens", help="Memory for keys and values, in tokens.")
     ] = 65_536,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", help="Another bound, as max_best_of=4 (repeat)."),
+    ] = None,
     prefill_logprobs: Annotated[
         bool, typer.Option("--prefill-logprobs", help="Tell a prompt's log probabilities if asked.")
     ] = False,
@@ -85,7 +89,8 @@ def serve_models(
         openai_dialect=openai,
         prefill_logprobs=prefill_logprobs,
         log_prompts=log_prompts,
-        limits=ServingLimits(
+        limits=ServingLimits.read(
+            limit or (),
             max_total_tokens=max_total_tokens,
             max_concurrent_requests=max_requests,
             kv_tokens=kv_tokens,

@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 
 from serving.adapters.patterns import matches
+from serving.adapters.plain import require_count, require_plain, require_rank
 from serving.errors import ModelLoadError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -27,7 +28,7 @@ HEAD = "score.weight"
 # What PEFT notes of a sequence classifier, whose head may be called either.
 HEAD_MODULES = {"classifier", "score"}
 # Initialisations that rewrite base weights: the adapter alone does not hold the difference.
-BASE_CHANGING_INITS = ("pissa", "olora", "corda")
+BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def read_adapter(folder: Path, name: str) -> Adapter:
     if peft_type == "IA3":
         return _read_ia3(folder, name, config, tensors)
     if peft_type in ("PREFIX_TUNING", "PROMPT_TUNING"):
-        return _read_virtual(folder, name, str(peft_type), tensors)
+        return _read_virtual(folder, name, config, tensors)
     raise ModelLoadError(f"{folder}: peft_type {peft_type!r} is not supported")
 
 
@@ -158,6 +159,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelLoadError(
             f"{folder}: init_lora_weights {init!r} changed the base; convert it to plain LoRA"
         )
+    require_plain(folder, config)
     return config
 
 
@@ -186,6 +188,7 @@ def _read_lora(
             raise ModelLoadError(f"{folder}: {module}: lora_A and lora_B differ in rank")
         alpha = _alpha(folder, config, module)
         rank = down.shape[0]
+        require_rank(folder, config, module, rank)
         scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         deltas[module] = LinearDelta(down, up * scale, magnitude=part.get("lora_magnitude_vector"))
     if not any(bool(d.up.count_nonzero()) for d in deltas.values() if d.up is not None):
@@ -229,7 +232,7 @@ def _scales_input(folder: Path, config: dict[str, Any], module: str) -> bool:
 
 
 def _read_virtual(
-    folder: Path, name: str, peft_type: str, tensors: dict[str, torch.Tensor]
+    folder: Path, name: str, config: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> Adapter:
     if set(tensors) != {"prompt_embeddings"}:
         names = sorted(tensors)
@@ -241,7 +244,8 @@ def _read_virtual(
     table = tensors["prompt_embeddings"].float()
     if table.dim() != 2 or not len(table):
         raise ModelLoadError(f"{folder}: prompt_embeddings has shape {tuple(table.shape)}")
-    if peft_type == "PREFIX_TUNING":
+    require_count(folder, config, len(table))
+    if config["peft_type"] == "PREFIX_TUNING":
         return Adapter(name, prefix=table)
     return Adapter(name, prompt=table)
 

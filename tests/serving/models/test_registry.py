@@ -223,3 +223,37 @@ def test_rank_patterns_and_scales_are_read(tiny_home: Path, tmp_path: Path) -> N
         torch.testing.assert_close(delta.up, raw[f"base_model.model.{path}.lora_B.weight"] * scale)
         assert delta.up.shape[1] == rank
     assert adapter.rank == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "reason"),
+    [
+        ("lora", {"alora_invocation_tokens": [5, 6]}, "alora_invocation_tokens .* activated LoRA"),
+        ("lora", {"layer_replication": [[0, 2], [1, 2]]}, "layer_replication .* repeated"),
+        ("lora", {"r": 8}, "say rank 8 and the tensors of .* have 4"),
+        ("lora", {"rank_pattern": {"q_proj": 2}}, "say rank 2 and the tensors of .*q_proj have 4"),
+        ("lora", {"r": None}, "say rank None"),
+        ("lora", {"use_qalora": True}, "use_qalora is True: this setting is not applied"),
+        ("lora", {"setting_of_next_year": {"a": 1}}, "setting_of_next_year"),
+        ("lora", {"init_lora_weights": "loftq"}, "changed the base"),
+        ("prefix", {"num_virtual_tokens": 4}, "num_virtual_tokens is 4 and there are 5"),
+    ],
+)
+def test_adapters_that_are_not_plain_are_refused_by_name(
+    tiny_home: Path, tmp_path: Path, kind: str, settings: dict[str, object], reason: str
+) -> None:
+    """Their tensors alone would answer otherwise than PEFT does."""
+    folder = tmp_path / kind
+    shutil.copytree(tiny_home / kind, folder)
+    path = folder / "adapter_config.json"
+    read_adapter(folder, "plain")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    with pytest.raises(ModelLoadError, match=reason):
+        read_adapter(folder, "odd")
+
+
+def test_ranks_by_pattern_are_plain(tiny_home: Path, tmp_path: Path) -> None:
+    tiny.save_adapter(
+        "llama", tiny_home / "base", tmp_path / "a", "lora", rank_pattern={"q_proj": 2}
+    )
+    assert read_adapter(tmp_path / "a", "a").rank == 4
