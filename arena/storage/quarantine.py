@@ -1,7 +1,7 @@
 """Marks votes that look wrong, with the reason; never drops one. Knows no ratings.
 
 A marked vote stays in the store and can be counted, shown and cleared; ratings and exports
-leave it out unless asked. Rules look at one voter's own votes only.
+leave it out unless asked. Rules look at one voter's own votes, but for bursts of new voters.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ EVIDENCE: Mapping[str, str] = {
     "rate": "{count} votes of this voter within a minute",
     "same_side": "{count} votes in a row for the {side} side",
     "same_prompt": "{count} votes of this voter on the same prompt",
+    "burst": "{count} of {total} votes of new voters within ten minutes are for one model",
     "identity_leak": "side {side} names itself",
     "failed_side": "an answer failed after the vote",
     "by_hand": "marked by hand",
@@ -31,11 +32,13 @@ class QuarantineRules:
     `votes_per_minute`: more votes than that within a minute. `same_side`: that many decided
     blind votes in a row for the same side (sides are shuffled: by chance once in 2^(n-1)).
     `same_prompt`: the prompt was judged that often by the voter among their last 100 votes.
+    `burst`: that many votes of new voters, nearly all there are, for one model (see `bursts`).
     """
 
     votes_per_minute: int = 60
     same_side: int = 20
     same_prompt: int = 30
+    burst: int = 20
 
 
 @dataclass(frozen=True)

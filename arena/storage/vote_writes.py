@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from arena.storage.bursts import burst_of
 from arena.storage.database import SqlRow
 from arena.storage.identities import voter_row
 from arena.storage.quarantine import QuarantineRules, evidence, suspicions
@@ -97,8 +98,19 @@ def cast(
             add_flag(db, vote_id, "identity_leak", detail, now)
     for found in () if of_program else suspicions(db, vote_id, voter_id, now, rules):
         add_flag(db, vote_id, found.reason, found.detail, now)
+    if rules.burst and not of_program:
+        _flag_burst(db, vote_id, now, rules.burst)
     said = judgement_columns(judgement) | {"partial": is_partial, "blind": columns["blind"]}
     remember(db, judged.id, voter_id, "cast" if old is None else "change", said, now)
+
+
+def _flag_burst(db: Database, vote_id: int, now: int, least: int) -> None:
+    """Put all votes of a burst in quarantine, those from before it was one, too."""
+    burst = burst_of(db, vote_id, now, least)
+    if burst is not None:
+        detail = evidence("burst", count=len(burst.votes), total=burst.total)
+        for row in burst.votes:
+            add_flag(db, row, "burst", detail, now)
 
 
 def undo(db: Database, battle: SqlRow, voter: str, now: int) -> None:

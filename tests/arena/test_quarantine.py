@@ -46,7 +46,7 @@ def test_always_the_same_side(store: Store) -> None:
 
 
 def test_evidence_is_read_back_to_be_told_in_another_language() -> None:
-    values = {"count": "31", "side": "left"}
+    values = {"count": "31", "total": "33", "side": "left"}
     for key, text in EVIDENCE.items():
         named = {name: value for name, value in values.items() if f"{{{name}}}" in text}
         assert read_evidence(evidence(key, **named)) == (key, named)
