@@ -170,5 +170,8 @@ def test_traditional_chinese_has_no_simplified_signs() -> None:
     """Signs that only the simplified way to write has, of those that the other catalogue uses."""
     simplified = set("这们说时对战输赢请择语种还开关应务过为会与从动处发样页义员错误")
     found = "".join(words("zh-Hant").texts.values())
+    english = words().texts
+    left = {k for k, text in words("zh-Hant").texts.items() if text == english[k]}
+    assert left <= {k for k, text in words("zh").texts.items() if text == english[k]}
     assert simplified & set("".join(words("zh").texts.values()))
     assert not simplified & set(found)

@@ -47,6 +47,7 @@ ENGLISH = re.compile(r"\b(the|is|are|your|with|from|of|to|this|that|there|and|by
 # Spanish says "no"; what a model, a server or a person wrote is shown as it was written.
 ALSO = {"es": {"no"}}
 FOREIGN = (*EXAMPLES, "Name a fruit.", "Say more.", "hidden-", DOWN, "starter", "lora")
+FOREIGN += ("secret reason of ",)  # words of the server itself
 
 MARKS: dict[str, dict[str, object]] = {
     "rate": {"count": 70},
