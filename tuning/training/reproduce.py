@@ -19,7 +19,7 @@ from tuning.config import TuningConfig
 from tuning.config_files import load_config
 from tuning.errors import TuningError
 from tuning.models.loading import find_base
-from tuning.models.resolve import resolve_base
+from tuning.models.resolve import BaseError, resolve_base
 from tuning.training.checkpoints import flatten
 from tuning.training.objective import Objective, Supervised
 from tuning.variant.folder import Variant, read_variant
@@ -139,14 +139,17 @@ def _start_of(variant: Variant, home: Path) -> Path:
     start = variant.run.get("start")
     if start is None:
         return find_base(variant, home)
-    folder = resolve_base(start["name"], home, what="model")
-    found = read_variant(folder).weights_sha256
-    if found != start["sha256"]:
-        raise ReproduceError(
-            f"{variant.name}: went on with {start['name']!r} of weights {start['sha256'][:12]}, "
-            f"but {folder} holds {found[:12]}; restore that variant"
-        )
-    return folder
+    for name in (str(variant.run["config"]["base"]), start["name"]):
+        try:
+            folder = resolve_base(name, home, local_files_only=True, what="model")
+        except BaseError:
+            continue
+        if read_variant(folder).weights_sha256 == start["sha256"]:
+            return folder
+    raise ReproduceError(
+        f"{variant.name}: went on with {start['name']!r} of weights {start['sha256'][:12]}, which "
+        f"is not under {home}; restore that variant"
+    )
 
 
 def _by_field(content: dict[str, object]) -> dict[str, object]:
