@@ -47,8 +47,10 @@ def languages() -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)
 def words(language: str = DEFAULT) -> Words:
-    """The catalogue of a language, English for what it lacks."""
+    """The catalogue of a language, English for what it lacks; the other Chinese before it."""
     texts = _read(DEFAULT)
+    if language == TRADITIONAL:
+        texts = texts | _read("zh")
     if language != DEFAULT and language in languages():
         texts = texts | _read(language)
     return Words(language, texts)
