@@ -25,8 +25,16 @@ from arena.web.server import QuietServer, bind, prepare_home, run
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from arena.backends.pool import BackendPool
+
 READY_SECONDS = 600.0  # a large model from a slow disk
 MAX_RESTARTS = 5
+QUIET_SECONDS = 600.0
+"""So long without losing the server, and what was before counts no more."""
+WATCH_SECONDS = 0.5
+HEALTH_SECONDS = 10.0
+HANG_SECONDS = 30.0
+"""A server that computes still answers; one that says nothing for so long is stopped or stuck."""
 POLL_SECONDS = 0.1
 SAID_WHY = (1, 2)  # the child's exit status after a line on stderr that says what is wrong
 
@@ -90,7 +98,15 @@ class Child:
         assert self._process is not None
         return self._process.poll()
 
-    def stop(self, patience: float = 5.0) -> None:
+    def kill(self) -> None:
+        """End it at once, also if it is stopped."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def stop(self, patience: float = 2.0) -> None:
         """End it in order, else by force."""
         if self._process is None:
             return
@@ -144,7 +160,7 @@ def run_up(config: PageConfig, server: ModelServer, *, smollm2: bool = False) ->
                 print(f"Arena ready at {config.page_url}", flush=True)
                 if joining is not None:
                     joining.start()
-                await _keep_up(child)
+                await _keep_up(child, app.state.service.pool)
 
             run(app, listener, beside)
         except ChildSaidWhyError:
@@ -218,25 +234,48 @@ async def _tell_servers(app: FastAPI) -> None:
         print(f"arena: {line}", file=sys.stderr, flush=True)
 
 
-async def _keep_up(child: Child) -> None:
-    """Start the model server again when it ends by itself, a few times."""
-    while True:
-        await asyncio.sleep(0.5)
-        status = child.exit_status
-        if status is None:
-            continue
-        if child.num_starts > MAX_RESTARTS:
-            raise UpError(
-                f"the model server ended {child.num_starts} times, last with status {status}; "
-                "run 'arena serve' alone to see why"
-            )
-        print(
-            f"arena: the model server ended with status {status}; starting it again",
-            file=sys.stderr,
-            flush=True,
-        )
-        await asyncio.sleep(min(8.0, 0.5 * 2**child.num_starts))
-        child.start()
+async def _keep_up(child: Child, pool: BackendPool) -> None:
+    """Start the model server again when it ends by itself or hangs; give up on one that keeps on.
+
+    What happened before a quiet while is forgotten: a server that ends once a week is kept up.
+    """
+    ends: list[float] = []
+    silent_since: float | None = None
+    loop = asyncio.get_running_loop()
+    async with httpx2.AsyncClient(timeout=HEALTH_SECONDS, trust_env=False) as client:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            why = f"ended with status {child.exit_status}"
+            if child.exit_status is None:
+                if await _is_heard(client, f"{child.server.url}/health"):
+                    silent_since = None
+                    pool.restarting = frozenset()
+                    continue
+                silent_since = silent_since or loop.time()
+                if loop.time() - silent_since < HANG_SECONDS:
+                    continue
+                why = f"did not answer for {HANG_SECONDS:.0f} s"
+                await asyncio.to_thread(child.kill)
+            ends = [at for at in ends if loop.time() - at < QUIET_SECONDS] + [loop.time()]
+            if len(ends) > MAX_RESTARTS:
+                raise UpError(
+                    f"the model server was lost {len(ends)} times in {QUIET_SECONDS / 60:.0f} "
+                    f"minutes; it {why} at last; run 'arena serve' alone to see why"
+                )
+            print(f"arena: the model server {why}; starting it again", file=sys.stderr, flush=True)
+            pool.restarting = frozenset({child.server.url})
+            await asyncio.sleep(min(8.0, 0.5 * 2 ** len(ends)))
+            child.start()
+            # It is loading; a model may take as long as at the first start.
+            silent_since = loop.time() + READY_SECONDS
+
+
+async def _is_heard(client: httpx2.AsyncClient, url: str) -> bool:
+    """Whether anything answers there, whatever it says: a busy server is no dead one."""
+    try:
+        return (await client.get(url)).status_code > 0
+    except httpx2.HTTPError:
+        return False
 
 
 async def _answers(url: str, seconds: float) -> None:

@@ -38,6 +38,12 @@ class ParticipantError(ArenaError):
     """A participant that was asked for is not there, or there are too few."""
 
 
+class RestartingError(ArenaError):
+    """Too few can take part for the moment: their server is on its way."""
+
+    code = "restarting"
+
+
 @dataclass
 class _Server:
     """One server of the pool: how to ask it, what it last said, and the asking that goes on."""
@@ -104,11 +110,22 @@ class BackendPool:
             for one in self._config.participants
         ]
         self.off: frozenset[str] = frozenset()
+        self.restarting: frozenset[str] = frozenset()  # addresses of servers that are on their way
 
     def known(self) -> tuple[Backend, ...]:
         """All servers as they last answered; those that nobody has asked yet are left out."""
         told = [server.backend for server in self._servers if server.backend is not None]
-        return _unique_names(told)
+        return _unique_names([self._restarting(one) for one in told])
+
+    def check_not_restarting(self) -> None:
+        """For who misses somebody: RestartingError while a server is on its way."""
+        if any(backend.fault == "restarting" for backend in self.known()):
+            raise RestartingError("the model server is restarting; try again in a moment")
+
+    def _restarting(self, backend: Backend) -> Backend:
+        if backend.is_up or backend.url not in self.restarting:
+            return backend
+        return replace(backend, problem="it is restarting", fault="restarting", about="")
 
     @property
     def num_servers(self) -> int:
@@ -160,6 +177,7 @@ class BackendPool:
         known = await self.targets()
         for name in names:
             if name not in known:
+                self.check_not_restarting()
                 raise ParticipantError(
                     f"participant {name!r} is not served now; choose another"
                 ).coded("not_served", name=name)

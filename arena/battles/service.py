@@ -180,6 +180,8 @@ class BattleService(BattleVoting):
         """
         prompt = self.check_prompt(prompt)
         targets = await self.pool.targets()
+        if len(targets) < 2:
+            self.pool.check_not_restarting()
         family = examples_pairs(targets) if is_example else []
         apart = visitors_pairs(targets) if not is_example and position is None else []
         drawn = await self.sampler.draw(list(targets), family, only=apart)

@@ -24,6 +24,7 @@ from arena.page.actions.answers import AnswerActions, Question
 from arena.page.live_updates import ElementNumbers, PageUpdates, as_event
 from arena.page.render import Changes
 from arena.values.battle import SIDES
+from arena.values.texts import check_text
 from arena.web.visitors import caller_secret, visitor_of
 
 IDLE_SECONDS = 15.0
@@ -52,7 +53,8 @@ class _Act:
         value = self._body.get(name) or ""
         if not isinstance(value, str):
             raise BadActError(f"{name} is no text")
-        return value
+        # The prompt is checked where all prompts are, and refused in the voter's language.
+        return value if name == "prompt" else check_text(name, value)
 
     @property
     def side(self) -> int | None:
@@ -68,6 +70,8 @@ class _Act:
         models = self._body.get("models") or []
         if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
             raise BadActError("models are no list of names")
+        for name in models:
+            check_text("models", name)
         following = self.text("following") or "new"
         if following not in ("new", "own", *SIDES):
             raise BadActError("following is no way to go on")
@@ -93,7 +97,7 @@ def live_router(
         async def act(request: Request) -> Response:
             try:
                 body = await request.json()
-            except (JSONDecodeError, UnicodeDecodeError) as error:
+            except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise BadActError("an act is a JSON object") from error
             address = visitor_of(request.scope).address
             voter = await service.voter(caller_secret(request.scope), address)

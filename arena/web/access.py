@@ -67,7 +67,6 @@ OPEN_PATHS = re.compile(
     r")"
 )
 GRADIO = "/gradio_api/"
-JOIN_PATH = f"{GRADIO}queue/join"
 COUNTED_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 # What a stranger may ask for where one has to sign in.
 BEFORE_SIGN_IN = ("/signin", "/healthz", "/robots.txt", "/favicon.ico")
@@ -134,8 +133,8 @@ class AccessMiddleware:
 
         if refusal is not None:
             await _answer(refusal, send_guarded, scope)
-        elif scope["path"] == JOIN_PATH:
-            await _join(self.app, scope, receive, send_guarded)
+        elif scope["method"] == "POST" and scope["path"].startswith(GRADIO):
+            await _known_act(self.app, scope, receive, send_guarded)
         else:
             await self.app(scope, receive, send_guarded)
 
@@ -234,8 +233,8 @@ def _set_cookie(value: str, scope: Scope) -> str:
     )
 
 
-async def _join(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Gradio looks an act up by its number and fails on one it does not have: that is a 404."""
+async def _known_act(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Gradio fails on an act that it does not have and on values that are none: that is a 404."""
     unknown = False
 
     async def send_known(message: Message) -> None:
@@ -247,9 +246,10 @@ async def _join(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
 
     try:
         await app(scope, receive, send_known)
-    except KeyError:
+    except Exception as error:
         if not unknown:
             raise
+        log.warning("a call that Gradio cannot take: %s", type(error).__name__)
     if unknown:
         await _answer((404, "guard.no_act"), send, scope)
 

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from arena.backends.pool import RestartingError
 from arena.battles.service import BattleService, BusyError, StillWritingError, TooManyError
 from arena.battles.set_judging import SetJudging
 from arena.battles.view import BattleAccess, BattleView
@@ -234,7 +235,7 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     status = 503 if isinstance(error, BusyError) else status
     status = 409 if isinstance(error, StillWritingError) else status
     status = 429 if isinstance(error, TooManyError) else status
-    status = 503 if isinstance(error, StoreError) else status
+    status = 503 if isinstance(error, StoreError | RestartingError) else status
     text = visitor_text(error)
     if request.url.path.startswith("/live/") and isinstance(error, ArenaError):
         text = error_text(error, words(negotiate(request.headers.get("accept-language"))))

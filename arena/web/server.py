@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from arena.errors import ArenaError
+from arena.web.connections import BACKLOG, MOST_CONNECTIONS, AcceptFailures, PunctualProtocol
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -42,7 +43,7 @@ def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(512)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -100,6 +101,9 @@ def run(
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=30,
+        http=PunctualProtocol,
+        backlog=BACKLOG,
+        limit_concurrency=MOST_CONNECTIONS,
         server_header=False,
         proxy_headers=False,
     )
@@ -108,6 +112,7 @@ def run(
     gc.freeze()  # what stands now stays: looking through it again would halt every stream at once
 
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(AcceptFailures())
         serving = asyncio.create_task(server.serve([listener]))
         helper = asyncio.create_task(_guarded(beside, server))
         await serving

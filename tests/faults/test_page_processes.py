@@ -1,0 +1,191 @@
+"""The page's process and its model server's: kept up, replaced, ended in time, reachable again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fault_server import FaultServer, Script
+from hostile_server import within
+from running import ARENA, arena_up, clean_environment, free_port, stop, wait_ready
+
+FILES = 200
+DEAD_SECONDS = 60.0
+
+
+def environment() -> dict[str, str]:
+    """The usual one, with the code that is tested where that is not the installed one."""
+    path = os.environ.get("PYTHONPATH")
+    return clean_environment(**({"PYTHONPATH": path} if path else {}))
+
+
+@contextmanager
+def ui(home: Path, server: FaultServer, **options: Any) -> Iterator[tuple[str, int, Path, Any]]:
+    """`arena ui` over a server: its address, port, log and process."""
+    log, port = home / "ui.log", free_port()
+    words = [str(ARENA), "ui", "--backend", server.url, "--home", str(home / "home")]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*words, "--port", str(port)],
+            env=environment(),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
+        )
+    try:
+        yield wait_ready(process, log, 120), port, log, process
+    finally:
+        stop(process)
+
+
+def until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for it, so long at most."""
+    limit = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < limit, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.2)
+
+
+def is_healthy(url: str) -> bool:
+    """The page answers."""
+    with contextlib.suppress(httpx2.HTTPError):
+        return httpx2.get(f"{url}/healthz", trust_env=False, timeout=2).status_code == 200
+    return False
+
+
+def few_files() -> None:
+    """Runs in the child before it starts."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
+
+
+@pytest.mark.slow
+def test_page_without_descriptors_says_so_once_and_comes_back(tmp_path: Path) -> None:
+    with (
+        FaultServer({"one": Script(), "two": Script()}) as server,
+        ui(tmp_path, server, preexec_fn=few_files) as (url, port, log, _),
+    ):
+        idle = []
+        for _ in range(2 * FILES):
+            connection = socket.socket()
+            connection.settimeout(0.5)
+            with contextlib.suppress(OSError):
+                connection.connect(("127.0.0.1", port))
+                idle.append(connection)
+        assert len(idle) > FILES - 100
+        until(lambda: is_healthy(url), DEAD_SECONDS, "it takes connections again")
+        for connection in idle:
+            connection.close()
+        assert log.stat().st_size < 100_000, "the log stays small"
+        assert "connections cannot be accepted" in log.read_text()
+
+
+@pytest.mark.slow
+def test_slow_and_idle_connections_are_closed(tmp_path: Path) -> None:
+    with FaultServer({"one": Script()}) as server, ui(tmp_path, server) as (url, port, _, _):
+        for begin in (b"", b"GET / HTTP/1.1\r\nx: ", b"POST /live/send HTTP/1.1\r\n"):
+            with socket.create_connection(("127.0.0.1", port)) as slow, within(DEAD_SECONDS):
+                slow.settimeout(DEAD_SECONDS)
+                slow.sendall(begin)
+                with contextlib.suppress(ConnectionError):
+                    assert slow.recv(1) == b"", "closed without a word"
+        assert is_healthy(url)
+
+
+@pytest.mark.slow
+def test_page_with_25_streams_ends_in_time(tmp_path: Path) -> None:
+    scripts = {name: Script(("word ",) * 5000, delay=0.05) for name in ("one", "two")}
+    with FaultServer(scripts) as server, ui(tmp_path, server) as (url, _, log, process):
+        streams = []
+        for i in range(25):
+            cookies = {"arena_voter": f"a-voter-of-this-test-{i}"}
+            client = httpx2.Client(base_url=url, trust_env=False, timeout=60, cookies=cookies)
+            opened = client.post("/api/battles", json={"prompt": "Go on."}).json()
+            path = f"/api/battles/{opened['battle']}/events"
+            request = client.build_request("GET", path, headers={"x-battle-token": opened["token"]})
+            streams.append((client, client.send(request, stream=True)))
+        until(lambda: server.open_streams >= 40, 60, "they are being written")
+        began = time.monotonic()
+        process.terminate()
+        process.wait(30)
+        took = time.monotonic() - began
+        for client, _ in streams:
+            client.close()
+        assert process.returncode == 0, log.read_text()
+        assert took < 5 + 5, f"took {took:.1f} s; 5 s, and as much for a busy machine"
+        server.wait_for_streams(0)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one started and that still are."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(one) for one in listed]
+
+
+def model_server(pid: int) -> int | None:
+    """The model server of `arena up`."""
+    for one in children(pid):
+        with contextlib.suppress(OSError):
+            if b"arena.serve_child\0serve\0" in Path(f"/proc/{one}/cmdline").read_bytes():
+                return one
+    return None
+
+
+def is_told(log: Path, what: str) -> bool:
+    """The log has it."""
+    return what in log.read_text()
+
+
+def is_another(pid: int, before: int) -> bool:
+    """A model server stands that is not the one of before."""
+    return model_server(pid) not in (None, before)
+
+
+def begins_battles(url: str) -> bool:
+    """Models can be asked."""
+    asked = {"prompt": "Hi"}
+    reply = httpx2.post(f"{url}/api/battles", json=asked, trust_env=False, timeout=60)
+    return reply.status_code == 201
+
+
+@pytest.mark.slow
+def test_model_server_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("children are found in /proc")
+    with arena_up("--home", "home", cwd=tmp_path, environment=environment()) as running:
+        first = model_server(running.process.pid)
+        assert first is not None
+        for number, why in (
+            (signal.SIGKILL, "ended with status -9"),
+            (signal.SIGSTOP, "did not answer for"),
+        ):
+            before = model_server(running.process.pid)
+            assert before is not None
+            time.sleep(5)  # the arena has heard from it
+            os.kill(before, number)
+            until(partial(is_told, running.log, why), 120, f"it is told: {why}")
+            reply = httpx2.post(
+                f"{running.url}/api/battles", json={"prompt": "Hi"}, trust_env=False, timeout=60
+            )
+            if reply.status_code != 201:
+                assert "restarting" in reply.json()["error"], reply.text
+            until(partial(is_another, running.process.pid, before), 120, "another one stands")
+            until(partial(begins_battles, running.url), 240, "battles begin again")
+        last = model_server(running.process.pid)
+        assert last is not None
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(30)
+        assert running.process.returncode == 0
+        assert not Path(f"/proc/{last}").exists(), "it leaves no orphan"
