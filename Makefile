@@ -11,7 +11,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install arena check test lint docs screenshot lock clean
+.PHONY: help install arena check test lint docs screenshot clients lock clean
 
 bin := $(VENV)/bin
 done := $(VENV)/.done
@@ -59,6 +59,9 @@ docs: $(done)/install ## Write what docs and README take from the program: help,
 screenshot: $(done)/test ## Take README's pictures of the page anew
 	@$(bin)/python tests/support/chromium.py
 	PYTHONPATH=tests/support $(bin)/python tools/screenshot.py
+
+clients: $(done)/install ## Try clients that others wrote, each in .clients/NAME (docs/clients.md)
+	$(bin)/python tools/clients.py
 
 lock: $(done)/test $(done)/lint ## Write the versions in .venv to constraints.txt
 	@{ echo "# The versions that the tests ran with; 'make lock' writes this file."; \
