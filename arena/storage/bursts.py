@@ -89,8 +89,9 @@ def _is_new(db: Database, model: str, votes: tuple[int, ...], met: int) -> bool:
     """Whether the model won surely less before."""
     places = {"model": model, "last": votes[-1], "before": BEFORE, "first": votes[0]}
     earlier = next(iter(db.query(EARLIER_SQL, places)))
-    if earlier["met"] < 20:
+    met_before, won_before = int(earlier["met"]), int(earlier["won"] or 0)
+    if met_before < 20:
         return False
-    share = (earlier["won"] + 1) / (earlier["met"] + 2)
-    spread = math.sqrt(met * share * (1 - share) * (1 + met / earlier["met"]))
+    share = (won_before + 1) / (met_before + 2)
+    spread = math.sqrt(met * share * (1 - share) * (1 + met / met_before))
     return len(votes) - met * share > SURELY * spread
