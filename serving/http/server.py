@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 import uvicorn
+from fastapi import FastAPI
 
 from serving.config import ServeConfig
 from serving.errors import PortInUseError, ServingError
@@ -64,7 +65,7 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) ->
         # Half a million objects of libraries stay for good; were the collector to look at them
         # all, that would stop every thread for a quarter of a second.
         gc.freeze()
-        server = _Uvicorn(registry, on_ready and (lambda: on_ready(_url(listener))))
+        server = _server_of(registry, on_ready and (lambda: on_ready(_url(listener))))
         server.run(sockets=[listener])
 
 
@@ -114,7 +115,7 @@ class ServerThread:
         registry = Registry(self.config)
         self.registry = registry
         ready = threading.Event()
-        server = _Uvicorn(registry, ready.set)
+        server = _server_of(registry, ready.set)
         thread = threading.Thread(
             target=server.run, args=([self._listener],), name="serving-http", daemon=True
         )
@@ -141,17 +142,21 @@ class ServerThread:
         self.stop()
 
 
+def _server_of(registry: Registry, on_ready: Callable[[], None] | None) -> _Uvicorn:
+    config = registry.config
+    return _Uvicorn(create_app(registry, config), on_ready, config.limits.keep_alive_seconds)
+
+
 class _Uvicorn(uvicorn.Server):
     """Uvicorn that tells when it listens."""
 
-    def __init__(self, registry: Registry, on_ready: Callable[[], None] | None) -> None:
-        config = registry.config
+    def __init__(self, app: FastAPI, on_ready: Callable[[], None] | None, keep_alive: int) -> None:
         super().__init__(
             uvicorn.Config(
-                create_app(registry, config),
+                app,
                 log_level="warning",
                 access_log=False,
-                timeout_keep_alive=config.limits.keep_alive_seconds,
+                timeout_keep_alive=keep_alive,
                 timeout_graceful_shutdown=5,
                 http=BoundedProtocol,
             )

@@ -52,7 +52,8 @@ def probe_path(config: Any, room: int) -> ProbePath:
     """Ordinary tokens of a model's vocabulary; fewer where `room` is less. Not its special ones."""
     text = config.get_text_config()
     size = int(text.vocab_size)
-    special = {getattr(text, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos")}
+    named = [getattr(text, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos")]
+    special = {one for ids in named for one in (ids if isinstance(ids, list) else [ids])}
     # Special tokens and, in models that see, images are at the ends of vocabularies.
     ids = [size // 10 + i * 7919 % max(size // 2 - size // 10, 1) for i in range(64)]
     ordinary = [token for token in ids if token not in special] or [0]

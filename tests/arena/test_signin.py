@@ -34,7 +34,11 @@ def client_of(url: str, **options: Any) -> httpx2.Client:
 
 
 def enrol(home: Path) -> None:
-    users = [make_user("ann", "voter", "ann's secret"), make_user("root", "admin", "root's secret")]
+    users = [
+        make_user("ann", "voter", "ann's secret"),
+        make_user("bob", "voter", "bob's secret"),
+        make_user("root", "admin", "root's secret"),
+    ]
     write_users(home / FILE, {user.name: user for user in users})
 
 
@@ -136,7 +140,7 @@ def test_program_signs_in_by_header(page: PageServer) -> None:
     with client_of(page.url, auth=("root", "root's secret")) as root:
         assert root.post("/api/battles", json=PROMPT).status_code == 201
     with (
-        client_of(page.url, auth=("root", "wrong secret")) as stranger,
+        client_of(page.url, auth=("bob", "wrong secret")) as stranger,
         ThreadPoolExecutor(20) as pool,
     ):
         asked = [pool.submit(stranger.get, "/config") for _ in range(40)]

@@ -78,8 +78,8 @@ def test_admin_sees_switches_clears_and_exports(
         page.wait_for_selector("#flagged .nothing")
         assert arena.store.flagged_votes() == []
         page.click("#make-dataset")
-        page.wait_for_selector("#admin-outcome .good:has-text('exports/trl-')")
-        (folder,) = (tmp_path / "exports").iterdir()
+        page.wait_for_selector("#admin-outcome a.download")
+        (folder,) = (path for path in (tmp_path / "exports").iterdir() if path.is_dir())
         assert (folder / "MANIFEST.json").exists()
         page.set_viewport_size({"width": 390, "height": 844})
         assert page.evaluate("document.documentElement.scrollWidth") == 390

@@ -40,7 +40,7 @@ def small_server() -> Iterator[tuple[str, int]]:
         return StreamingResponse(b"x" * 2**20 for _ in range(200))
 
     listener, ready = bind("127.0.0.1", 0), threading.Event()
-    server = _Uvicorn(app, ready.set)
+    server = _Uvicorn(app, ready.set, 75)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     assert ready.wait(60)
@@ -131,7 +131,7 @@ app.get("/")(lambda: "ok")
 listener = bind("127.0.0.1", 0)
 used = len(__import__("os").listdir("/proc/self/fd"))
 resource.setrlimit(resource.RLIMIT_NOFILE, (used + 40, used + 40))
-server = _Uvicorn(app, lambda: print(listener.getsockname()[1], flush=True))
+server = _Uvicorn(app, lambda: print(listener.getsockname()[1], flush=True), 75)
 server.run(sockets=[listener])
 """
 
