@@ -40,8 +40,7 @@ arena: $(done)/install ## Install, then serve the models and open the page ('are
 
 test: $(done)/test ## Install, get test tools and a Chromium, run all tests
 	@$(bin)/python tests/support/chromium.py
-	@# In the order of the folders: by the number of tests, the slow files come last and alone.
-	$(bin)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(bin)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 check: lint $(done)/test ## Style, types and the tests that are not slow, within some minutes
 	$(bin)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not browser" $(TESTS)
