@@ -45,11 +45,16 @@ async def ask_scores(
             )
         told = reply.json() if reply.status_code == 200 else None
     except (TimeoutError, *WIRE_ERRORS) as error:
-        raise ScoresError(f"reward model {server.name!r} gave no scores") from error
+        raise _no_scores(server) from error
     scores = _scores(told)
     if len(scores) != len(rows) or None in scores:
-        raise ScoresError(f"reward model {server.name!r} gave no scores")
+        raise _no_scores(server)
     return [score for score in scores if score is not None]
+
+
+def _no_scores(server: RewardServer) -> ArenaError:
+    error = ScoresError(f"The reward model {server.name!r} gave no scores.")
+    return error.coded("no_scores", name=server.name)
 
 
 def _scores(told: Any) -> list[float | None]:

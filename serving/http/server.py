@@ -12,6 +12,7 @@ import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -55,6 +56,9 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) ->
     # A person reads along: what is loaded, refused and answered. No effect if logging is set up.
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
+    # PEFT asks a model for an attribute that was renamed. Where it does, filters are set for a
+    # moment, which another thread's may undo.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
     if config.hosts == ("*",):
         logger.warning(
             "on %s any name is answered, a page's elsewhere too: name this server's own with "

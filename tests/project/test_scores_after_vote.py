@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from fault_server import FaultServer, Script
 from preference_fixtures import write_pairs
 from tuning_fixtures import rows, write_rows
 
@@ -15,6 +16,7 @@ from arena.battles.reward_watch import Disagreement, RewardWatch, score_battle, 
 from arena.battles.service import BattleService
 from arena.config.page_config import PageConfig
 from arena.i18n import languages, words
+from arena.page.actions.battles import told_scores
 from arena.page.html.reward_watch import reward_watch_html
 from arena.page.html.scores import scores_html
 from arena.storage.store import Store
@@ -90,6 +92,31 @@ def test_a_served_reward_model_judges_the_answers_after_the_vote(
     for one in watched.worst:
         assert one.by == pytest.approx(wanted[1] - wanted[0], abs=1e-4)
         assert [one.voted, one.scored] == [side.name for side in battle.participants]
+
+
+def test_a_reward_model_that_tells_nothing_is_told_of(tmp_path: Path) -> None:
+    """Its server lists it and has no /score: the page says so, in the reader's language."""
+
+    async def play(url: str) -> set[str]:
+        install_http_client()
+        pool = BackendPool((url,), PageConfig((url,), tmp_path).sampling)
+        service = BattleService(Store.at_home(tmp_path), pool)
+        access = await service.open_blind(await service.voter("a cookie"), PROMPT)
+        async for view in service.follow(access):
+            assert view.battle
+        before = (await service.view(access)).battle
+        assert await told_scores(before, pool, words("en")) == "", "nothing while it is blind"
+        await service.vote(access, Judgement(winner=Winner.TIE))
+        after = (await service.view(access)).battle
+        told = {await told_scores(after, pool, words(language)) for language in languages()}
+        await service.close()
+        return told
+
+    scripts = {"one": Script(), "two": Script(), "judge": Script(kind="reward")}
+    with FaultServer(scripts) as server:
+        told = asyncio.run(play(server.url))
+    assert '<p class="muted">The reward model judge gave no scores.</p>' in told
+    assert len(told) == len(languages())
 
 
 def test_the_admin_sees_where_reward_model_and_voters_disagree() -> None:

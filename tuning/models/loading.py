@@ -122,7 +122,6 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    check_checkpoint(folder)
     extra: dict[str, Any] = {}
     if four_bit:
         extra["quantization_config"] = BitsAndBytesConfig(
@@ -131,10 +130,36 @@ def load_model(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
+    model, loading = load_reported(
+        AutoModelForCausalLM,
+        folder,
+        ("as a causal language model", "a folder with config.json, tokenizer and *.safetensors"),
+        dtype=dtype,
+        attention=attention,
+        **extra,
+    )
+    refuse_missing(folder, loading)
+    return model
+
+
+def load_reported(
+    kind: Any,
+    folder: Path,
+    told: tuple[str, str],
+    *,
+    dtype: torch.dtype,
+    attention: str | None,
+    **extra: Any,
+) -> tuple[Any, dict[str, Any]]:
+    """A checkpoint by an auto class of transformers, and its report of what did not fit.
+
+    `told` says as what it is loaded and what to give instead, in the BaseError of one that fails.
+    """
+    check_checkpoint(folder)
     if attention is not None:
         extra["attn_implementation"] = attention
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        model, loading = kind.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -146,8 +171,6 @@ def load_model(
         )
     except Exception as error:  # what an architecture raises depends on the values of its config
         raise BaseError(
-            f"base {folder}: cannot be loaded as a causal language model ({one_line(error)}); "
-            "give a folder with config.json, tokenizer and *.safetensors"
+            f"base {folder}: cannot be loaded {told[0]} ({one_line(error)}); give {told[1]}"
         ) from error
-    refuse_missing(folder, loading)
-    return model
+    return model, loading

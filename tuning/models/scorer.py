@@ -18,9 +18,9 @@ from tuning.data.fields import Message, texts_of
 from tuning.data.rendering import TemplateError
 from tuning.data.template import render_training
 from tuning.errors import TuningError
-from tuning.models.loading import find_base
+from tuning.models.loading import find_base, load_reported
 from tuning.models.resolve import BaseError, resolve_base
-from tuning.variant.checkpoint import check_checkpoint, one_line, refuse_missing
+from tuning.variant.checkpoint import refuse_missing
 from tuning.variant.folder import Variant, read_variant
 
 if TYPE_CHECKING:
@@ -66,26 +66,18 @@ def load_head(
     """
     from transformers import AutoModelForSequenceClassification
 
-    check_checkpoint(folder)
-    extra = {} if attention is None else {"attn_implementation": attention}
-    try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=1,
-            pad_token_id=pad_id,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **extra,
-        )
-    except Exception as error:  # what an architecture raises depends on the values of its config
-        raise BaseError(
-            f"base {folder}: cannot be loaded with a head that scores ({one_line(error)}); give "
-            "one of an architecture that transformers knows for sequence classification"
-        ) from error
+    model, loading = load_reported(
+        AutoModelForSequenceClassification,
+        folder,
+        (
+            "with a head that scores",
+            "one of an architecture that transformers knows for sequence classification",
+        ),
+        dtype=dtype,
+        attention=attention,
+        num_labels=1,
+        pad_token_id=pad_id,
+    )
     loading["missing_keys"] = {key for key in loading["missing_keys"] if not _is_head(key)}
     loading["unexpected_keys"] = {
         key for key in loading["unexpected_keys"] if not key.startswith("lm_head.")

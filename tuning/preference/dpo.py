@@ -37,7 +37,6 @@ from tuning.preference.policy import (
     build_policy,
     check_policy,
     group_of,
-    stored_reference,
 )
 from tuning.training.objective import Say, answered
 from tuning.training.setup import HELDOUT_BATCH
@@ -106,13 +105,8 @@ class Dpo:
         groups = [row.group for row in inputs.rows]
         held = [row.group for row in inputs.heldout]
         policy = Policy(config, model, groups, inputs.tokenizer.pad_token_id, precision, say)
-        reference = stored_reference(
-            config,
-            [inputs.base.sha256, inputs.parent.weights_sha256, inputs.tokens_sha256, precision],
-            lambda: {
-                "train": policy.at_start(model, groups),
-                "heldout": policy.at_start(model, held),
-            },
+        reference = policy.reference(
+            config, inputs.made_of(precision), model, {"train": groups, "heldout": held}
         )
         kinds = config.preference.loss or DEFAULT_LOSS
         weights = config.preference.loss_weights or (1.0,) * len(kinds)

@@ -93,6 +93,11 @@ class PreparedPreferences(Start):
                 digest.update(np.asarray([len(ids), *ids], dtype="<i4").tobytes())
         return digest.hexdigest()
 
+    def made_of(self, precision: str) -> list[str]:
+        """Fingerprints of all that the start's log-probabilities follow from."""
+        weights = [self.base.sha256, self.parent.weights_sha256]
+        return [*weights, self.tokens_sha256, precision]
+
     @property
     def drawn(self) -> list[dict[str, Any]]:
         """None: preferences are in no mixture."""

@@ -29,7 +29,6 @@ from tuning.preference.policy import (
     build_policy,
     check_policy,
     group_of,
-    stored_reference,
 )
 from tuning.training.objective import Say, answered
 from tuning.training.steps import Batch, Measured, Steps
@@ -103,13 +102,8 @@ class Kto:
         groups = [group for row in inputs.rows for group in row.groups]
         held = [group for row in inputs.heldout for group in row.groups]
         policy = Policy(config, model, groups, inputs.tokenizer.pad_token_id, precision, say)
-        reference = stored_reference(
-            config,
-            [inputs.base.sha256, inputs.parent.weights_sha256, inputs.tokens_sha256, precision],
-            lambda: {
-                "train": policy.at_start(model, groups),
-                "heldout": policy.at_start(model, held),
-            },
+        reference = policy.reference(
+            config, inputs.made_of(precision), model, {"train": groups, "heldout": held}
         )
         say(_classes(inputs.rows))
         kind, beta = (config.preference.loss or LABEL_LOSSES[:1])[0], config.preference.beta

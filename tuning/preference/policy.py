@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,20 @@ class Policy:
             virtual_tokens=self.virtual_tokens,
             lean=self.lean,
             temperature=temperature,
+        )
+
+    def reference(
+        self,
+        config: TuningConfig,
+        made_of: Sequence[str],
+        model: Any,
+        parts: Mapping[str, Sequence[Group]],
+    ) -> dict[str, Tensor]:
+        """What the start gives the completions of each part; a resumed run reads it."""
+        return stored_reference(
+            config,
+            made_of,
+            lambda: {name: self.at_start(model, groups) for name, groups in parts.items()},
         )
 
     def at_start(self, model: Any, groups: Sequence[Group]) -> Tensor:

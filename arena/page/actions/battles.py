@@ -7,27 +7,30 @@ every right is checked in the service, by the store.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
 
+from arena.backends.pool import BackendPool
+from arena.backends.scoring import ScoresError
 from arena.battles.reward_watch import score_battle
 from arena.battles.service import BattleService
 from arena.battles.view import BattleAccess, BattleView, stored_view
 from arena.errors import ArenaError
 from arena.i18n import Words, error_text, negotiate, words
 from arena.page.actions.answers import is_open
-from arena.page.html.frame import account_html
+from arena.page.html.frame import account_html, note_html
 from arena.page.html.panes import servers_text
 from arena.page.html.scores import scores_html
 from arena.page.html.token_probabilities import tokens_html
 from arena.page.layout import mode_choices
 from arena.page.render import Changes, Renderer
 from arena.storage.rows import StoredBattle
-from arena.values.battle import SIDES, Mode
-from arena.values.refusals import NotVotedError, RefusedError
+from arena.values.battle import SIDES, Battle, Mode
+from arena.values.refusals import NotVotedError, RefusedError, StillBlindError
 from arena.values.vote import Judgement, Strength, Winner
 from arena.web.visitors import Visitor, visitor_of
 
@@ -39,6 +42,21 @@ WINNERS = {
 }
 
 Act = Callable[[BattleAccess], Awaitable[BattleView]]
+
+
+log = logging.getLogger(__name__)
+
+
+async def told_scores(battle: Battle, pool: BackendPool, say: Words) -> str:
+    """What a served reward model thinks of the answers, or that it told nothing; else empty."""
+    try:
+        told = await score_battle(battle, pool)
+    except StillBlindError:
+        return ""
+    except ScoresError as error:
+        log.warning("%s (%s)", error, error.__cause__ or "its reply is none")
+        return note_html(error_text(error, say), "muted")
+    return scores_html(*told, say) if told else ""
 
 
 class BattleActions:
@@ -149,11 +167,9 @@ class BattleActions:
             return {self.page.scores: ""}
         try:
             battle = (await self.service.view(await self._access(request, link))).battle
-            told = await score_battle(battle, self.service.pool)
         except ArenaError:
-            return {self.page.scores: ""}  # still blind, or the model is busy: nobody waits for it
-        say = say_for(request)
-        return {self.page.scores: scores_html(*told, say) if told else ""}
+            return {self.page.scores: ""}  # the battle itself says what is wrong with it
+        return {self.page.scores: await told_scores(battle, self.service.pool, say_for(request))}
 
     async def on_undo(self, link: str, marked: bool, request: gr.Request) -> Changes:
         """Take the vote back."""
