@@ -159,7 +159,8 @@ def ui(
 def tune_variant(
     context: typer.Context,
     base: Annotated[
-        str | None, typer.Option("--base", help="starter, a variant, a folder or a hub id.")
+        str | None,
+        typer.Option("--base", help="starter, a variant, a folder, GGUF file or hub id."),
     ] = None,
     data: Annotated[
         list[str] | None,

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from arena.commands.export import existing_store
-from arena.exports.dataset import MANIFEST, ExportOptions, export, file_sha256
+from arena.exports.dataset import MANIFEST, ExportError, ExportOptions, export, file_sha256
 from arena.imports.importer import import_file
 from arena.imports.readers import ImportRefusedError, rows_of_file
 from arena.storage.selection import Selection
@@ -28,13 +28,22 @@ def as_files(sources: tuple[str, ...], home: Path) -> tuple[str, ...]:
     made = []
     for source in sources:
         if source in chosen:
-            folder = votes_folder(existing_store(home), home, source, chosen[source])
-            made.append(str(folder))
+            made.append(str(_chosen(home, source, chosen[source])))
         elif (kind := battle_format(Path(source).expanduser())) is not None:
             made.append(str(_imported(Path(source).expanduser(), kind, home)))
         else:
             made.append(source)
     return tuple(made)
+
+
+def _chosen(home: Path, source: str, selection: Selection) -> Path:
+    try:
+        return votes_folder(existing_store(home), home, source, selection)
+    except ExportError as error:
+        if source == VOTES and SYNTHETIC in str(error):
+            hint = f"the votes of 'arena judge' are --data {SYNTHETIC}-{VOTES}"
+            raise ExportError(f"{error}; {hint}") from error
+        raise
 
 
 def battle_format(path: Path) -> str | None:

