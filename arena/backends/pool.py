@@ -28,6 +28,7 @@ from arena.values.battle import Participant, SamplingSettings
 log = logging.getLogger(__name__)
 
 STARTER = "starter"
+PACKAGED = (STARTER, "starter-full", "starter-lora", "starter-prefix")
 FRESH_SECONDS = 5.0
 FRESH_SECONDS_DOWN = 0.5  # a server that is starting should be seen as soon as it is up
 QUICK_SECONDS = 0.3
@@ -240,9 +241,7 @@ def _starters(targets: Mapping[str, Target]) -> set[str]:
     return {
         name
         for name, one in targets.items()
-        if one.participant.model == STARTER
-        or one.participant.model.startswith(f"{STARTER}-")
-        or one.participant.base == STARTER
+        if one.participant.model in PACKAGED or one.participant.base == STARTER
     }
 
 

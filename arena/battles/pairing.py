@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,8 +56,11 @@ class PairSampler:
         With `among` it is one of these pairs, all alike; those that cannot meet are passed over.
         With `only` no other pair is drawn, unless none of these has a chance.
         """
-        chances = restricted(await self.chances(names), only)
-        return draw_pair(with_required(chances, among, 1.0), self._rng)
+        every = await self.chances(names)
+        # Pairs that arena.toml requires are to be seen, whatever the prompt.
+        chances = restricted(every, [*only, *self.drawing.required] if only else ())
+        drawn = draw_pair(with_required(chances, among, 1.0), self._rng)
+        return replace(drawn, is_restricted=chances.keys() != every.keys())
 
     async def chances(self, names: Sequence[str]) -> dict[ModelPair, float]:
         """The probability of every pair."""

@@ -187,7 +187,7 @@ class BattleService(BattleVoting):
         drawn = await self.sampler.draw(list(targets), family, only=apart)
         pair = [targets[drawn.left], targets[drawn.right]]
         label = EXAMPLE_SAMPLER if family else self.sampler.drawing.label
-        label += APART if apart else ""
+        label += APART if drawn.is_restricted else ""
         how = _Opening(Mode.BLIND, source, label, drawn.propensity, position)
         return await self._open(voter, prompt, pair, how)
 

@@ -106,7 +106,7 @@ def export_model(
     yes: Annotated[bool, typer.Option("--yes", help="Send to the hub; else only list.")] = False,
     json_out: Json = False,
 ) -> None:
-    """Write a variant for llama.cpp, Ollama or the hub, checked by reading it again."""
+    """Write a variant for llama.cpp, Ollama or the hub; merged files are read again."""
     from tuning.commands.models import run_export
 
     run_export(

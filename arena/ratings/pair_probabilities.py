@@ -25,11 +25,15 @@ class PairingError(ArenaError):
 
 @dataclass(frozen=True)
 class Draw:
-    """A drawn pair with its sides, and the probability of the pair whatever the sides."""
+    """A drawn pair with its sides, and the probability of the pair whatever the sides.
+
+    `is_restricted`: some pairs could not be drawn for this prompt.
+    """
 
     left: str
     right: str
     propensity: float
+    is_restricted: bool = False
 
 
 def uniform(names: Sequence[str]) -> dict[ModelPair, float]:

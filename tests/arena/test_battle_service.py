@@ -15,6 +15,7 @@ from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool, ParticipantError
 from arena.battles.service import BattleService, BusyError, PromptError
 from arena.battles.view import BattleAccess, BattleView
+from arena.config.arena_toml import PairingConfig
 from arena.config.page_config import Deadlines, PageConfig, PageLimits
 from arena.i18n import words
 from arena.page.html.panes import pane_html, view_status
@@ -138,7 +139,7 @@ def test_own_prompt_is_not_put_to_two_of_the_starters_family(tmp_path: Path) -> 
             assert battle.propensity == pytest.approx(1 / 3)
             assert battle.sampler == "uniform/1+not-two-starters/1"
 
-    toy = {"starter": Script(kind="base"), "starter-a": Script(), "starter-b": Script()}
+    toy = {"starter": Script(kind="base"), "starter-full": Script(), "starter-lora": Script()}
     perform(toy | {"real": Script(kind="full")}, tmp_path, play)
 
 
@@ -147,7 +148,29 @@ def test_own_prompt_meets_the_starters_where_there_is_nothing_else(tmp_path: Pat
         access = await service.open_blind(await service.voter("one"), FRANCE)
         assert (await finish(service, access)).battle.sampler == "uniform/1"
 
-    perform({"starter": Script(kind="base"), "starter-a": Script()}, tmp_path, play)
+    perform({"starter": Script(kind="base"), "starter-lora": Script()}, tmp_path, play)
+
+
+def test_a_required_pair_is_seen_on_own_prompts_too(tmp_path: Path) -> None:
+    """And a model that is only called like the starter is another one."""
+    pair = ("starter", "starter-lora")
+
+    async def play(service: BattleService) -> None:
+        service.sampler.drawing = PairingConfig(required=(pair,), required_share=0.999)
+        voter = await service.voter("one")
+        drawn = []
+        for _ in range(2):
+            battle = (await finish(service, await service.open_blind(voter, FRANCE))).battle
+            drawn.append({participant.name for participant in battle.participants})
+        assert set(pair) in drawn
+        service.sampler.drawing = PairingConfig()
+        for _ in range(8):
+            access = await service.open_blind(voter, FRANCE)
+            battle = (await finish(service, access)).battle
+            assert "starter-pro" in {participant.name for participant in battle.participants}
+
+    models = {"starter": Script(kind="base"), "starter-lora": Script(), "starter-pro": Script()}
+    perform(models, tmp_path, play)
 
 
 def test_example_is_drawn_as_ever_where_no_base_is_served(tmp_path: Path) -> None:

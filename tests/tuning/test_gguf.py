@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tuning_fixtures import make_tokenizer
 
 from tuning.config import ConfigError
@@ -15,7 +22,7 @@ from tuning.models.export.errors import ModelExportError
 from tuning.models.export.export import export_variant
 from tuning.models.export.gguf_file import write_gguf
 from tuning.models.export.parity import check_parity
-from tuning.models.gguf import GgufError, read_facts
+from tuning.models.gguf_header import GgufError, read_facts
 from tuning.models.resolve import BaseError, resolve_base
 from tuning.starter import shipped_models
 from tuning.variant.folder import VariantError, read_variant
@@ -43,8 +50,8 @@ def make_model(model_type: str, **extra: Any) -> tuple[Any, Any]:
     )
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
-        for name, value in model.named_parameters():
-            value.normal_(0.0, 0.3) if "norm" in name else value.mul_(4.0)
+        for value in model.parameters():
+            value.normal_(0.0, 0.3) if value.dim() == 1 else value.mul_(4.0)
     return model, tokenizer
 
 
@@ -273,3 +280,150 @@ def test_a_modelfile_writes_what_the_chat_template_writes() -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ loop.index }}{{ m.content }}{% endfor %}"
     with pytest.raises(ModelExportError, match="Modelfile"):
         shape_of(tokenizer)
+
+
+def edited(path: Path, out: Path, *, settings: dict[str, Any] | None = None, **change: Any) -> Path:
+    """The GGUF file again, with more settings, tensors added by `more`, or without some."""
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+
+    reader = GGUFReader(path)
+    writer = GGUFWriter(out, "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        kind, inner = field.types[0], field.types[-1]
+        value = (settings or {}).get(name, field.contents())
+        if kind is GGUFValueType.ARRAY:
+            writer.add_key_value(name, value, kind, inner)
+        else:
+            writer.add_key_value(name, value, kind)
+    for name, value in (settings or {}).items():
+        if name not in reader.fields:
+            kind = GGUFValueType.STRING if isinstance(value, str) else GGUFValueType.FLOAT32
+            writer.add_key_value(name, value, kind)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data.copy())
+    for name, tensor in change.get("more", {}).items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
+
+
+@pytest.mark.slow
+def test_what_transformers_passes_over_is_refused_by_name(tmp_path: Path) -> None:
+    """Each changes what llama.cpp answers, and none of what is loaded."""
+    model, tokenizer = make_model("llama")
+    path = tmp_path / "model.gguf"
+    write_gguf(path, model, tokenizer, "tiny", "f32")
+    ones = np.ones(16, dtype=np.float32)
+    for number, (change, named) in enumerate(
+        [
+            ({"more": {"rope_freqs.weight": ones[:8]}}, r"rope_freqs\.weight"),
+            ({"more": {"blk.0.attn_q_norm.weight": ones}}, r"attn_q_norm"),
+            ({"settings": {"llama.block_count": 1}}, r"blk\.1\."),
+            (
+                {"settings": {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}},
+                r"rope\.scaling",
+            ),
+            ({"settings": {"llama.logit_scale": 0.5}}, "logit_scale"),
+            ({"settings": {"llama.attention.clamp_kqv": 8.0}}, "clamp_kqv"),
+        ]
+    ):
+        changed = edited(path, tmp_path / f"{number}.gguf", **change)
+        with pytest.raises(GgufError, match=named):
+            add_model(str(changed), tmp_path / "home")
+    assert not list((tmp_path / "home" / "models").glob("[!.]*"))
+
+
+@pytest.mark.slow
+def test_the_tokenizer_is_the_files_own_and_has_a_row_for_each_token(tmp_path: Path) -> None:
+    """Another one beside it changes nothing, nor do tokens that a class of transformers adds."""
+    from transformers import AutoTokenizer
+
+    model, tokenizer = make_model("llama")
+    write_gguf(tmp_path / "model.gguf", model, tokenizer, "tiny", "f32")
+    (tmp_path / "tokenizer.json").write_text("{broken")
+    added = add_model(str(tmp_path / "model.gguf"), tmp_path / "home")
+    again = AutoTokenizer.from_pretrained(added.folder)
+    for text in ("Say red then blue.", "<|endoftext|>", "</s> and <s>"):
+        ids = again(text, add_special_tokens=False).input_ids
+        assert ids == tokenizer(text, add_special_tokens=False).input_ids
+        assert max(ids) < model.config.vocab_size
+    assert (again.eos_token_id, again.chat_template) == (tokenizer.eos_token_id, CHATML)
+
+
+def test_a_header_that_counts_more_than_the_file_holds_ends_at_once(tmp_path: Path) -> None:
+    """Arrays, texts, settings and tensors without end."""
+    start = b"GGUF" + struct.pack("<I", 3)
+    huge = 2**40
+    name = struct.pack("<Q", 1) + b"a"
+    array = name + struct.pack("<IIQ", 9, 4, huge)
+    texts = name + struct.pack("<IIQ", 9, 8, huge)
+    text = name + struct.pack("<IQ", 8, huge)
+    for header in (
+        struct.pack("<QQ", 0, huge),
+        struct.pack("<QQ", huge, 0),
+        struct.pack("<QQ", 0, 1) + array,
+        struct.pack("<QQ", 0, 1) + texts,
+        struct.pack("<QQ", 0, 1) + text,
+        struct.pack("<QQ", 0, 1) + name + struct.pack("<I", 99),
+    ):
+        path = tmp_path / "bad.gguf"
+        path.write_bytes(start + header + b"\0" * 64)
+        with pytest.raises(GgufError, match="its header cannot be read"):
+            read_facts(path)
+
+
+@given(st.binary(max_size=300))
+def test_any_header_is_read_or_refused(rest: bytes) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "any.gguf"
+        path.write_bytes(b"GGUF\x03\0\0\0" + rest)
+        with contextlib.suppress(GgufError):
+            assert read_facts(path).tensors
+
+
+@pytest.mark.slow
+def test_names_that_would_hide_others_are_not_taken(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    model, tokenizer = make_model("llama")
+    for stem, called in (("smollm2", "smollm2-gguf"), ("a.tmp", "a.tmp-gguf"), ("ä ö", "gguf")):
+        path = tmp_path / f"{stem}.gguf"
+        write_gguf(path, model, tokenizer, stem, "f32")
+        assert add_model(str(path), home).name == called
+    with pytest.raises(ConfigError, match="folder name"):
+        add_model(str(path), tmp_path / "other", "")
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_nothing_for_long_and_two_do_not_mix(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    left = tmp_path / ".out.gguf.abcdefgh.tmp"
+    left.mkdir()
+    (left / "out.gguf").write_bytes(b"half")
+    out.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ModelExportError, match="exists"):
+        export_variant("starter-full", tmp_path, "gguf", out)
+    out.unlink()
+    export_variant("starter-full", tmp_path, "gguf", out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.gguf"]
+
+
+def test_templates_that_a_modelfile_cannot_say_are_refused() -> None:
+    from tuning.models.export.ollama import shape_of
+
+    tokenizer = make_tokenizer(bos=False)
+    for template, named in (
+        (CHATML.replace("<|im_end|>", '"""'), '"""'),
+        (CHATML.replace("<|im_end|>", "}}"), "}}"),
+        ("{{ strftime_now('%d') }}" + CHATML, "date"),
+        (CHATML.replace("message['content']", "message['content'].split('</think>')[-1]"), "turn"),
+        ("{{ raise_exception('no') if messages|length > 1 }}" + CHATML, "fails on"),
+        ("{{ messages[0]['content'] + 3 }}", "fails on"),
+    ):
+        tokenizer.chat_template = template
+        with pytest.raises(ModelExportError, match=re.escape(named)):
+            shape_of(tokenizer)

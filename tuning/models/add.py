@@ -24,9 +24,10 @@ from tuning.models.resolve import (
     refuse_packaged,
     resolve_base,
 )
+from tuning.quiet import known_warnings_hidden
 from tuning.starter import shipped_models
 from tuning.variant.folder import VARIANT_FILE, Variant, read_variant
-from tuning.variant.manifest import dump_json, whole_folder, write_atomically
+from tuning.variant.manifest import dump_json, sweep, whole_folder, write_atomically
 from tuning.variant.verify import verify_variant
 
 
@@ -42,11 +43,15 @@ def add_model(source: str, home: Path, name: str | None = None) -> Variant:
     """
     file = gguf_of(source)
     if file is not None:
-        name = name or (SMOLLM2 if source == SMOLLM2 else None)
+        name = SMOLLM2 if name is None and source == SMOLLM2 else name
         if name is not None:
             _check_name(name)
         return read_variant(gguf_in_home(file, home, name))
-    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", source.rstrip("/").rpartition("/")[2])
+    name = (
+        name
+        if name is not None
+        else re.sub(r"[^A-Za-z0-9._-]+", "-", source.rstrip("/").rpartition("/")[2])
+    )
     _check_name(name)
     target = Path(home) / "models" / name
     if os.path.lexists(target):
@@ -54,7 +59,8 @@ def add_model(source: str, home: Path, name: str | None = None) -> Variant:
     folder = resolve_base(source, home, what="model")
     if folder in shipped_models().values():
         raise AddError(f"{source}: is packaged and always there; nothing is to be added")
-    return _copy(folder, target, home)
+    with known_warnings_hidden():
+        return _copy(folder, target, home)
 
 
 def _check_name(name: str) -> None:
@@ -70,6 +76,7 @@ def _copy(folder: Path, target: Path, home: Path) -> Variant:
         names.append("README.md")
     size = sum((folder / name).stat().st_size for name in names)
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target)
     free = shutil.disk_usage(target.parent).free
     if size > free:
         raise AddError(

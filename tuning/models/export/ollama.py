@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from tuning.models.export.errors import ModelExportError
+from tuning.variant.checkpoint import one_line
 
 SYSTEM, USER, ANSWER, LAST = "qSYSq", "qUSRq", "qASTq", "qENDq"
 SaidText = tuple[str, str]
@@ -23,7 +22,13 @@ PROBES: tuple[tuple[SaidText, ...], ...] = (
     (("system", "be"), ("user", "one")),
     (("user", "one"), ("assistant", "two"), ("user", "three")),
     (("system", "be"), ("user", "one"), ("assistant", "two"), ("user", "three")),
+    (("user", "a  b\nc"), ("assistant", "<think>why</think> so"), ("user", "{{ d }} e")),
 )
+GO_MARKS = ("{{", "}}", '"""')
+
+
+class RefusedByTemplateError(ModelExportError):
+    """A conversation that the chat template does not render."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,21 @@ def shape_of(tokenizer: Any) -> Shape:
     The first token that llama.cpp adds itself is left out. An error when other conversations come
     out otherwise than the texts say, but for those the template itself refuses.
     """
+    if "strftime" in str(tokenizer.chat_template):
+        raise _refusal("it writes today's date")
     shape = _found(tokenizer)
+    texts = [
+        shape.unasked,
+        shape.opening,
+        *(part for both in shape.around.values() for part in both),
+    ]
+    for mark in GO_MARKS:
+        if any(mark in text for text in texts):
+            raise _refusal(f"it writes {mark}, which means something else there")
     for turns in PROBES:
         try:
             wanted = _rendered(tokenizer, turns, with_opening=True)
-        except TemplateError:
+        except RefusedByTemplateError:
             continue  # the template knows no such conversation
         if wanted != _bos(tokenizer) + shape.write(turns):
             raise _refusal(f"asked with {', '.join(role for role, _ in turns)}")
@@ -107,7 +122,7 @@ def _found(tokenizer: Any) -> Shape:
     opening = _cut(opened.partition(USER)[2], after_user)
     try:
         headed = _rendered(tokenizer, [("system", SYSTEM), ("user", USER)])
-    except TemplateError:
+    except RefusedByTemplateError:
         return Shape(plain, around, opening)
     headed = headed.removeprefix(_bos(tokenizer))
     after_system = _cut_end(headed.partition(SYSTEM)[2].partition(USER)[0], before_user)
@@ -136,9 +151,15 @@ def _refusal(why: str) -> ModelExportError:
 
 def _rendered(tokenizer: Any, turns: Sequence[SaidText], *, with_opening: bool = False) -> str:
     messages = [{"role": role, "content": text} for role, text in turns]
-    text: str = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=with_opening
-    )
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=with_opening
+        )
+    except Exception as error:  # a template raises whatever its expressions raise
+        raise RefusedByTemplateError(
+            f"chat template: fails on {', '.join(role for role, _ in turns)} ({one_line(error)}); "
+            "export with --to gguf, whose file carries the template"
+        ) from error
     return text
 
 

@@ -17,7 +17,8 @@ import torch
 
 from tuning.data.template import render_prompts, tokenize
 from tuning.models.export.errors import ModelExportError
-from tuning.models.gguf import load_gguf, read_facts
+from tuning.models.gguf import load_gguf
+from tuning.models.gguf_header import read_facts
 from tuning.models.merge import PROBES
 
 # Largest difference of logits, relative to the largest logit, that each number format may make.
