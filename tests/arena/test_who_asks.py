@@ -19,7 +19,10 @@ from arena.web.users import FILE, make_user, write_users
 
 PROMPT = {"prompt": "Name a fruit."}
 SCRIPTS = {"one": Script(words=("w",)), "two": Script(words=("w",))}
-NOW_MS = int(time.time() * 1000)
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def client_of(page: PageServer) -> httpx2.Client:
@@ -56,11 +59,11 @@ def test_fresh_cookies_of_one_address_are_limited(page: PageServer) -> None:
 
 @pytest.mark.parametrize("address", ["", "10.0.0.1"])
 def test_new_voters_start_slowly_and_known_ones_do_not(address: str) -> None:
-    limits = PageLimits(address_battles_per_minute=1_000)
+    limits, now = PageLimits(address_battles_per_minute=1_000), now_ms()
     for since, is_known, most in (
-        (NOW_MS, False, limits.new_voter_battles),
-        (NOW_MS - 601_000, False, limits.battles_per_minute),
-        (NOW_MS, True, limits.battles_per_minute),
+        (now, False, limits.new_voter_battles),
+        (now - 601_000, False, limits.battles_per_minute),
+        (now, True, limits.battles_per_minute),
     ):
         asking = AskingLimits(limits)
         asker = Asker("somebody", since, address, is_known=is_known)
@@ -69,13 +72,13 @@ def test_new_voters_start_slowly_and_known_ones_do_not(address: str) -> None:
 
 def test_an_address_has_its_own_limit_for_voters_and_battles() -> None:
     limits = PageLimits(new_voters_per_minute=5, address_battles_per_minute=20)
-    asking = AskingLimits(limits)
-    new = [Asker(f"new {i}", NOW_MS, "10.0.0.1") for i in range(50)]
+    asking, now = AskingLimits(limits), now_ms()
+    new = [Asker(f"new {i}", now, "10.0.0.1") for i in range(50)]
     assert sum(asking.allow(asker) for asker in new) == 5
     assert asking.allow(new[0])  # who has come in stays in
     assert not asking.allow(new[-1])
-    assert asking.allow(Asker("other", NOW_MS, "10.0.0.2"))
-    old = [Asker(f"old {i}", NOW_MS - 10**9, "10.0.0.3") for i in range(50)]
+    assert asking.allow(Asker("other", now, "10.0.0.2"))
+    old = [Asker(f"old {i}", now - 10**9, "10.0.0.3") for i in range(50)]
     assert sum(asking.allow(asker) for asker in old) == 20
 
 
