@@ -24,6 +24,7 @@ from arena.commands.options import (
     Json,
     Proxy,
     RootPath,
+    is_default,
 )
 from arena.commands.reward import reward_app
 from arena.commands.serve import serve_app
@@ -229,8 +230,7 @@ def tune_variant(
         run_reproduce(reproduce, home, _given_beside(context), json_out=json_out)
         return
 
-    source = context.get_parameter_source("home")
-    from_default = source is not None and source.name == "DEFAULT"  # then --config may say
+    from_default = is_default(context, "home")  # then --config may say
     given = {
         "base": base,
         "data": tuple(data or ()),
@@ -253,9 +253,9 @@ def tune_variant(
     flags = {key: value for key, value in given.items() if value not in (None, ())}
     settings = add_assignments(flags, assignments or ())
     if preview is not None:
-        run_preview(config, settings, preview)
+        run_preview(config, settings, preview, home)
         return
-    run_tune(config, settings, as_files, json_out=json_out)
+    run_tune(config, settings, as_files, home, json_out=json_out)
 
 
 def _given_beside(context: typer.Context) -> list[str]:

@@ -42,16 +42,18 @@ OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def load_config(
-    path: Path | None = None, settings: Mapping[str, Any] | None = None
+    path: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    home: Path = TuningConfig.home,
 ) -> TuningConfig:
     """Settings of a YAML file and of the command line (which win) as one checked config.
 
     Keys are `section.key`, or the bare key where only one section has it. Text among `settings` is
-    as typed on a command line: commas part the items of a list. ConfigError names an unknown key
-    and the nearest known one.
+    as typed on a command line: commas part the items of a list. `home` is that where neither says
+    one. ConfigError names an unknown key and the nearest known one.
     """
     hints = setting_keys()
-    merged: dict[str, Any] = {}
+    merged: dict[str, Any] = {"home": home}
     if path is not None:
         merged.update(_full_keys(_pairs(_read_yaml(path))))
     typed = _full_keys((settings or {}).items())

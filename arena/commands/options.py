@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from arena.config.home import WORKSPACE, usual_home
+
+DEFAULT_HOME = WORKSPACE
+
+
+def is_default(context: typer.Context, name: str) -> bool:
+    """Whether neither the command line nor the environment gave this option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT"
+
+
+def _home(context: typer.Context, home: Path) -> Path:
+    """Home as given, else the usual one; that is said where it is not in the folder one is in."""
+    if context.resilient_parsing or not is_default(context, "home"):
+        return home
+    usual = usual_home()
+    if usual != DEFAULT_HOME:
+        print(f"arena: home is {usual} (--home names another)", file=sys.stderr)
+    return usual
+
+
 Home = Annotated[
     Path,
-    typer.Option("--home", envvar="ARENA_HOME", help="Folder of models/, arena.db and exports/."),
+    typer.Option(
+        "--home",
+        envvar="ARENA_HOME",
+        help="Folder of models/, arena.db and exports/.",
+        callback=_home,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")]
@@ -35,4 +62,3 @@ BackendUrls = Annotated[
     list[str] | None,
     typer.Option("--backend", help="Address of a TGI or OpenAI-compatible server (repeat)."),
 ]
-DEFAULT_HOME = Path("workspace")

@@ -98,14 +98,21 @@ def test_installed_wheel_runs_outside_the_checkout(installed: Path) -> None:
         [python, "-c", where], cwd=installed, env=clean_environment(), text=True
     ).split()
     assert all(Path(origin).is_relative_to(installed) for origin in origins), origins
-    with arena_up(cwd=installed, command=[python.with_name("arena")]) as running:
+    empty = installed / "empty"
+    empty.mkdir()
+    environment = clean_environment(XDG_DATA_HOME=str(installed / "data"))
+    command = [python.with_name("instruct-arena")]
+    with arena_up(cwd=empty, command=command, environment=environment) as running:
         with urllib.request.urlopen(f"{running.url}/healthz", timeout=10) as reply:
             assert reply.status == 200
         health = json.loads(dockerfile()["HEALTHCHECK"].partition("CMD ")[2])
         probe = health[-1].replace(":7860", f":{running.port}")
         assert probe != health[-1], "the health check asks the page's port"
         subprocess.run([sys.executable, "-c", probe], check=True)
-    assert (installed / "workspace").is_dir()
+    home = installed / "data" / "instruct-arena"
+    assert (home / "arena.db").is_file()
+    assert f"home is {home}" in running.log.read_text()
+    assert not (empty / "workspace").exists()
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode != 0
 
 

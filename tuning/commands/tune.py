@@ -25,12 +25,17 @@ Sources = Callable[[tuple[str, ...], Path], tuple[str, ...]]
 
 @told
 def run_tune(
-    config_file: Path | None, settings: Mapping[str, Any], sources: Sources, *, json_out: bool
+    config_file: Path | None,
+    settings: Mapping[str, Any],
+    sources: Sources,
+    home: Path,
+    *,
+    json_out: bool,
 ) -> None:
-    """`arena tune`: make a variant and say where it is."""
+    """`arena tune`: make a variant and say where it is; `home` is used where no setting says."""
     from tuning.config_files import load_config
 
-    config = load_config(config_file, settings)
+    config = load_config(config_file, settings, home)
     if config.objective != "sft":
         config = replace(config, data=sources(config.data, config.home))
     from tuning.objectives import tune
@@ -58,11 +63,13 @@ def run_tune(
 
 
 @told
-def run_preview(config_file: Path | None, settings: Mapping[str, Any], count: int) -> None:
+def run_preview(
+    config_file: Path | None, settings: Mapping[str, Any], count: int, home: Path
+) -> None:
     """`arena tune --preview N`: show what would be trained, and train nothing."""
     from tuning.config_files import load_config
 
-    config = load_config(config_file, {"name": "preview", **settings})
+    config = load_config(config_file, {"name": "preview", **settings}, home)
     from tuning.commands.preview import show_preview
     from tuning.errors import ConfigError
     from tuning.quiet import quiet_libraries
