@@ -11,7 +11,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install arena check test lint docs screenshot clients lock clean
+.PHONY: help install arena check test lint docs screenshot clients engines lock clean
 
 bin := $(VENV)/bin
 done := $(VENV)/.done
@@ -62,6 +62,9 @@ screenshot: $(done)/test ## Take README's pictures of the page anew
 
 clients: $(done)/install ## Try clients that others wrote, each in .clients/NAME (docs/clients.md)
 	$(bin)/python tools/clients.py
+
+engines: $(done)/install ## Try engines that others wrote, each in .engines/NAME (docs/scale.md)
+	$(bin)/python tools/engines.py
 
 lock: $(done)/test $(done)/lint ## Write the versions in .venv to constraints.txt
 	@{ echo "# The versions that the tests ran with; 'make lock' writes this file."; \

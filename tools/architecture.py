@@ -49,6 +49,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "adapters",
         "engine",
         "models",
+        "deploy",
         "protocol",
         "completion",
         "http",

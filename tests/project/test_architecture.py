@@ -31,6 +31,7 @@ from architecture import (
 # What knows all three packages, and only inside the bodies of functions.
 COMMANDS = {
     "arena.cli",
+    "arena.commands.deploy",
     "arena.commands.imports",
     "arena.commands.judge",
     "arena.commands.serve",
