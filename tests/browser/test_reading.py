@@ -158,9 +158,17 @@ def test_typing_into_an_answer_presses_nothing_and_keys_can_be_switched_off(
     assert vote.judgement.winner is Winner.MODEL_A
 
 
+LATE_FRAMES = """(() => {
+  const request = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (draw) => setTimeout(() => request(draw), 400);
+})()"""
+
+
 def test_drafts_outlive_a_reload_and_back_goes_to_the_battle_before(
     page: Page, arena: PageServer
 ) -> None:
+    """Also where frames come late: Gradio empties what it unfolds a frame after it stands."""
+    page.add_init_script(LATE_FRAMES)
     page.goto(arena.url)
     page.fill("#prompt textarea", "half a thou")
     page.reload()
@@ -175,14 +183,17 @@ def test_drafts_outlive_a_reload_and_back_goes_to_the_battle_before(
     page.check("#reasons input >> nth=2")
     page.fill("#prompt textarea", "next")
     page.reload()
-    page.wait_for_function(
-        "document.querySelector('#comment textarea')?.value === 'because it is so'"
-    )
+    holds_draft = "document.querySelector('#comment textarea')?.value === 'because it is so'"
+    page.wait_for_function(holds_draft)
     assert page.is_checked("#strength input >> nth=1")
     assert page.is_checked("#reasons input >> nth=2")
     page.wait_for_function("document.querySelector('#prompt textarea').value === 'next'")
+    page.evaluate("document.querySelector('#comment textarea').value = ''")
+    page.wait_for_function(holds_draft)
     page.click("#save-details")
     page.wait_for_selector(".status-line.good:text-is('Saved.')")
+    kept = "Object.keys(sessionStorage).filter((key) => key.startsWith('arena.details'))"
+    page.wait_for_function(f"{kept}.length === 0")
     (vote,) = votes_of(arena.store, first)
     assert vote.judgement.comment == "because it is so"
     second = ask(page, "Two.")

@@ -4,6 +4,7 @@
   "use strict";
   const {tell, words} = window.arena;
   const TOLD_MS = 1500;
+  const LOOK_MS = 150;
   const closest = (node, selector) => (node instanceof Element ? node.closest(selector) : null);
 
   // -- copying ------------------------------------------------------------------------------
@@ -60,52 +61,76 @@
   const choices = () => [...document.querySelectorAll("#strength input, #reasons input")];
   const texts = () => [...document.querySelectorAll("#comment textarea, #edited textarea")];
   const detailsKey = () => `details.${query().get("battle")}`;
-  let isPromptRestored = false;
-  let restoredDetails = "";
+  let isPromptTouched = false; // by the visitor: from then on it is theirs
+  let seenDetails = ""; // whose details have been on the page
+  let isRestoring = false;
+  let saving = null; // what was sent to be stored
 
   const note = (event) => {
-    if (closest(event.target, "#prompt")) drafts.write("prompt", event.target.value);
+    if (isRestoring) return;
+    if (closest(event.target, "#prompt")) {
+      isPromptTouched = true;
+      drafts.write("prompt", event.target.value);
+    }
     if (!closest(event.target, "#details")) return;
     const told = {texts: texts().map((box) => box.value), choices: choices().map((one) => one.checked)};
-    restoredDetails = detailsKey(); // what is being said now is newer than what was kept
-    drafts.write(restoredDetails, JSON.stringify(told));
+    drafts.write(detailsKey(), JSON.stringify(told));
+  };
+  const isSaid = () => {
+    const line = document.querySelector("#status .status-line.good");
+    return line !== null && line.textContent === words().details_saved;
   };
   document.addEventListener("input", note);
   document.addEventListener("change", note);
   document.addEventListener("click", (event) => {
     if (closest(event.target, "#new-battle")) drafts.write("prompt", "");
+    if (closest(event.target, "#save-details")) {
+      // Where "Saved." stands already nothing tells whether it is said anew: the draft is kept.
+      saving = isSaid() ? null : {key: detailsKey(), kept: drafts.read(detailsKey())};
+    }
   });
   window.arena.sent = () => drafts.write("prompt", "");
 
   const restorePrompt = () => {
     const box = promptBox();
-    if (!box || isPromptRestored) return;
-    isPromptRestored = true;
     const kept = drafts.read("prompt");
-    if (kept && !box.value && !query().has("prompt")) type(box, kept);
+    if (box && !isPromptTouched && kept && !box.value && !query().has("prompt")) type(box, kept);
   };
+  const dropSaved = () => {
+    if (!saving || !isSaid()) return;
+    if (drafts.read(saving.key) === saving.kept) drafts.write(saving.key, "");
+    saving = null;
+  };
+  // All that a visitor does is kept at once: what differs from it, Gradio has painted over.
   const restoreDetails = () => {
-    const line = document.querySelector("#status .status-line.good");
-    if (line && line.textContent === words().details_saved) drafts.write(detailsKey(), "");
-    if (restoredDetails === detailsKey() || !document.querySelector("#details")) return;
-    const kept = drafts.read(detailsKey());
-    if (!kept) return;
-    if (!texts().length) { // what is folded away is not on the page
-      const fold = document.querySelector("#details > button");
-      if (fold && !fold.classList.contains("open")) fold.click();
+    const key = detailsKey();
+    const kept = drafts.read(key);
+    if (!kept || !document.querySelector("#details")) return;
+    const isNew = seenDetails !== key;
+    const told = JSON.parse(kept);
+    if (texts().length !== told.texts.length || choices().length !== told.choices.length) {
+      const fold = document.querySelector("#details > button"); // what it hides is not on the page
+      if (isNew && fold && !fold.classList.contains("open")) fold.click();
       return;
     }
-    restoredDetails = detailsKey();
-    const told = JSON.parse(kept);
-    texts().forEach((box, i) => { if (told.texts[i]) type(box, told.texts[i]); });
-    choices().forEach((one, i) => { if (told.choices[i] && !one.checked) one.click(); });
+    seenDetails = key;
+    if (isNew) return; // Gradio sets the values of what it unfolds a frame after it stands
+    texts().forEach((box, i) => { if (box.value !== told.texts[i]) type(box, told.texts[i]); });
+    choices().forEach((one, i) => {
+      const isFixed = one.type === "radio" && one.checked; // goes out as another one goes on
+      if (one.checked !== told.choices[i] && !isFixed) one.click();
+    });
   };
-  let isDue = false;
-  new MutationObserver(() => {
-    if (isDue) return;
-    isDue = true;
-    setTimeout(() => { isDue = false; restorePrompt(); restoreDetails(); }, 100);
-  }).observe(document.documentElement, {childList: true, subtree: true});
+  const look = () => {
+    setTimeout(() => requestAnimationFrame(look), LOOK_MS);
+    isRestoring = true;
+    try {
+      restorePrompt();
+      dropSaved();
+      restoreDetails();
+    } finally { isRestoring = false; }
+  };
+  look();
 
   // -- pastes -------------------------------------------------------------------------------
 
