@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from arena.commands.deploy import deploy_app
+from arena.commands.loop import loop_app
 from arena.commands.models import models_app, starter_app
 from arena.commands.options import (
     DEFAULT_HOME,
@@ -51,6 +52,7 @@ app.add_typer(starter_app, name="starter")
 app.add_typer(sets_app, name="sets")
 app.add_typer(users_app, name="users")
 app.add_typer(deploy_app)  # no name: its command is one of `arena`
+app.add_typer(loop_app)  # no name: its command is one of `arena`
 app.add_typer(serve_app)  # no name: its command is one of `arena`
 app.add_typer(votes_app)  # no name: its commands are commands of `arena`
 

@@ -39,6 +39,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "starter.pretraining",
         "preference",
         "objectives",
+        "loop",
         "commands",
     ),
     "serving": (

@@ -181,7 +181,10 @@ def judge_votes(
         "http://127.0.0.1:7860"
     ),
     suite: Annotated[
-        str, typer.Option("--suite", help="starter, constraints, a JSONL file or a mixture.")
+        str,
+        typer.Option(
+            "--suite", help="starter, starter-training, constraints, a JSONL file or a mixture."
+        ),
     ] = "starter",
     count: Annotated[int, typer.Option("--count", help="Battles to judge.")] = 100,
     noise: Annotated[float, typer.Option("--noise", help="Share of votes turned round.")] = 0.1,

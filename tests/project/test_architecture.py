@@ -34,6 +34,7 @@ COMMANDS = {
     "arena.commands.deploy",
     "arena.commands.imports",
     "arena.commands.judge",
+    "arena.commands.loop",
     "arena.commands.serve",
     "arena.commands.models",
     "arena.commands.reward",

@@ -20,7 +20,8 @@ from tuning.evaluation.verifiers import parse_check
 from tuning.json_lines import JsonError, Line, read_json_lines
 from tuning.value_types import shown
 
-STARTER = "starter"
+STARTER, STARTER_TRAINING = "starter", "starter-training"
+"""The starter's held-out instructions, and those that its variants are tuned on."""
 CONSTRAINTS = "constraints"
 
 
@@ -40,8 +41,8 @@ class SuiteItem(BaseModel):
 
 
 def load_suite(name: str, limit: int | None = None) -> list[SuiteItem]:
-    """Items of `starter`, `constraints`, a JSONL file or a mixture; `limit` spreads
-    evenly.
+    """Items of `starter`, `starter-training`, `constraints`, a JSONL file or a mixture; `limit`
+    spreads evenly.
 
     SuiteError names file, line and field of a mistake, in every check of the suite.
     """
@@ -49,6 +50,8 @@ def load_suite(name: str, limit: int | None = None) -> list[SuiteItem]:
         from tuning.starter.world.instructions import heldout_items
 
         items = [SuiteItem.model_validate(item) for item in heldout_items()]
+    elif name == STARTER_TRAINING:
+        items = [SuiteItem.model_validate(item) for item in starter_training_items()]
     elif name == CONSTRAINTS:
         items = [SuiteItem.model_validate(item) for item in constraint_items()]
     elif is_mixture(name):
@@ -58,6 +61,16 @@ def load_suite(name: str, limit: int | None = None) -> list[SuiteItem]:
     if limit is not None and limit < len(items):
         items = [items[index * len(items) // limit] for index in range(limit)]
     return items
+
+
+def starter_training_items(seed: int = 0) -> list[dict[str, Any]]:
+    """The instructions of the starter's training rows as items; none is in its suite."""
+    from tuning.starter.world.instructions import training_tasks
+
+    return [
+        {"id": str(number), "family": task.family, "prompt": task.prompt, "check": task.check}
+        for number, task in enumerate(training_tasks(seed))
+    ]
 
 
 def _kept_of(path: Path) -> list[SuiteItem]:
@@ -80,8 +93,8 @@ def _read(name: str) -> list[SuiteItem]:
     except (OSError, RuntimeError, ValueError) as error:  # no such home; a zero byte in the name
         reason = getattr(error, "strerror", None) or error
         raise SuiteError(
-            f"suite {name!r}: cannot be read ({reason}); give starter, constraints, a JSONL file "
-            "or a mixture"
+            f"suite {name!r}: cannot be read ({reason}); give starter, starter-training, "
+            "constraints, a JSONL file or a mixture"
         ) from error
     items = [_item(line, f"{path}:{line.number}") for line in lines]
     seen: dict[str, int] = {}

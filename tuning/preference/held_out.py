@@ -16,12 +16,12 @@ import torch
 from tuning.data.preferences.encode import EncodedPair, Encoder
 from tuning.data.preferences.messages import assistant
 from tuning.data.preferences.pairs import Pair, PreferenceLedger, text_of
-from tuning.evaluation.suites import SuiteItem, load_suite
+from tuning.evaluation.suites import SuiteItem
 from tuning.models.loading import load_model
 from tuning.models.scorer import score_rows
 from tuning.preference.batches import collate_completions, completion_log_probs
 from tuning.preference.inputs import PreparedPreferences
-from tuning.preference.judge import UNKNOWN, by_prompt, kinds_of, without_noise
+from tuning.preference.judge import UNKNOWN, by_prompt, kinds_of, starter_items, without_noise
 from tuning.preference.report import ScoredPairs, reward_report
 from tuning.preference.report_text import write_report
 from tuning.preference.reward_benches import STYLES, style_matrix, styled
@@ -93,7 +93,7 @@ def report_on(
     start = None
     if inputs.parent.kind != "reward":  # one that only scores gives no probabilities
         start = start_log_probs(inputs.folder, pairs, pad_id)
-    items = by_prompt(load_suite("starter"))
+    items = by_prompt(starter_items())
     judged = [item.pair for item in pairs]
     kinds = kinds_of(judged, items)
     held = ScoredPairs(

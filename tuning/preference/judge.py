@@ -14,7 +14,7 @@ from typing import Any
 
 from tuning.data.preferences.pairs import Pair, text_of
 from tuning.errors import ConfigError
-from tuning.evaluation.suites import SuiteItem
+from tuning.evaluation.suites import STARTER, STARTER_TRAINING, SuiteItem, load_suite
 from tuning.evaluation.texts import has_phrase, lower_words
 
 FORM, FACT, SUM, OTHER = "form", "wrong fact", "wrong sum", "other question"
@@ -87,6 +87,11 @@ def verdict(item: SuiteItem, left: str, right: str) -> str:
 def by_prompt(items: Iterable[SuiteItem]) -> dict[str, SuiteItem]:
     """The items by what they ask, white space aside."""
     return {_plain(item.prompt): item for item in items}
+
+
+def starter_items() -> list[SuiteItem]:
+    """All instructions of the starter that have checks: held-out ones, and those it is tuned on."""
+    return [*load_suite(STARTER), *load_suite(STARTER_TRAINING)]
 
 
 def item_of(pair: Pair, items: Mapping[str, SuiteItem]) -> SuiteItem | None:

@@ -23,7 +23,7 @@ from tuning.data.preferences.pairs import PreferenceLedger
 from tuning.data.sources import STARTER
 from tuning.data.split import prompt_key
 from tuning.evaluation.checks import Check
-from tuning.evaluation.suites import SuiteItem, load_suite
+from tuning.evaluation.suites import SuiteItem, load_suite, starter_training_items
 from tuning.json_lines import JsonError, read_json_lines
 
 REPEATED, TOO_LONG = "the same prompt again", "prompt too long"
@@ -121,13 +121,7 @@ def _prompts_of(
     source: str, options: DataOptions, seed: int, ledger: PromptLedger
 ) -> list[JudgedPrompt]:
     if source == STARTER:
-        from tuning.starter.world.instructions import training_tasks
-
-        tasks = training_tasks(seed)
-        made = [
-            {"id": str(number), "family": task.family, "prompt": task.prompt, "check": task.check}
-            for number, task in enumerate(tasks)
-        ]
+        made = starter_training_items(seed)
         return [_of_item(SuiteItem.model_validate(item), STARTER) for item in made]
     if _is_suite(source):
         return [_of_item(item, source) for item in load_suite(source)]
