@@ -20,7 +20,7 @@ from tuning import TuningError, tune
 from tuning.config_files import load_config
 from tuning.data.preferences.load import read_preferences
 from tuning.data.preferences.split import split_by_prompt
-from tuning.loop.document import Block, Grid, Title, Words, as_html, as_markdown
+from tuning.loop.document import Heading, PageBlock, PageTable, Paragraph, as_html, as_markdown
 from tuning.loop.folder import LoopFolder
 from tuning.loop.run import run_loop, tasks_of
 from tuning.loop.settings import LoopSettings, check_skipped
@@ -240,10 +240,10 @@ def test_the_verdict_is_by_the_rule() -> None:
 
 def test_a_page_shows_what_models_wrote_as_it_is() -> None:
     text = "<script>alert(1)</script> | *a*\nb"
-    blocks: list[Block] = [
-        Title("One <b>", 1),
-        Words("**so** & so"),
-        Grid(("x", "y"), [(text, "1")]),
+    blocks: list[PageBlock] = [
+        Heading("One <b>", 1),
+        Paragraph("**so** & so"),
+        PageTable(("x", "y"), [(text, "1")]),
     ]
     page = as_html("t", blocks)
     assert "<script>" not in page

@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Title:
+class Heading:
     """A heading; level 1 is the page's."""
 
     text: str
@@ -22,14 +22,14 @@ class Title:
 
 
 @dataclass(frozen=True)
-class Words:
+class Paragraph:
     """A paragraph; **…** is bold."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Grid:
+class PageTable:
     """A table of texts; the columns from `numbers` on stand on the right."""
 
     head: Sequence[str]
@@ -38,14 +38,14 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PagePicture:
     """A PNG file of the report's folder, and what it shows."""
 
     path: Path
     about: str
 
 
-Block = Title | Words | Grid | Picture
+PageBlock = Heading | Paragraph | PageTable | PagePicture
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -58,20 +58,20 @@ td { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
-def as_markdown(blocks: Sequence[Block]) -> str:
+def as_markdown(blocks: Sequence[PageBlock]) -> str:
     """The blocks as GitHub's Markdown; pictures are linked beside the page."""
     return "\n\n".join(map(_markdown, blocks)) + "\n"
 
 
-def _markdown(block: Block) -> str:
+def _markdown(block: PageBlock) -> str:
     match block:
-        case Title(text, level):
+        case Heading(text, level):
             return f"{'#' * level} {_escaped(text)}"
-        case Words(text):
+        case Paragraph(text):
             return text
-        case Picture(path, about):
+        case PagePicture(path, about):
             return f"![{about}]({path.parent.name}/{path.name})"
-        case Grid(head, rows, numbers):
+        case PageTable(head, rows, numbers):
             marks = ["---" if at < numbers else "--:" for at in range(len(head))]
             lines = [head, marks, *rows]
             return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
@@ -83,7 +83,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\|<>`\[\]])", r"\\\1", kept)
 
 
-def as_html(title: str, blocks: Sequence[Block]) -> str:
+def as_html(title: str, blocks: Sequence[PageBlock]) -> str:
     """The blocks as a page that needs no other file: pictures lie in it."""
     body = "\n".join(map(_html, blocks))
     return (
@@ -94,16 +94,16 @@ def as_html(title: str, blocks: Sequence[Block]) -> str:
     )
 
 
-def _html(block: Block) -> str:
+def _html(block: PageBlock) -> str:
     match block:
-        case Title(text, level):
+        case Heading(text, level):
             return f"<h{level}>{html.escape(text)}</h{level}>"
-        case Words(text):
+        case Paragraph(text):
             return f"<p>{_bold(text)}</p>"
-        case Picture(path, about):
+        case PagePicture(path, about):
             data = base64.b64encode(path.read_bytes()).decode("ascii")
             return f'<p><img src="data:image/png;base64,{data}" alt="{html.escape(about)}"></p>'
-        case Grid(head, rows, numbers):
+        case PageTable(head, rows, numbers):
             lines = [_row(head, "th", numbers), *(_row(row, "td", numbers) for row in rows)]
             return "\n".join(["<table>", *lines, "</table>"])
 

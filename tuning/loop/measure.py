@@ -37,7 +37,7 @@ from tuning.preference.best_of_n import (
 from tuning.preference.judge import kinds_of, without_noise
 from tuning.preference.vote_share import VoteShare, vote_share
 
-Conversation = tuple[Message, ...]
+AskedTurns = tuple[Message, ...]
 OnDone = Callable[[int], None]
 PAIRS_AT_ONCE = 32
 
@@ -104,24 +104,26 @@ def _groups(
 
 
 @dataclass(frozen=True)
-class Asked:
+class Questions:
     """What the models are asked: items of a suite, or conversations that nothing verifies."""
 
     items: Sequence[SuiteItem] = ()
-    conversations: Sequence[Conversation] = ()
+    conversations: Sequence[AskedTurns] = ()
     max_new_tokens: int = 96
 
     @property
-    def all(self) -> list[Conversation]:
+    def all(self) -> list[AskedTurns]:
         """Every prompt as messages."""
-        own: list[Conversation] = [
-            ({"role": "user", "content": item.prompt},) for item in self.items
-        ]
+        own: list[AskedTurns] = [({"role": "user", "content": item.prompt},) for item in self.items]
         return own or list(self.conversations)
 
 
 def answers(
-    folder: Path, home: Path, asked: Asked, documents: Sequence[str], on_done: OnDone | None = None
+    folder: Path,
+    home: Path,
+    asked: Questions,
+    documents: Sequence[str],
+    on_done: OnDone | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Greedy answers of a model: what they are like, and the rows (answer, passed, tokens)."""
     loaded = load_variant(str(folder), home)
@@ -147,7 +149,7 @@ def answers(
     return told, rows
 
 
-def _written(loaded: Loaded, asked: Asked, on_done: OnDone | None) -> list[str | None]:
+def _written(loaded: Loaded, asked: Questions, on_done: OnDone | None) -> list[str | None]:
     found = greedy_answers(
         loaded.model,
         loaded.tokenizer,
@@ -160,7 +162,7 @@ def _written(loaded: Loaded, asked: Asked, on_done: OnDone | None) -> list[str |
 
 
 def rewards(
-    folder: Path, home: Path, asked: Asked, rows: Sequence[Mapping[str, Any]]
+    folder: Path, home: Path, asked: Questions, rows: Sequence[Mapping[str, Any]]
 ) -> list[float | None]:
     """What a reward model gives each answer; None for one that is empty or too long for it."""
     scorer = load_scorer(str(folder), home)
@@ -168,7 +170,7 @@ def rewards(
 
 
 def _scores(
-    scorer: Scorer, prompts: Sequence[Conversation], texts: Sequence[str | None]
+    scorer: Scorer, prompts: Sequence[AskedTurns], texts: Sequence[str | None]
 ) -> list[float | None]:
     places: list[int] = []
     ids: list[list[int]] = []
@@ -186,7 +188,7 @@ def _scores(
 
 
 @torch.no_grad()
-def distance(policy: Path, start: Path, home: Path, asked: Asked, seed: int) -> dict[str, Any]:
+def distance(policy: Path, start: Path, home: Path, asked: Questions, seed: int) -> dict[str, Any]:
     """KL divergence of a policy from its start in nats an answer, by one sample a prompt.
 
     The mean of log p(answer | policy) - log p(answer | start), with its 95 % interval.
@@ -238,7 +240,7 @@ def _virtual(loaded: Loaded) -> int:
 
 
 def samples(
-    folder: Path, home: Path, asked: Asked, count: int, seed: int, on_done: OnDone | None = None
+    folder: Path, home: Path, asked: Questions, count: int, seed: int, on_done: OnDone | None = None
 ) -> list[dict[str, Any]]:
     """`count` answers of a model to each item, verified: a row an item that has room for them."""
     texts: list[list[str]] = []
@@ -276,7 +278,7 @@ def best_of(folder: Path, home: Path, rows: Sequence[Mapping[str, Any]]) -> dict
     """
     scorer = load_scorer(str(folder), home)
     flat = [text for row in rows for text in row["answers"]]
-    prompts: list[Conversation] = [
+    prompts: list[AskedTurns] = [
         ({"role": "user", "content": row["prompt"]},) for row in rows for _ in row["answers"]
     ]
     found = _scores(scorer, prompts, flat)

@@ -14,7 +14,7 @@ from typing import Any
 from tuning.loop.models import START
 from tuning.loop.votes import INVERTED, SHUFFLED, TRUE
 
-Report = Mapping[str, Any]
+LoopReport = Mapping[str, Any]
 WORDS = {START: "start", TRUE: "votes", SHUFFLED: "shuffled votes", INVERTED: "opposite votes"}
 COLOURS = {START: "tab:grey", TRUE: "tab:blue", SHUFFLED: "tab:orange", INVERTED: "tab:red"}
 
@@ -33,7 +33,7 @@ def _figure(path: Path, width: float = 8, height: float = 4.2) -> Iterator[Any]:
     figure.savefig(path, dpi=110)
 
 
-def draw_accuracy(report: Report, path: Path) -> bool:
+def draw_accuracy(report: LoopReport, path: Path) -> bool:
     """Share of instructions followed by the start, each policy and each control."""
     bars: list[tuple[str, Mapping[str, Any], str]] = []
     for policy in report["policies"]:
@@ -53,7 +53,7 @@ def draw_accuracy(report: Report, path: Path) -> bool:
     return True
 
 
-def draw_families(report: Report, path: Path) -> bool:
+def draw_families(report: LoopReport, path: Path) -> bool:
     """Before and after by family, of the first policy."""
     families = report["policies"][0]["families"]
     if not families:
@@ -74,7 +74,7 @@ def draw_families(report: Report, path: Path) -> bool:
     return True
 
 
-def draw_over_optimisation(report: Report, path: Path) -> bool:
+def draw_over_optimisation(report: LoopReport, path: Path) -> bool:
     """What the checks and what the reward say, over the distance from the start."""
     points = [point for point in report["over_optimisation"] if point["reward"] is not None]
     if len(points) < 2:
@@ -95,7 +95,7 @@ def draw_over_optimisation(report: Report, path: Path) -> bool:
     return True
 
 
-def draw_learning_curve(report: Report, path: Path) -> bool:
+def draw_learning_curve(report: LoopReport, path: Path) -> bool:
     """Agreement of reward models by the number of votes they learned from."""
     curves = {
         "held-out votes": report["curve"]["votes"],
@@ -126,7 +126,7 @@ def draw_learning_curve(report: Report, path: Path) -> bool:
     return True
 
 
-def draw_kinds(report: Report, path: Path) -> bool:
+def draw_kinds(report: LoopReport, path: Path) -> bool:
     """Agreement by what is wrong with the worse answer, beside the controls'."""
     found = report["agreement"]
     kinds = list(found.get(TRUE, {}).get("kinds", {}))
@@ -148,7 +148,7 @@ def draw_kinds(report: Report, path: Path) -> bool:
     return True
 
 
-PICTURES: dict[str, tuple[Callable[[Report, Path], bool], str]] = {
+PICTURES: dict[str, tuple[Callable[[LoopReport, Path], bool], str]] = {
     "accuracy": (draw_accuracy, "Instructions followed by the start, the policies, the controls"),
     "families": (draw_families, "Instructions followed before and after, by family"),
     "over_optimisation": (draw_over_optimisation, "Checks and reward over the distance"),

@@ -16,7 +16,7 @@ from tuning.loop.models import START
 from tuning.loop.settings import STEPS
 from tuning.loop.verdict import UNKNOWN, compared, verdict
 from tuning.loop.votes import INVERTED, SHARES, SHUFFLED, TRUE
-from tuning.loop.workshop import Found, Workshop
+from tuning.loop.workshop import Finding, Workshop
 from tuning.preference.calibration import learning_curve
 from tuning.preference.report_text import REPORT_JSON
 from tuning.preference.vote_share import VoteShare
@@ -53,7 +53,7 @@ def loop_report(shop: Workshop, left_out: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _all_found(shop: Workshop) -> dict[str, Found]:
+def _all_found(shop: Workshop) -> dict[str, Finding]:
     states = sorted((shop.folder.path / "state").glob("*.json"))
     return {path.stem: shop.need(path.stem) for path in states}
 
@@ -82,7 +82,7 @@ def _own_report(shop: Workshop) -> dict[str, Any] | None:
     return content
 
 
-def _reward_model(reward: Found, own: dict[str, Any] | None) -> dict[str, Any]:
+def _reward_model(reward: Finding, own: dict[str, Any] | None) -> dict[str, Any]:
     names = ("model", "method", "learning_rate", "steps", "stopped_early", "train_seconds",
              "weights_sha256")  # fmt: skip
     return {name: reward[name] for name in names} | {"report": own}
@@ -147,7 +147,7 @@ def _policy(shop: Workshop, word: str) -> dict[str, Any]:
 
 
 def _measured(
-    shop: Workshop, name: str, found: Found, rows: Sequence[Mapping[str, Any]]
+    shop: Workshop, name: str, found: Finding, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     told = {key: value for key, value in found.items() if key not in ("step", "seconds")}
     if shop.verifiers.items:

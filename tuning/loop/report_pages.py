@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from tuning.loop.document import Block, Grid, Picture, Title, Words
+from tuning.loop.document import Heading, PageBlock, PagePicture, PageTable, Paragraph
 from tuning.loop.models import START
-from tuning.loop.plots import PICTURES, WORDS
+from tuning.loop.plots import PICTURES, WORDS, LoopReport
 from tuning.loop.verdict import FORGETTING
 from tuning.loop.votes import SHARES, TRUE
 from tuning.preference.report_text import share
 
-Report = Mapping[str, Any]
 
-
-def blocks_of(report: Report, pictures: Mapping[str, Path]) -> list[Block]:
+def blocks_of(report: LoopReport, pictures: Mapping[str, Path]) -> list[PageBlock]:
     """The whole page; `pictures` are the drawn ones by name."""
 
-    def picture(name: str) -> Iterator[Block]:
+    def picture(name: str) -> Iterator[PageBlock]:
         if name in pictures:
-            yield Picture(pictures[name], PICTURES[name][1])
+            yield PagePicture(pictures[name], PICTURES[name][1])
 
     return [
         *_head(report),
@@ -42,32 +39,32 @@ def blocks_of(report: Report, pictures: Mapping[str, Path]) -> list[Block]:
     ]
 
 
-def _head(report: Report) -> Iterator[Block]:
-    yield Title(f"Loop {report['name']}: {report['verdict']}", 1)
-    yield Words(
+def _head(report: LoopReport) -> Iterator[PageBlock]:
+    yield Heading(f"Loop {report['name']}: {report['verdict']}", 1)
+    yield Paragraph(
         f"From {report['base']} by {report['votes']['num_votes']['trained']:,} votes in "
         f"{report['seconds'] / 60:.1f} minutes. Intervals are of 95 %."
     )
 
 
-def _verdicts(report: Report) -> Iterator[Block]:
+def _verdicts(report: LoopReport) -> Iterator[PageBlock]:
     for policy in report["policies"]:
         found = policy["verdict"]
-        yield Words(f"**{policy['objective']}: {found['verdict']}.** {_sentence(found['why'])}")
+        yield Paragraph(f"**{policy['objective']}: {found['verdict']}.** {_sentence(found['why'])}")
     if report["policies"]:
-        yield Words(f"The rule. {report['policies'][0]['verdict']['rule']}")
+        yield Paragraph(f"The rule. {report['policies'][0]['verdict']['rule']}")
 
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _votes(report: Report) -> Iterator[Block]:
+def _votes(report: LoopReport) -> Iterator[PageBlock]:
     votes, checks = report["votes"], report["verifiers"]
-    yield Title("Votes")
+    yield Heading("Votes")
     ledger = votes["ledger"]
     left = ", ".join(f"{count:,} {why}" for why, count in ledger["left_out"].items()) or "nothing"
-    yield Words(
+    yield Paragraph(
         f"{votes['num_votes']['trained']:,} votes on {votes['num_prompts']['trained']:,} prompts "
         f"are learned from ({votes['num_pairs']['trained']:,} for one side); "
         f"{votes['num_votes']['heldout']:,} votes on {votes['num_prompts']['heldout']:,} other "
@@ -75,25 +72,25 @@ def _votes(report: Report) -> Iterator[Block]:
         f"bad rows: {ledger['rows']['bad']:,}."
     )
     if checks["suite"] is None:
-        yield Words(
+        yield Paragraph(
             f"**Nothing verifies answers here** ({checks['why_none']}): what is followed, "
             "best of n and over-optimisation are left out, and answers are told by length, "
             "distance and what the reward model thinks of them."
         )
     else:
-        yield Words(
+        yield Paragraph(
             f"Answers are verified by the suite {checks['suite']}: {checks['num_prompts']:,} "
             f"prompts, without {checks['left_out_as_trained']:,} that votes learned from are about."
         )
 
 
-def _reward_model(report: Report) -> Iterator[Block]:
+def _reward_model(report: LoopReport) -> Iterator[PageBlock]:
     if not report["agreement"]:
         return
-    yield Title("Reward model")
+    yield Heading("Reward model")
     found = report["agreement"]
     names = [name for name in (TRUE, *SHARES, "shuffled", "inverted") if name in found]
-    yield Grid(
+    yield PageTable(
         ("learned from", "held-out votes", "checks in place of votes"),
         [
             (_learned_from(name), share(found[name]["votes"]), share(found[name]["without_noise"]))
@@ -110,53 +107,53 @@ def _learned_from(name: str) -> str:
     return f"{SHARES[name]:.0%} of the votes" if name in SHARES else WORDS[name]
 
 
-def _beside(own: Report) -> Iterator[Block]:
+def _beside(own: LoopReport) -> Iterator[PageBlock]:
     """The baselines and the ceiling of the reward model's own report."""
     ceiling = own["ceiling"]
     if ceiling["ceiling"] is not None:
-        yield Words(
+        yield Paragraph(
             f"Repeated votes agree in {ceiling['rate']:.1%}, so a judge without fault would agree "
             f"with {ceiling['ceiling']:.1%} of single votes."
         )
-    yield Grid(
+    yield PageTable(
         ("beside it", "held-out votes", "pairs of one and the same model", "the reward model is"),
         [
             (one["about"], share(one["agreement"]), share(one["same_model"]), one["reward_is"])
             for one in own["baselines"].values()
         ],
     )
-    yield Words(
+    yield Paragraph(
         f"On pairs of one and the same model: {share(own['same_model'])}. Its own report, with "
         f"calibration and length, is reward_report.md in its folder, {own['name']}."
     )
 
 
-def _groups(found: Report) -> Iterator[Block]:
+def _groups(found: LoopReport) -> Iterator[PageBlock]:
     for key, head in (("kinds", "what is wrong with the worse answer"), ("voters", "voter")):
         groups = found.get(key, {})
         if len(groups) < (1 if key == "kinds" else 2):
             continue
-        yield Grid((head, "agreement"), [(name, share(one)) for name, one in groups.items()])
+        yield PageTable((head, "agreement"), [(name, share(one)) for name, one in groups.items()])
         if key == "kinds":
             yield from _not_learned(groups)
 
 
-def _not_learned(groups: Report) -> Iterator[Block]:
+def _not_learned(groups: LoopReport) -> Iterator[PageBlock]:
     chance = [name for name, one in groups.items() if one["lower"] <= 0.5 <= one["upper"]]
     against = [name for name, one in groups.items() if one["upper"] < 0.5]
     if chance:
-        yield Words(f"**Not learned** (the interval holds 50 %): {', '.join(chance)}.")
+        yield Paragraph(f"**Not learned** (the interval holds 50 %): {', '.join(chance)}.")
     if against:
-        yield Words(f"**Learned the wrong way round**: {', '.join(against)}.")
+        yield Paragraph(f"**Learned the wrong way round**: {', '.join(against)}.")
 
 
-def _curve(report: Report) -> Iterator[Block]:
+def _curve(report: LoopReport) -> Iterator[PageBlock]:
     curve = report["curve"]["votes"]
     if curve["next"] is None:
         return
-    yield Title("What more votes would bring")
+    yield Heading("What more votes would bring")
     after = curve["next"]
-    yield Words(
+    yield Paragraph(
         f"A doubling of the votes brought {curve['per_doubling'] * 100:+.1f} points of agreement "
         f"with held-out votes; {after['num_votes']:,} votes would bring about "
         f"{after['agreement']:.1%}, if the line goes on. Each point is one reward model: a "
@@ -164,12 +161,12 @@ def _curve(report: Report) -> Iterator[Block]:
     )
 
 
-def _best_of(report: Report) -> Iterator[Block]:
+def _best_of(report: LoopReport) -> Iterator[PageBlock]:
     if not report["best_of"]:
         return
-    yield Title("Best of n")
+    yield Heading("Best of n")
     first = next(iter(report["best_of"].values()))
-    yield Words(
+    yield Paragraph(
         f"The reward model picks among answers of the start to {first['num_prompts']:,} prompts; "
         "the gain is over one answer, with the interval over prompts."
     )
@@ -180,10 +177,10 @@ def _best_of(report: Report) -> Iterator[Block]:
         for which, found in report["best_of"].items()
         for n, point in zip(sizes, found["curve"], strict=True)
     ]  # fmt: skip
-    yield Grid(("learned from", "n", "followed", "gain", "any of n", "reward", "tokens"), rows)
+    yield PageTable(("learned from", "n", "followed", "gain", "any of n", "reward", "tokens"), rows)
 
 
-def _gain(found: Report | None) -> str:
+def _gain(found: LoopReport | None) -> str:
     if found is None:
         return ""
     return (
@@ -191,22 +188,22 @@ def _gain(found: Report | None) -> str:
     )
 
 
-def _policies(report: Report) -> Iterator[Block]:
+def _policies(report: LoopReport) -> Iterator[PageBlock]:
     for policy in report["policies"]:
         if not policy["measured"]:
             continue
-        yield Title(f"Policy: {policy['objective']}")
-        yield Grid(
+        yield Heading(f"Policy: {policy['objective']}")
+        yield PageTable(
             ("", "followed", "gained / lost", "p (exact McNemar)", "tokens", "distance, nats",
              "perplexity", "change", "reward"),
             [_policy_row(policy, which, found) for which, found in policy["measured"].items()],
         )  # fmt: skip
         for remark in (policy["made"] or {}).get("remarks", ()):
-            yield Words(_sentence(remark.rstrip(".")))
+            yield Paragraph(_sentence(remark.rstrip(".")))
         yield from _families(policy)
 
 
-def _policy_row(policy: Report, which: str, found: Report) -> tuple[str, ...]:
+def _policy_row(policy: LoopReport, which: str, found: LoopReport) -> tuple[str, ...]:
     change = policy["compared"].get(which)
     far = found.get("distance")
     rise = found.get("forgetting")
@@ -225,11 +222,11 @@ def _policy_row(policy: Report, which: str, found: Report) -> tuple[str, ...]:
     )
 
 
-def _families(policy: Report) -> Iterator[Block]:
+def _families(policy: LoopReport) -> Iterator[PageBlock]:
     families = policy["families"]
     if not families:
         return
-    yield Grid(
+    yield PageTable(
         ("family", "prompts", "before", "after", "gained / lost", "p"),
         [
             (name, str(one["num_prompts"]), f"{one['before']:.0%}", f"{one['after']:.0%}",
@@ -237,15 +234,15 @@ def _families(policy: Report) -> Iterator[Block]:
             for name, one in families.items()
         ],
     )  # fmt: skip
-    yield Words(f"Of {len(families)} families one in twenty has p < 0.05 by chance alone.")
+    yield Paragraph(f"Of {len(families)} families one in twenty has p < 0.05 by chance alone.")
 
 
-def _over_optimisation(report: Report) -> Iterator[Block]:
+def _over_optimisation(report: LoopReport) -> Iterator[PageBlock]:
     points = report["over_optimisation"]
     if len(points) < 2:
         return
-    yield Title("Reward against checks")
-    yield Grid(
+    yield Heading("Reward against checks")
+    yield PageTable(
         ("", "distance, nats", "reward", "followed"),
         [
             (point["what"], f"{point['kl']:.2f}",
@@ -255,10 +252,10 @@ def _over_optimisation(report: Report) -> Iterator[Block]:
         ],
     )  # fmt: skip
     if (best := report["best_of"].get(TRUE)) is not None:
-        yield Words(_after_peak(best))
+        yield Paragraph(_after_peak(best))
 
 
-def _after_peak(best: Report) -> str:
+def _after_peak(best: LoopReport) -> str:
     """Whether the checks fall where the reward still rises."""
     last, change = best["curve"][-1]["n"], best["after_peak"]
     if change is None:
@@ -269,12 +266,12 @@ def _after_peak(best: Report) -> str:
     return f"The checks fall {fall}, which may be chance, while the reward rises."
 
 
-def _examples(report: Report) -> Iterator[Block]:
+def _examples(report: LoopReport) -> Iterator[PageBlock]:
     for policy in report["policies"]:
         if not policy["examples"]:
             continue
-        yield Title(f"Answers that changed: {policy['objective']}")
-        yield Grid(
+        yield Heading(f"Answers that changed: {policy['objective']}")
+        yield PageTable(
             ("", "prompt", "before", "after"),
             [
                 (one["kind"], one["prompt"], one["before"] or "", one["after"] or "")
@@ -284,16 +281,16 @@ def _examples(report: Report) -> Iterator[Block]:
         )
 
 
-def _steps(report: Report) -> Iterator[Block]:
-    yield Title("Steps")
-    yield Grid(
+def _steps(report: LoopReport) -> Iterator[PageBlock]:
+    yield Heading("Steps")
+    yield PageTable(
         ("step", "what it does", "seconds"),
         [(one["step"], one["about"], f"{one['seconds']:.0f}") for one in report["steps"]],
         numbers=2,
     )
     if report["left_out"]:
-        yield Grid(("left out", "because"), list(report["left_out"].items()), numbers=2)
-    yield Words(
+        yield PageTable(("left out", "because"), list(report["left_out"].items()), numbers=2)
+    yield Paragraph(
         f"{START} is {report['base']} (weights {report['base_weights_sha256'][:12]}). Written "
         f"{report['written']}; all numbers are in report.json."
     )

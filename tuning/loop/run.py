@@ -20,12 +20,12 @@ from tuning.loop.report import loop_report
 from tuning.loop.report_files import write_loop_report
 from tuning.loop.settings import LoopSettings
 from tuning.loop.votes import INVERTED, SHARES, SHUFFLED, TRUE, export_votes
-from tuning.loop.workshop import Found, Workshop
+from tuning.loop.workshop import Finding, Workshop
 from tuning.quiet import known_warnings_hidden, quiet_libraries
 
 
 @dataclass(frozen=True)
-class Task:
+class LoopTask:
     """One thing to find out, of one step.
 
     It is left out where the step is skipped, where a task of `needs` is not done, and with
@@ -35,7 +35,7 @@ class Task:
     step: str
     name: str
     about: str
-    run: Callable[[Workshop], Found]
+    run: Callable[[Workshop], Finding]
     needs: tuple[str, ...] = ("export",)
     needs_checks: bool = False
 
@@ -65,7 +65,7 @@ def run_loop(
     return report
 
 
-def _do_all(shop: Workshop, tasks: Sequence[Task], skip: frozenset[str]) -> dict[str, str]:
+def _do_all(shop: Workshop, tasks: Sequence[LoopTask], skip: frozenset[str]) -> dict[str, str]:
     """Do what is to be done; why the rest is left out."""
     left_out: dict[str, str] = {}
     for number, task in enumerate(tasks, 1):
@@ -88,7 +88,7 @@ def _do_all(shop: Workshop, tasks: Sequence[Task], skip: frozenset[str]) -> dict
 
 
 def _why_not(
-    shop: Workshop, task: Task, skip: frozenset[str], left_out: dict[str, str]
+    shop: Workshop, task: LoopTask, skip: frozenset[str], left_out: dict[str, str]
 ) -> str | None:
     if task.step in skip:
         return f"{task.step} is skipped"
@@ -100,17 +100,17 @@ def _why_not(
     return None
 
 
-def tasks_of(settings: LoopSettings) -> list[Task]:
+def tasks_of(settings: LoopSettings) -> list[LoopTask]:
     """All tasks of a loop, in their order."""
     return [
-        Task("export", "export", "the votes", _export, needs=()),
+        LoopTask("export", "export", "the votes", _export, needs=()),
         *_reward("reward", TRUE, "the votes"),
         *(
             task
             for name, share in SHARES.items()
             for task in _reward("curve", name, f"{share:.0%} of the votes")
         ),
-        Task("best-of", "samples", "answers of the start to pick among", Workshop.draw,
+        LoopTask("best-of", "samples", "answers of the start to pick among", Workshop.draw,
              needs_checks=True),
         _best_of("best-of", TRUE),
         *_policies("policy", settings, TRUE, "the votes"),
@@ -120,38 +120,38 @@ def tasks_of(settings: LoopSettings) -> list[Task]:
     ]  # fmt: skip
 
 
-def _export(shop: Workshop) -> Found:
+def _export(shop: Workshop) -> Finding:
     _ = shop.beginning  # a start that cannot be one is told before anything is read
     return export_votes(shop.settings, shop.sources(), shop.folder)
 
 
-def _reward(step: str, which: str, of: str) -> Iterator[Task]:
+def _reward(step: str, which: str, of: str) -> Iterator[LoopTask]:
     train, agree = (partial(run, which=which) for run in (Workshop.train_reward, Workshop.agree))
     name = f"reward-{which}"
-    yield Task(step, name, f"a reward model of {of}", train)
-    yield Task(step, f"agree-{which}", "its agreement with held-out votes", agree, (name,))
+    yield LoopTask(step, name, f"a reward model of {of}", train)
+    yield LoopTask(step, f"agree-{which}", "its agreement with held-out votes", agree, (name,))
 
 
-def _best_of(step: str, which: str) -> Task:
+def _best_of(step: str, which: str) -> LoopTask:
     needs = ("samples", f"reward-{which}")
     pick = partial(Workshop.pick, which=which)
-    return Task(step, f"best-{which}", "what it picks among drawn answers", pick, needs)
+    return LoopTask(step, f"best-{which}", "what it picks among drawn answers", pick, needs)
 
 
-def _policies(step: str, settings: LoopSettings, which: str, of: str) -> Iterator[Task]:
+def _policies(step: str, settings: LoopSettings, which: str, of: str) -> Iterator[LoopTask]:
     for word in settings.policies:
         needs = f"reward-{which}" if word == "rl" else "export"
         train = partial(Workshop.train_policy, objective=word, which=which)
-        yield Task(step, f"{word}-{which}", f"{word} on {of}", train, (needs,))
+        yield LoopTask(step, f"{word}-{which}", f"{word} on {of}", train, (needs,))
 
 
-def _control(settings: LoopSettings, which: str, of: str) -> Iterator[Task]:
+def _control(settings: LoopSettings, which: str, of: str) -> Iterator[LoopTask]:
     yield from _reward(which, which, of)
     yield _best_of(which, which)
     yield from _policies(which, settings, which, of)
 
 
-def _measures(settings: LoopSettings) -> Iterator[Task]:
+def _measures(settings: LoopSettings) -> Iterator[LoopTask]:
     votes = (TRUE, SHUFFLED, INVERTED)
     for word in (START, *(f"{word}-{which}" for which in votes for word in settings.policies)):
         answer, score, far = (
@@ -160,9 +160,11 @@ def _measures(settings: LoopSettings) -> Iterator[Task]:
         )
         made = "export" if word == START else word
         answers = f"answers-{word}"
-        yield Task("eval", answers, f"answers of {word}", answer, (made,))
+        yield LoopTask("eval", answers, f"answers of {word}", answer, (made,))
         needs = (answers, f"reward-{TRUE}")
-        yield Task("eval", f"score-{word}", "what the reward model thinks of them", score, needs)
+        yield LoopTask(
+            "eval", f"score-{word}", "what the reward model thinks of them", score, needs
+        )
         if word != START:
             about = "its distance from the start"
-            yield Task("eval", f"distance-{word}", about, far, (made,))
+            yield LoopTask("eval", f"distance-{word}", about, far, (made,))

@@ -22,7 +22,7 @@ from tuning.loop.settings import LoopSettings
 from tuning.loop.verifiers import Verifiers, find_verifiers
 from tuning.loop.votes import TRUE, VoteFile, prompt_of, split_votes, vote_file
 
-Found = dict[str, Any]
+Finding = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Workshop:
         """The file of votes called so."""
         return vote_file(self.folder, self.need("export"), which)
 
-    def need(self, task: str) -> Found:
+    def need(self, task: str) -> Finding:
         """What a task found that was done before."""
         found = self.folder.found(task)
         assert found is not None, task
@@ -68,24 +68,24 @@ class Workshop:
         """The folder of the start, or of the policy that a task made."""
         return self.beginning.folder if word == models.START else self.model(word)
 
-    def asked(self, most: int | None = None) -> measure.Asked:
+    def asked(self, most: int | None = None) -> measure.Questions:
         """What models are asked: the suite, or held-out prompts; `most` evenly spread of them."""
         checks = self.verifiers
         if checks.items:
             items = _spread(checks.items, most)
-            return measure.Asked(items, (), self.settings.max_new_tokens)
+            return measure.Questions(items, (), self.settings.max_new_tokens)
         by_words = {prompt_of(lesson): lesson.prompt for lesson in self.split[1].lessons}
         asked = _spread(list(by_words.values()), most)
-        return measure.Asked((), asked, self.settings.max_new_tokens)
+        return measure.Questions((), asked, self.settings.max_new_tokens)
 
-    def train_reward(self, which: str) -> Found:
+    def train_reward(self, which: str) -> Finding:
         """A reward model of one file of votes."""
         config = models.reward_config(
             self.settings, self.folder, self.beginning, self.votes(which), which
         )
         return self._make(config)
 
-    def train_policy(self, objective: str, which: str) -> Found:
+    def train_policy(self, objective: str, which: str) -> Finding:
         """A policy of one file of votes; rl maximises the reward model of the same file."""
         reward = None
         if objective == "rl":
@@ -97,16 +97,16 @@ class Workshop:
         )
         return self._make(config)
 
-    def _make(self, config: Any) -> Found:
+    def _make(self, config: Any) -> Finding:
         return models.make(config, self.settings.home, self.console)
 
-    def agree(self, which: str) -> Found:
+    def agree(self, which: str) -> Finding:
         """What a reward model makes of the held-out votes, as they were cast."""
         pairs = self.split[1].pairs
         known = self.verifiers.known
         return measure.agreement(self.model(f"reward-{which}"), self.settings.home, pairs, known)
 
-    def draw(self) -> Found:
+    def draw(self) -> Finding:
         """Answers of the start to pick among."""
         asked = self.asked(self.settings.sampled_prompts)
         with self._bar("answers", len(asked.items)) as done:
@@ -119,12 +119,12 @@ class Workshop:
         self.folder.keep_rows("samples", rows)
         return {"num_prompts": len(rows), "left_out": len(asked.items) - len(rows)}
 
-    def pick(self, which: str) -> Found:
+    def pick(self, which: str) -> Finding:
         """What a reward model picks among them."""
         rows = self.folder.rows("samples")
         return measure.best_of(self.model(f"reward-{which}"), self.settings.home, rows)
 
-    def answer(self, word: str) -> Found:
+    def answer(self, word: str) -> Finding:
         """Answers of the start or of a policy."""
         asked = self.asked()
         with self._bar("prompts", len(asked.all)) as done:
@@ -134,7 +134,7 @@ class Workshop:
         self.folder.keep_rows(f"answers-{word}", rows)
         return told
 
-    def score(self, word: str) -> Found:
+    def score(self, word: str) -> Finding:
         """What the reward model thinks of those answers."""
         rows = self.folder.rows(f"answers-{word}")
         reward = self.model(f"reward-{TRUE}")
@@ -146,7 +146,7 @@ class Workshop:
             "not_scored": len(found) - len(scored),
         }
 
-    def measure_distance(self, word: str) -> Found:
+    def measure_distance(self, word: str) -> Finding:
         """How far a policy went."""
         asked = self.asked(self.settings.sampled_prompts)
         return measure.distance(
