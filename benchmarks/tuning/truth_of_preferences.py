@@ -34,8 +34,8 @@ from tuning.preference.judge import WINNERS, SyntheticJudge
 
 # Too short for either, so that both answers of a pair are often of different worth.
 WEAK = {
-    "weak-full": {"method": "full", "training.max_steps": 250, "training.learning_rate": 2e-4},
-    "weak-lora": {"method": "lora", "training.max_steps": 150, "training.learning_rate": 2e-3},
+    "weak-full": {"method": "full", "training.max_steps": 120, "training.learning_rate": 2e-4},
+    "weak-lora": {"method": "lora", "training.max_steps": 100, "training.learning_rate": 2e-3},
 }
 START = "weak-full"
 ANSWER_TOKENS = 64
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--base", default="starter")
     parser.add_argument("--votes", type=int, default=2000, help="votes for one side")
-    parser.add_argument("--battles", type=int, default=6000, help="instructions that are answered")
+    parser.add_argument("--battles", type=int, default=4000, help="instructions that are answered")
     parser.add_argument(
         "--judge", nargs="*", default=["noise=0.1"], help="noise=, position=, length="
     )

@@ -277,6 +277,10 @@ def test_settings_that_make_no_sense_are_refused(place: Path) -> None:
     for change, why in worse:
         with pytest.raises(TuningError, match=why):
             run(settings_of(place, "full", name="refused", **change))
+    assert not (place / "loops" / "refused").exists(), "nothing is left of it"
+    (place / "models" / "refused-dpo").mkdir()
+    with pytest.raises(TuningError, match="is another model"):
+        run(settings_of(place, "full", name="refused"))
 
 
 def test_each_task_needs_only_what_comes_before() -> None:

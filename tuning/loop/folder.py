@@ -22,6 +22,7 @@ from tuning.variant.manifest import dump_json, write_atomically
 
 SETTINGS_FILE = "loop.json"
 FORMAT_VERSION = 1
+PARTS = ("rows", "votes", "models", "state")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,20 @@ class LoopFolder:
             if restart:
                 self._forget(settings)
             self._begin(settings)
-            yield
+            try:
+                yield
+            finally:
+                if not self._is_begun:  # refused before anything was found
+                    self._clear()
+
+    @property
+    def _is_begun(self) -> bool:
+        return any((self.path / "state").glob("*.json"))
+
+    def _clear(self) -> None:
+        for part in PARTS:
+            shutil.rmtree(self.path / part, ignore_errors=True)
+        (self.path / SETTINGS_FILE).unlink(missing_ok=True)
 
     def _forget(self, settings: LoopSettings) -> None:
         """Remove all that the loop made, the settings last: killed here, it is begun anew again."""
@@ -54,14 +68,12 @@ class LoopFolder:
             target = settings.home / "models" / str(made.get("model"))
             if made.get("in_home") and _weights(target) == made.get("weights_sha256"):
                 shutil.rmtree(target)
-        for part in ("rows", "votes", "models", "state"):
-            shutil.rmtree(self.path / part, ignore_errors=True)
-        (self.path / SETTINGS_FILE).unlink(missing_ok=True)
+        self._clear()
 
     def _begin(self, settings: LoopSettings) -> None:
         path, now = self.path / SETTINGS_FILE, settings.to_json()
-        if not path.exists() or not any((self.path / "state").glob("*.json")):
-            for part in ("state", "rows", "votes", "models"):
+        if not path.exists() or not self._is_begun:
+            for part in PARTS:
                 (self.path / part).mkdir(parents=True, exist_ok=True)
             content = {"format_version": FORMAT_VERSION, "settings": now}
             write_atomically(path, dump_json(content))

@@ -291,6 +291,8 @@ def best_of(folder: Path, home: Path, rows: Sequence[Mapping[str, Any]]) -> dict
         )
         for row in rows
     ]
+    if not taken:
+        return {"num_prompts": 0, "curve": [], "gain": {}, "peak": None, "after_peak": None}
     sizes = sizes_up_to(len(taken[0].rewards))
     points = curve(taken, sizes)
     peak = max(points, key=lambda point: point.gold)

@@ -88,11 +88,26 @@ def _see(base: Path, folder: LoopFolder) -> None:
         link.symlink_to(base)
 
 
+def refuse_taken_names(settings: LoopSettings) -> None:
+    """ConfigError where a model has the name of one that the loop is going to make."""
+    for objective in ("reward", *settings.policies):
+        name = f"{settings.name}-{objective}"
+        if os.path.lexists(settings.home / "models" / name):
+            raise _taken(name, settings.home / "models" / name)
+
+
+def _taken(name: str, folder: Path) -> ConfigError:
+    return ConfigError(
+        f"name {name!r}: {folder} is another model; give the loop another --name, or run "
+        f"`arena models remove {name}`"
+    )
+
+
 def reward_config(
     settings: LoopSettings, folder: LoopFolder, beginning: Beginning, votes: VoteFile, which: str
 ) -> TuningConfig:
     """The run of a reward model on one file of votes."""
-    given = {"training.epochs": 2, **settings.of_section("reward")}
+    given = settings.of_section("reward")
     base = settings.base if beginning.scored == beginning.folder else str(beginning.scored)
     return _config(settings, folder, votes, which, base, "reward", given)
 
@@ -187,10 +202,7 @@ def _made_before(config: TuningConfig) -> Variant | None:
     del same["home"]
     if told is not None and _plain(told) == _plain(same) and _same_votes(config, variant):
         return variant
-    raise ConfigError(
-        f"name {config.name!r}: {config.folder} is another model; give the loop another --name, or "
-        f"run `arena models remove {config.name}`"
-    )
+    raise _taken(config.name, config.folder)
 
 
 def _same_votes(config: TuningConfig, variant: Variant) -> bool:

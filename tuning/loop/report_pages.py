@@ -162,20 +162,21 @@ def _curve(report: LoopReport) -> Iterator[PageBlock]:
 
 
 def _best_of(report: LoopReport) -> Iterator[PageBlock]:
-    if not report["best_of"]:
+    found = {which: one for which, one in report["best_of"].items() if one["curve"]}
+    if not found:
         return
     yield Heading("Best of n")
-    first = next(iter(report["best_of"].values()))
+    first = next(iter(found.values()))
     yield Paragraph(
         f"The reward model picks among answers of the start to {first['num_prompts']:,} prompts; "
         "the gain is over one answer, with the interval over prompts."
     )
     sizes = [point["n"] for point in first["curve"]]
     rows = [
-        (WORDS[which], str(n), f"{point['gold']:.1%}", _gain(found["gain"].get(str(n))),
+        (WORDS[which], str(n), f"{point['gold']:.1%}", _gain(one["gain"].get(str(n))),
          f"{point['most']:.1%}", f"{point['reward']:.2f}", f"{point['length']:.1f}")
-        for which, found in report["best_of"].items()
-        for n, point in zip(sizes, found["curve"], strict=True)
+        for which, one in found.items()
+        for n, point in zip(sizes, one["curve"], strict=True)
     ]  # fmt: skip
     yield PageTable(("learned from", "n", "followed", "gain", "any of n", "reward", "tokens"), rows)
 
@@ -251,7 +252,8 @@ def _over_optimisation(report: LoopReport) -> Iterator[PageBlock]:
             for point in points
         ],
     )  # fmt: skip
-    if (best := report["best_of"].get(TRUE)) is not None:
+    best = report["best_of"].get(TRUE)
+    if best is not None and best["curve"]:
         yield Paragraph(_after_peak(best))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from tuning.loop.folder import LoopFolder
-from tuning.loop.models import START
+from tuning.loop.models import START, refuse_taken_names
 from tuning.loop.report import loop_report
 from tuning.loop.report_files import write_loop_report
 from tuning.loop.settings import LoopSettings
@@ -121,6 +121,7 @@ def tasks_of(settings: LoopSettings) -> list[LoopTask]:
 
 
 def _export(shop: Workshop) -> Finding:
+    refuse_taken_names(shop.settings)
     _ = shop.beginning  # a start that cannot be one is told before anything is read
     return export_votes(shop.settings, shop.sources(), shop.folder)
 

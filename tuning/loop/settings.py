@@ -92,6 +92,7 @@ class LoopSettings:
             )
             object.__setattr__(self, item.name, value)
         check_folder_name(self.name)
+        check_folder_name(f"{self.name}-reward")  # the longest that it gives
         if len(set(self.policies)) < len(self.policies):
             raise ConfigError(f"policies: {', '.join(self.policies)} names one twice; leave one")
         self.of_section("reward")
