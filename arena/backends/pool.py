@@ -215,11 +215,23 @@ def lineage(targets: Mapping[str, Target]) -> list[tuple[str, str]]:
     ]
 
 
-def examples_pairs(targets: Mapping[str, Target]) -> list[tuple[str, str]]:
-    """The pairs that an example is put to: a base and its variant, the starter's where served."""
+def examples_pairs(
+    targets: Mapping[str, Target], *, is_open: bool = False
+) -> list[tuple[str, str]]:
+    """The pairs that an example is put to: a base and its variant, the starter's where served.
+
+    An open example was written for other models: it meets another base and its variant.
+    """
     pairs = lineage(targets)
     toy = _starters(targets)
+    if is_open:
+        return [pair for pair in pairs if not toy & set(pair)]
     return [pair for pair in pairs if toy.issuperset(pair)] or pairs
+
+
+def has_others(targets: Mapping[str, Target]) -> bool:
+    """Whether a model outside the starter's family is served."""
+    return len(_starters(targets)) < len(targets)
 
 
 def visitors_pairs(targets: Mapping[str, Target]) -> list[tuple[str, str]]:

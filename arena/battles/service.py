@@ -33,6 +33,7 @@ from arena.storage.health import StoreHealth
 from arena.storage.pair_cache import PairCache
 from arena.storage.store import Store
 from arena.values.battle import Battle, Mode
+from arena.values.examples import OPEN_EXAMPLES
 from arena.values.vote import Vote
 
 MANY = 20
@@ -176,14 +177,17 @@ class BattleService(BattleVoting):
         """Draw a pair, shuffle the sides, ask both.
 
         An example is there to show what tuning does: it meets a base and a variant of it,
-        where there are such. A prompt of one's own is not put to two of the starter's family.
+        where there are such, of the family that it was written for. A prompt of one's own is not
+        put to two of the starter's family.
         """
         prompt = self.check_prompt(prompt)
         targets = await self.pool.targets()
         if len(targets) < 2:
             self.pool.check_not_restarting()
-        family = examples_pairs(targets) if is_example else []
-        apart = visitors_pairs(targets) if not is_example and position is None else []
+        is_open = prompt in OPEN_EXAMPLES
+        family = examples_pairs(targets, is_open=is_open) if is_example else []
+        is_own = not is_example or (is_open and not family)
+        apart = visitors_pairs(targets) if is_own and position is None else []
         drawn = await self.sampler.draw(list(targets), family, only=apart)
         pair = [targets[drawn.left], targets[drawn.right]]
         label = EXAMPLE_SAMPLER if family else self.sampler.drawing.label

@@ -15,15 +15,9 @@ from arena.page.elements import markup
 from arena.page.html.frame import empty_html, header_html, help_html, note_html, views_html
 from arena.page.html.panes import status_html
 from arena.values.battle import SIDES
+from arena.values.examples import EXAMPLES, OPEN_EXAMPLES, STARTER_EXAMPLES
 from arena.values.vote import REASONS
 
-EXAMPLES = (
-    "What is the capital of France?",
-    "Name three fruits.",
-    "What is the opposite of hot?",
-    "Write a short story with the words dog, river and cake.",
-    "Is a hammer a tool or a fruit?",
-)
 VOTES = ("a", "tie", "both_bad", "b", "skip")
 # A press of a button inside becomes an event of the whole element.
 FORWARD_PRESS = """element.addEventListener('click', (event) => {
@@ -88,6 +82,11 @@ class Page:
         ]
 
     @property
+    def open_examples(self) -> list[Any]:
+        """The examples for models beside the starter: shown where there are such."""
+        return self.examples[-len(OPEN_EXAMPLES) :]
+
+    @property
     def live_outputs(self) -> list[Any]:
         """What the page's own script may change, in the order in which it knows the elements."""
         return [*self.battle_outputs, self.set_progress]
@@ -117,7 +116,13 @@ class Page:
             self.hero = markup(empty_html(say))
             with gr.Row(elem_id="examples") as self.examples_row:
                 self.examples = [
-                    gr.Button(text, size="sm", elem_classes="example", min_width=0)
+                    gr.Button(
+                        text,
+                        size="sm",
+                        elem_classes="example",
+                        min_width=0,
+                        visible=text in STARTER_EXAMPLES,
+                    )
                     for text in EXAMPLES
                 ]
         self.asked = markup("", elem_id="asked")

@@ -15,9 +15,10 @@ from arena.page.actions.admin import AdminActions
 from arena.page.actions.battles import BattleActions
 from arena.page.actions.prompt_sets import PromptSetActions
 from arena.page.actions.results import ResultActions
-from arena.page.layout import EXAMPLES, Page
+from arena.page.layout import Page
 from arena.page.render import Changes
 from arena.values.battle import SIDES
+from arena.values.examples import EXAMPLES
 
 # `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -45,7 +46,8 @@ def wire(
     """All events of the page."""
     view = [page.link, page.differences]
     everything = page.battle_outputs
-    loaded = demo.load(battle_actions.on_load, None, [*everything, *fixed_texts(page)], **QUIET)
+    at_first = [*everything, *fixed_texts(page), *page.open_examples]
+    loaded = demo.load(battle_actions.on_load, None, at_first, **QUIET)
     # An element that stands only after loading has changed it tells of no change.
     loaded.then(None, [page.link, page.run], None, js=LINK_JS, **QUIET)
     _asking(page)

@@ -24,6 +24,7 @@ from arena.ratings.pair_probabilities import PairingError
 from arena.storage.battle_writes import Asked, BattleDraft
 from arena.storage.store import Store
 from arena.values.battle import AnswerStatus, Mode, SamplingSettings
+from arena.values.examples import OPEN_EXAMPLES, STARTER_EXAMPLES
 from arena.values.refusals import (
     AlreadyVotedError,
     SideFailedError,
@@ -180,6 +181,38 @@ def test_example_is_drawn_as_ever_where_no_base_is_served(tmp_path: Path) -> Non
         assert (battle.sampler, battle.propensity) == ("uniform/1", pytest.approx(1.0))
 
     perform({"one": Script(), "two": Script()}, tmp_path, play)
+
+
+def test_an_open_example_meets_the_family_it_was_written_for(tmp_path: Path) -> None:
+    """Two of five models are it: one pair of ten. Without a variant, one side is of it at least."""
+    variants = {name: Script(parent="starter") for name in ("starter-full", "starter-lora")}
+    toy = {"starter": Script(kind="base"), **variants}
+
+    async def play(service: BattleService) -> None:
+        voter = await service.voter("one")
+        for _ in range(4):
+            access = await service.open_blind(voter, OPEN_EXAMPLES[0], is_example=True)
+            battle = (await finish(service, access)).battle
+            names = {participant.name for participant in battle.participants}
+            assert (names, battle.sampler) == ({"smollm2", "smollm2-lora"}, "base-and-variant/1")
+            access = await service.open_blind(voter, STARTER_EXAMPLES[0], is_example=True)
+            battle = (await finish(service, access)).battle
+            assert {one.name for one in battle.participants} <= toy.keys()
+
+    for home in ("pair", "alone"):
+        (tmp_path / home).mkdir()
+    real = {"smollm2": Script(kind="base"), "smollm2-lora": Script(parent="smollm2")}
+    perform(toy | real, tmp_path / "pair", play)
+
+    async def play_alone(service: BattleService) -> None:
+        voter = await service.voter("one")
+        for _ in range(8):
+            access = await service.open_blind(voter, OPEN_EXAMPLES[0], is_example=True)
+            battle = (await finish(service, access)).battle
+            assert "smollm2" in {participant.name for participant in battle.participants}
+            assert battle.sampler == "uniform/1+not-two-starters/1"
+
+    perform(toy | {"smollm2": Script(kind="base")}, tmp_path / "alone", play_alone)
 
 
 @pytest.mark.slow

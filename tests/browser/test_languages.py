@@ -14,8 +14,8 @@ from pages import CAN_VOTE, ENDED, wait_for_names, wait_for_prompt
 from store_fixtures import BASE, LORA, Hand
 
 from arena.i18n import Words, languages, words
-from arena.page.layout import EXAMPLES
 from arena.storage.quarantine import evidence
+from arena.values.examples import EXAMPLES
 from arena.values.vote import Winner
 from arena.web.authentication import Authenticator
 

@@ -35,6 +35,7 @@ class Script:
     after: int = 3
     hold: threading.Event | None = None
     kind: str = "lora"
+    parent: str = "base"
     chat_template: bool = True
 
 
@@ -150,7 +151,7 @@ def _entry(name: str, script: Script) -> dict[str, Any]:
         "created": 1,
         "owned_by": "tests",
         "root": name,
-        "parent": None if script.kind == "base" else "base",
+        "parent": None if script.kind == "base" else script.parent,
         "max_model_len": 512,
         "kind": script.kind,
         "weights_sha256": HASH,

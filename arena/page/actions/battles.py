@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from arena.backends.pool import BackendPool
+from arena.backends.pool import BackendPool, has_others
 from arena.backends.scoring import ScoresError
 from arena.battles.reward_watch import score_battle
 from arena.battles.service import BattleService
@@ -78,6 +78,7 @@ class BattleActions:
             self.page.export: gr.update(value=say("export.button"), visible=visitor.may_export),
         }
         if not query.get("battle"):
+            texts |= await self._open_examples()
             return texts | await self._welcome(say) | self._preset(query, say)
         access = await self._access(request, urlencode(dict(query)))
         try:
@@ -91,6 +92,11 @@ class BattleActions:
         if view.battle.mode is Mode.NAMED:
             texts |= self._named([person.name for person in view.battle.participants], say)
         return texts | await self.renderer.view(view, say) | self.renderer.link(access)
+
+    async def _open_examples(self) -> Changes:
+        """Show the examples that the starter's family cannot answer where another is there."""
+        is_open = has_others(await self.service.pool.targets())
+        return {button: gr.update(visible=is_open) for button in self.page.open_examples}
 
     def _named(self, names: list[str], say: Words) -> Changes:
         """Who is compared by name, as of a link or of the battle that it opens."""
