@@ -15,7 +15,7 @@ COPY pyproject.toml ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         > requirements.txt \
     && /opt/arena/bin/pip install -c constraints.txt -r requirements.txt
-COPY README.md LICENSE ./
+COPY README.md LICENSE NOTICE ./
 COPY arena arena
 COPY tuning tuning
 COPY serving serving
