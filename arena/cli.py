@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from arena.commands.deploy import deploy_app
+from arena.commands.doctor import doctor_app
 from arena.commands.loop import loop_app
 from arena.commands.models import models_app, starter_app
 from arena.commands.options import (
@@ -52,6 +53,7 @@ app.add_typer(starter_app, name="starter")
 app.add_typer(sets_app, name="sets")
 app.add_typer(users_app, name="users")
 app.add_typer(deploy_app)  # no name: its command is one of `arena`
+app.add_typer(doctor_app)  # no name: its command is one of `arena`
 app.add_typer(loop_app)  # no name: its command is one of `arena`
 app.add_typer(serve_app)  # no name: its command is one of `arena`
 app.add_typer(votes_app)  # no name: its commands are commands of `arena`
@@ -177,6 +179,10 @@ def tune_variant(
     objective: Annotated[
         str | None, typer.Option("--objective", help="sft, reward, dpo, kto or rl.")
     ] = None,
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option("--report-to", help="trackio, wandb or tensorboard (repeat)."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the variant.")] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file with the same keys as --set.")
@@ -249,6 +255,7 @@ def tune_variant(
         "training.max_length": max_length,
         "training.packing": packing,
         "data_options.strict": strict,
+        "checks.report_to": tuple(report_to or ()),
         "seed": seed,
         "overwrite": overwrite,
         "restart": restart,

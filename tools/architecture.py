@@ -36,6 +36,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "methods",
         "training",
         "evaluation",
+        "verified",
         "starter.pretraining",
         "preference",
         "objectives",

@@ -32,6 +32,7 @@ from tuning.value_types import (
 )
 
 Precision = Literal["auto", "bf16", "fp32"]
+Tracker = Literal["trackio", "wandb", "tensorboard"]
 Method = Literal["full", "lora", "qlora", "prefix", "prompt", "ia3"]
 ObjectiveName = Literal["sft", "reward", "dpo", "kto", "rl"]
 # As TRL names them; the last two are KTO's.
@@ -210,6 +211,9 @@ class CheckOptions:
     """Steps between checkpoints instead."""
     samples: AnyCount = 3
     """Held-out prompts answered at each evaluation and shown."""
+    report_to: Annotated[tuple[Tracker, ...], Several] = ()
+    """Trackers that get losses and rates as well: trackio, wandb, tensorboard (under `runs/` of
+    home)."""
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,19 @@ def pick_attention(longest: int) -> str | None:
     return "eager" if longest <= EAGER_LENGTH and not torch.cuda.is_available() else None
 
 
+def vector_level() -> str:
+    """The widest vectors that torch uses on this processor, as it names them: AVX2, AVX512 …"""
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+def gpu_name() -> str | None:
+    """The GPU that torch uses; None without one."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
 def describe_device() -> str:
     """The GPU, or the processor where there is none."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
+    return gpu_name() or processor_name()
 
 
 def processor_name() -> str:

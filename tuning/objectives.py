@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from functools import partial
 
 from rich.console import Console
 
 from tuning.config import TuningConfig
+from tuning.training.distributed import is_main_process, wait_for_all
 from tuning.training.objective import Objective, Supervised
 from tuning.training.train import run_tuning
 from tuning.variant.folder import Variant
+from tuning.verified.rows import with_verified_rows
 
 
 def objective_of(config: TuningConfig) -> Objective:
@@ -46,7 +49,14 @@ def tune(
 
     Progress goes to `console` (none by default). `replayed` gives the progress of each step of an
     earlier run, to repeat one that was bounded by the clock; `day` is the day on which this is
-    called, by default today. Raises a TuningError, as `run_tuning` says.
+    called, by default today. Raises a TuningError, as `run_tuning` says. Data called `verified:…`
+    is made first, by the main process.
     """
+    say = partial(console.print, highlight=False) if console is not None else lambda line: None
+    if is_main_process():
+        config = with_verified_rows(config, say)
+    wait_for_all()
+    if not is_main_process():
+        config = with_verified_rows(config, lambda line: None)
     objective = objective_of(config)
     return run_tuning(config, objective, console=console, replayed=replayed, day=day)

@@ -23,6 +23,11 @@ def free_bytes(device: torch.device, meminfo: Path = MEMINFO, cgroup: Path = CGR
     return min(found, default=None)
 
 
+def free_in_machine() -> int | None:
+    """Bytes free beside any GPU; None where the system does not tell."""
+    return free_bytes(torch.device("cpu"))
+
+
 def _available(meminfo: Path) -> int | None:
     """Linux' own estimate of what can be taken without swapping."""
     if not meminfo.is_file():

@@ -32,6 +32,7 @@ from architecture import (
 COMMANDS = {
     "arena.cli",
     "arena.commands.deploy",
+    "arena.commands.doctor",
     "arena.commands.imports",
     "arena.commands.judge",
     "arena.commands.loop",

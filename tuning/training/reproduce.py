@@ -131,6 +131,7 @@ def _config_of(variant: Variant, home: Path) -> TuningConfig:
     settings["training.precision"] = variant.run["precision"]
     settings.update({"overwrite": False, "restart": False, "checks.save_every": 0.0})
     settings["checks.save_steps"] = None
+    settings["checks.report_to"] = ()
     return load_config(None, settings)
 
 

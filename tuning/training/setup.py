@@ -19,6 +19,7 @@ from tuning.fused.model import Lean, make_lean
 from tuning.hardware import pick_attention
 from tuning.models.loading import load_model
 from tuning.training.distributed import is_sharded, num_processes
+from tuning.training.trackers import PROJECT
 from tuning.training.trainer import NonFiniteLossError, RunTrainer
 from tuning.variant.checkpoint import read_model_config
 
@@ -120,7 +121,9 @@ def arguments(config: TuningConfig, precision: str, rate: float, steps: int, scr
         logging_strategy="no",
         save_strategy="no",
         eval_strategy="no",
-        report_to="none",
+        report_to="none",  # `trackers` are callbacks of our own
+        run_name=config.name,
+        project=PROJECT,
         disable_tqdm=True,
         seed=config.seed,
         neftune_noise_alpha=options.neftune,

@@ -57,6 +57,7 @@ from tuning.training.setup import (
     tied_names,
     whole_weights,
 )
+from tuning.training.trackers import check_trackers, tracker_callbacks
 from tuning.training.trainer import NonFiniteLossError, RunTrainer
 from tuning.variant.folder import HISTORY_FILE, Variant, read_variant
 
@@ -90,6 +91,7 @@ def run_tuning(
     quiet_libraries()
     out = console if console is not None and is_main_process() else Console(quiet=True)
     check_method(config.method)
+    check_trackers(config)
     check_home(config)
     with locked_run(run_path(config), config.name) if is_main_process() else nullcontext():
         check_name(config)
@@ -164,6 +166,7 @@ class _Run:
         self.clock = Clock(self.plan.num_steps, seconds, started, replayed)
         self.history = History(None)
         self.display = Display(out, self.clock, self.history)
+        self.trackers = tracker_callbacks(config, say)
         self.control = RunControl(
             self.clock,
             config.checks,
@@ -277,7 +280,7 @@ class _Run:
             model=self.model,
             args=arguments(config, self.precision, self.rate, self.plan.num_steps, scratch),
             train_dataset=PlannedRows(self.prepared.rows, self.plan),
-            callbacks=[self.control, self.display],
+            callbacks=[self.control, self.display, *self.trackers],
             steps=self.steps,
             factor=lambda step: schedule_factor(
                 self.clock.progress(step), options.schedule, options.warmup

@@ -1,0 +1,52 @@
+"""`arena doctor`: what it finds, what it advises, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from running import free_port
+from typer.testing import CliRunner
+
+from arena.cli import app
+from tuning.starter import shipped_models
+
+
+def run(home: Path, *words: str) -> tuple[int, dict[str, dict[str, str]]]:
+    """Exit status, and the findings by what they are about."""
+    done = CliRunner().invoke(app, ["doctor", "--home", str(home), "--json", *words])
+    content = json.loads(done.stdout)
+    assert content["good"] == (done.exit_code == 0)
+    return done.exit_code, {one["what"]: one for one in content["findings"]}
+
+
+@pytest.mark.slow
+def test_a_whole_machine_is_good_and_home_need_not_be_there(tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    status, found = run(home)
+    assert status == 0
+    assert not home.exists(), "the doctor makes nothing"
+    expected = {"arena", "python", "libraries", "home", "processor", "memory", "gpu", "models"}
+    assert expected | {"compiled steps"} <= found.keys()
+    assert all(one["status"] != "broken" for one in found.values())
+    assert "starter-lora" in found["models"]["value"]
+
+
+@pytest.mark.slow
+def test_a_torn_model_a_silent_server_and_a_file_for_home_are_broken(tmp_path: Path) -> None:
+    home, url = tmp_path / "home", f"http://127.0.0.1:{free_port()}"
+    torn = home / "models" / "torn"
+    shutil.copytree(shipped_models()["starter-lora"], torn)
+    weights = torn / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    status, found = run(home, "--backend", url)
+    assert status == 1
+    broken = {what: one for what, one in found.items() if one["status"] == "broken"}
+    assert broken.keys() == {"model torn", f"server {url}"}
+    assert all(one["remedy"] for one in broken.values())
+    assert "adapter_model.safetensors" in found["model torn"]["value"]
+    (tmp_path / "file").touch()
+    status, found = run(tmp_path / "file")
+    assert (status, found["home"]["status"]) == (1, "broken")
