@@ -72,6 +72,7 @@ def run_judge(request: JudgeRequest, *, json_out: bool) -> None:
     judge = SyntheticJudge(request.noise, request.position, request.length, request.seed)
     if request.models and len(request.models) != 2:
         raise JudgeError(f"--model: {len(request.models)} given; name two, or none for any pair")
+    _check_address(request.url)
     if not 0 <= request.repeat <= 1 or min(request.voters, request.parallel, request.count) < 1:
         raise JudgeError("--repeat is a share from 0 to 1, --voters and --count are at least 1")
     counts = cast_votes(request, load_suite(request.suite, request.count), judge)
@@ -81,6 +82,16 @@ def run_judge(request: JudgeRequest, *, json_out: bool) -> None:
         total = sum(count for word, count in counts.items() if word != "skipped")
         told = ", ".join(f"{word} {count}" for word, count in sorted(counts.items()))
         print(f"{total} synthetic votes at {request.url} ({told})")
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = httpx2.URL(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.host) and parts.port != 0
+    except (httpx2.InvalidURL, ValueError):
+        is_address = False
+    if not is_address:
+        raise JudgeError(f"--url {url!r}: is no address; write it like http://127.0.0.1:7860")
 
 
 def cast_votes(request: JudgeRequest, items: Any, judge: Decides) -> Counter[str]:
@@ -111,12 +122,19 @@ def _is_repeated(number: int, share: float) -> bool:
     return int((number + 1) * share) > int(number * share)
 
 
+def _no_page(url: str) -> JudgeError:
+    return JudgeError(
+        f"--url {url}: does not answer as a page of the arena does; give the address that "
+        "`arena up` prints"
+    )
+
+
 class _Voter:
     """One voter: a client with a cookie of its own."""
 
     def __init__(self, url: str, number: int) -> None:
         self.name = f"judge {number}"
-        self._url = url
+        self.url = url
         cookies = {VOTER_COOKIE: secrets.token_urlsafe(24)}
         self._client = httpx2.Client(
             base_url=url, cookies=cookies, timeout=PATIENCE_S, trust_env=False
@@ -143,17 +161,20 @@ class _Voter:
                 reply = self._client.request(method, path, json=body, headers=headers)
             except httpx2.HTTPError as error:
                 raise JudgeError(
-                    f"--url {self._url}: cannot be reached ({error}); start `arena up` first"
+                    f"--url {self.url}: cannot be reached ({error}); start `arena up` first"
                 ) from error
             if reply.status_code not in (429, 503) or time.monotonic() > ends:
                 break
             time.sleep(1.0)
         if reply.is_error:
             raise JudgeError(
-                f"--url {self._url}: {method} {path} was refused with {reply.status_code} "
+                f"--url {self.url}: {method} {path} was refused with {reply.status_code} "
                 f"({reply.text[:200]})"
             )
-        return reply.json()
+        try:
+            return reply.json()
+        except ValueError as error:
+            raise _no_page(self.url) from error
 
 
 def _battle(
@@ -162,6 +183,8 @@ def _battle(
     """One battle, and the winner that each voter names; `skipped` where an answer failed."""
     body = {"prompt": item.prompt, "source": SYNTHETIC}
     opened = voter.call("POST", "/api/battles", body=body | ({"models": models} if models else {}))
+    if not isinstance(opened, dict) or not {"battle", "token"} <= opened.keys():
+        raise _no_page(voter.url)
     path, token = f"/api/battles/{opened['battle']}", opened["token"]
     ends = time.monotonic() + PATIENCE_S
     while (view := voter.call("GET", path, token))["running"]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
@@ -88,9 +90,33 @@ def test_a_program_votes_and_says_so(
     assert len(read_rating_input(page.store).table) == 1
 
 
+@pytest.mark.parametrize("said", [b"<h1>hello</h1>", b"{}", b"[1]"])
+def test_another_server_is_no_page(page: PageServer, suite: Path, said: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # noqa: N802 - the name http.server calls
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(JudgeError, match="does not answer as a page of the arena"):
+            run_judge(request(page, suite, url=url), json_out=False)
+        server.shutdown()
+
+
 def test_what_a_judge_cannot_do_is_told(page: PageServer, suite: Path) -> None:
     with pytest.raises(JudgeError, match=r"--url http://127.0.0.1:9: cannot be reached"):
         run_judge(request(page, suite, url="http://127.0.0.1:9"), json_out=False)
+    for wrong in ("nonsense", "ftp://host", "http://127.0.0.1:7x", ""):
+        with pytest.raises(JudgeError, match="is no address; write it like http"):
+            run_judge(request(page, suite, url=wrong), json_out=False)
     with pytest.raises(JudgeError, match="--model: 1 given"):
         run_judge(request(page, suite, models=("right",)), json_out=False)
     with pytest.raises(JudgeError, match="--repeat is a share"):
