@@ -6,7 +6,6 @@ in the file, only the name of the environment variable that holds it.
 
 from __future__ import annotations
 
-import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from arena.config.chat_template import ChatTemplate, read_chat_template
 from arena.config.page_config import check_url, server_root
@@ -33,6 +33,9 @@ from arena.errors import ArenaError
 from arena.values.battle import AskAs, SamplingSettings
 
 FILE = "arena.toml"
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
+"""Between these no sum of weights loses one of them, and no product leaves the doubles."""
+WEIGHTS = f"give 0, or {LEAST_WEIGHT:f} to {MOST_WEIGHT:,.0f}"
 Strategy = Literal["uniform", "under_voted_first", "information_seeking"]
 
 
@@ -59,6 +62,12 @@ def _read_template(named: Any, info: ValidationInfo) -> ChatTemplate | None:
     return read_chat_template((info.context or {}).get("folder", Path()) / named)
 
 
+def _weight(weight: float) -> float:
+    if weight != 0 and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise PydanticCustomError("weight", "no weight")
+    return weight
+
+
 def _two_names(pair: tuple[str, str]) -> tuple[str, str]:
     if pair[0] == pair[1]:
         raise ValueError(f"required pair {list(pair)!r} needs two different names")
@@ -70,7 +79,7 @@ NUMBER = "give a number"
 WHOLE = "give a whole number"
 StrictNumber = Annotated[int, Strict()] | Annotated[float, Strict()]
 StrictWhole = Annotated[int, Strict()]
-Weight = Annotated[StrictNumber, Field(ge=0, lt=math.inf)]
+Weight = Annotated[StrictNumber, AfterValidator(_weight)]
 NamePair = Annotated[tuple[str, str], AfterValidator(_two_names)]
 FILE_TABLE = ConfigDict(extra="forbid")
 
@@ -143,7 +152,7 @@ class PairingConfig:
     strategy: Strategy = Field(
         default="uniform", description=f"use one of {', '.join(get_args(Strategy))}"
     )
-    weights: Mapping[str, Weight] = Field(default_factory=dict, description="give 0 or more")
+    weights: Mapping[str, Weight] = Field(default_factory=dict, description=WEIGHTS)
     required: tuple[NamePair, ...] = Field(
         default=(), description="give pairs of two different names"
     )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arena.config.arena_toml import LEAST_WEIGHT, MOST_WEIGHT
 from arena.ratings.pair_probabilities import (
     PairingError,
     draw_pair,
@@ -74,7 +75,9 @@ def test_impossible_weight_is_named(bad: float) -> None:
 
 @given(
     st.lists(st.sampled_from("abcdefg"), min_size=2, unique=True),
-    st.dictionaries(st.sampled_from("abcdefg"), st.floats(0.01, 100)),
+    st.dictionaries(
+        st.sampled_from("abcdefg"), st.sampled_from((LEAST_WEIGHT, 0.01, 2, MOST_WEIGHT))
+    ),
 )
 def test_probabilities_sum_to_one(names: list[str], weights: dict[str, float]) -> None:
     assert sum(weighted(names, weights).values()) == pytest.approx(1)
