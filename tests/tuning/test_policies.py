@@ -267,6 +267,7 @@ def test_rl_raises_the_reward_of_a_suite(place: Path, kind: str) -> None:
         ({"base": "one-prefix"}, "give --method prefix"),
         ({"base": "one-lora", "lora.rank": 8}, "leave lora.* out"),
         ({"base": "one-lora", "objective": "sft"}, "merge it first"),
+        ({"base": "one-prefix", "objective": "sft"}, "give the model it was made from"),
         ({"preference.loss": "kto"}, "give --objective kto"),
         ({"preference.loss": "exo_pair"}, "more than 0"),
         ({"preference.label_smoothing": 0.1}, "changes nothing in sigmoid"),
@@ -321,6 +322,16 @@ def test_best_of_n_prints_a_curve_that_can_be_repeated(
     assert all(earlier["reward"] <= later["reward"] for earlier, later in itertools.pairwise(curve))
     assert all(0 <= point["gold"] <= point["most"] <= 1 for point in curve)
     assert (place / "curve.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_reward_model_that_is_an_adapter_is_no_start(place: Path, judge: str) -> None:
+    """Whatever the objective: it writes no answers, and nothing merges it."""
+    for objective in ("dpo", "kto", "rl", "sft", "reward"):
+        asked = {"preference.reward": judge} if objective == "rl" else {}
+        with pytest.raises(TuningError, match=r"reward model.*give the model") as no:
+            tune(config_for(place, base=judge, objective=objective, name="refused", **asked))
+        assert "merge" not in str(no.value)
 
 
 @pytest.mark.slow

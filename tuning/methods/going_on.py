@@ -10,6 +10,7 @@ from typing import Any
 
 from tuning.config import LoraOptions, PrefixOptions, TuningConfig
 from tuning.methods.requirements import MethodError
+from tuning.models.merge import MERGEABLE
 
 METHODS = {"lora": "lora", "dora": "lora", "prefix": "prefix", "prompt": "prompt", "ia3": "ia3"}
 VIRTUAL = ("prefix", "prompt")
@@ -21,10 +22,10 @@ def check_goes_on(config: TuningConfig, kind: str) -> None:
     Its size, places and scale are its own, so that settings which say otherwise are refused.
     """
     if METHODS[kind] != ("lora" if config.method == "qlora" else config.method):
+        merge = f", or merge it first with `arena models merge {config.base}`"
         raise MethodError(
             f"method {config.method!r}: base {config.base!r} is a {kind} adapter, which goes on as "
-            f"one; give --method {METHODS[kind]}, or merge it first with `arena models merge "
-            f"{config.base}`"
+            f"one; give --method {METHODS[kind]}{merge if kind in MERGEABLE else ''}"
         )
     for name, own, plain in (
         ("lora", config.lora, LoraOptions(dora=kind == "dora")),

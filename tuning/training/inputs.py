@@ -23,6 +23,7 @@ from tuning.data.rendering import is_dated
 from tuning.data.template import ensure_template, read_template, turn_ends
 from tuning.methods.going_on import VIRTUAL, check_goes_on, num_virtual_tokens
 from tuning.models.loading import find_base
+from tuning.models.merge import MERGEABLE
 from tuning.models.resolve import BaseError, refuse_packaged, resolve_base, revision_of
 from tuning.models.tokenizers import load_tokenizer
 from tuning.variant.checkpoint import check_checkpoint
@@ -233,19 +234,10 @@ def find_start(config: TuningConfig) -> Start:
     """The base of a run, whatever it is for; BaseError for what cannot be one."""
     folder = resolve_base(config.base, config.home)
     parent, adapter = read_variant(folder), None
-    if parent.is_adapter and config.objective in POLICIES:
+    _check_parent(config, parent)
+    if parent.is_adapter:
         check_goes_on(config, parent.kind)
         adapter, folder = folder, find_base(parent, config.home)
-    elif parent.is_adapter:
-        raise BaseError(
-            f"base {config.base!r}: is a {parent.kind} adapter, not a checkpoint; merge it first "
-            f"with `arena models merge {parent.name}`"
-        )
-    if parent.kind == "reward" and config.objective != "reward":
-        raise BaseError(
-            f"base {config.base!r}: is a reward model, which scores answers and writes none; give "
-            "the model it was made from, or --objective reward to go on with it"
-        )
     model_config = check_checkpoint(folder)
     folders = (folder,) if adapter is None else (adapter, folder)
     tokenizer = load_tokenizer(folders[0])
@@ -264,6 +256,24 @@ def find_start(config: TuningConfig) -> Start:
         ),
         adapter=adapter,
     )
+
+
+def _check_parent(config: TuningConfig, parent: Variant) -> None:
+    """BaseError where a run with this objective cannot begin at `parent`; says where it can."""
+    origin = "the model it was made from" + (f", {parent.base.id!r}" if parent.base else "")
+    if parent.kind == "reward" and config.objective != "reward":
+        more = "" if parent.is_adapter else ", or --objective reward to go on with it"
+        raise BaseError(
+            f"base {config.base!r}: is a reward model, which scores answers and writes none; give "
+            f"{origin}{more}"
+        )
+    if not parent.is_adapter or config.objective in POLICIES:
+        return
+    remedy = f"give {origin}"
+    if parent.kind in MERGEABLE:
+        remedy = f"merge it first with `arena models merge {parent.name}`"
+    kind = "reward model's" if parent.kind == "reward" else parent.kind
+    raise BaseError(f"base {config.base!r}: is a {kind} adapter, not a checkpoint; {remedy}")
 
 
 def _base_of(config: TuningConfig, parent: Variant, folder: Path, *, is_adapted: bool) -> Base:
