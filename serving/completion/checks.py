@@ -234,6 +234,7 @@ def check_drawn(request: CompletionRequest, limits: ServingLimits) -> int:
     """How many answers to each prompt are made, of which the best `n` are told."""
     num_prompts = len(request.prompts)
     n = check_n(request, limits, num_prompts)
+    # OpenAI takes 0, as it takes no `best_of` at all.
     best_of, most = request.best_of or n, limits.max_client_batch_size // num_prompts
     if not n <= best_of <= most:
         raise invalid(f"`best_of` must be >= {n} and <= {most}. Given: {best_of}", "best_of")

@@ -171,6 +171,7 @@ def test_the_best_of_several_is_told(tiny_server: ServerThread) -> None:
     ask = {"prompt": [TEXT, "a"], "max_tokens": 6, "seed": 3, "logprobs": 0}
     drawn = post(tiny_server, **ask, n=4)["choices"]
     best = post(tiny_server, **ask, n=2, best_of=4)
+    assert post(tiny_server, **ask, n=4, best_of=0)["choices"] == drawn  # OpenAI's least
     assert [choice["index"] for choice in best["choices"]] == [0, 1, 2, 3]
 
     def mean(choice: dict[str, Any]) -> float:
@@ -214,6 +215,7 @@ def test_many_prompts_and_answers_as_there_is_room(tiny_server: ServerThread) ->
         ({"logprobs": -1}, "`logprobs` must be"),
         ({"n": 3, "best_of": 2}, "`best_of` must be >= 3"),
         ({"best_of": 200}, "`best_of` must be"),
+        ({"best_of": -1}, "`best_of` must be"),
         ({"best_of": 2, "stream": True}, "`best_of` > `n` is not supported when streaming"),
         ({"prompt": ["a", "b"], "n": 65}, "`n` must be > 0 and <= 64"),
         ({"max_tokens": -1}, "strictly positive"),
