@@ -93,14 +93,14 @@ def test_a_program_votes_and_says_so(
 @pytest.mark.parametrize("said", [b"<h1>hello</h1>", b"{}", b"[1]"])
 def test_another_server_is_no_page(page: PageServer, suite: Path, said: bytes) -> None:
     class Other(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the name http.server calls
+        def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             self.send_response(200)
             self.send_header("content-length", str(len(said)))
             self.end_headers()
             self.wfile.write(said)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
