@@ -33,6 +33,32 @@ def answer_job(
     model: ServedModel, prompt: Sequence[Message], completion: Sequence[Message]
 ) -> ScoreJob:
     """The job of a prompt and the answer to it; Problem 422 where it cannot be scored."""
+    before, answer = _ids(model, prompt, completion)
+    return _checked(model, [*before, *answer])
+
+
+def answer_room(model: ServedModel, prompt: Sequence[Message]) -> int:
+    """How many tokens of its own an answer may have, so that the model can score it.
+
+    Written again as a reward model reads it, a text may have a few tokens more or less. Problem 422
+    where the prompt leaves no room.
+    """
+    before, shortest = _ids(model, prompt, [Message(role="assistant", content=".")])
+    # What a template writes around an answer, its end included, takes its places as well.
+    taken = len(before) + len(shortest) - 1
+    if taken >= model.max_total_tokens:
+        raise invalid(
+            f"the reward model {model.name} reads at most {model.max_total_tokens} tokens, and "
+            f"the prompt with an answer's end takes {taken}; shorten it",
+            "messages",
+        )
+    return model.max_total_tokens - taken
+
+
+def _ids(
+    model: ServedModel, prompt: Sequence[Message], completion: Sequence[Message]
+) -> tuple[list[int], list[int]]:
+    """Ids of a prompt, and of its answer up to the token that ends it."""
     if not prompt or not completion:
         raise invalid("`prompt` and `completion` cannot be empty", "prompt")
     if completion[-1].role != "assistant":
@@ -55,7 +81,7 @@ def answer_job(
         raise Problem(
             422, "template_error", f"Template error: {model.name}'s template does not end answers"
         )
-    return _checked(model, [*before, *answer[: ends[-1] + 1]])
+    return before, answer[: ends[-1] + 1]
 
 
 def text_job(model: ServedModel, text: str) -> ScoreJob:

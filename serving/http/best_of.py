@@ -5,15 +5,18 @@ Knows completions and reward models; `routes_chat` knows what the answer looks l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request
 from fastapi.sse import KEEPALIVE_COMMENT
 
+from serving.completion.checks import check_min_tokens
 from serving.completion.completion import Completion
-from serving.completion.scoring import Scoring, answer_job
+from serving.completion.jobs import CompletionJob
+from serving.completion.scoring import ScoreJob, Scoring, answer_job, answer_room
 from serving.completion.side_by_side import interleave
 from serving.config import ServingLimits
 from serving.http.chat_format import ChatFormat
@@ -22,7 +25,7 @@ from serving.http.routes_score import scorer_of
 from serving.http.run import Run
 from serving.http.state import server_of
 from serving.models.registry import ServedModel
-from serving.protocol.problems import invalid
+from serving.protocol.problems import Problem, invalid
 from serving.protocol.schema import ChatRequest, Message
 from serving.protocol.sse import DONE, frame
 
@@ -51,10 +54,10 @@ def check_best_of(body: ChatRequest, limits: ServingLimits) -> int:
 
 @dataclass(frozen=True)
 class Picked:
-    """The answer that was picked, and how."""
+    """The answer that was picked, and how: the score of each, None where it cannot be read."""
 
     completion: Completion
-    scores: list[float]
+    scores: list[float | None]
     judge: ServedModel
 
     def to_json(self) -> dict[str, Any]:
@@ -76,18 +79,47 @@ class BestOf:
     def __init__(self, request: Request, body: ChatRequest) -> None:
         self._server = server_of(request)
         self._judge = scorer_of(request, body.reward)
-        self._asked = body.messages
+        self._body = body
+
+    def bounded(self, jobs: Sequence[CompletionJob]) -> list[CompletionJob]:
+        """The jobs of the answers, none longer than the reward model can read.
+
+        Problem 422 where it cannot read the prompt, or answers as long as they have to be.
+        """
+        room = answer_room(self._judge, self._body.messages)
+        check_min_tokens(self._body, room)
+        return [replace(job, max_new_tokens=min(job.max_new_tokens, room)) for job in jobs]
 
     async def pick(self, run: Run) -> Picked:
-        """The finished completion with the highest score, the first of equals."""
-        jobs = [
-            answer_job(self._judge, self._asked, [Message(role="assistant", content=ended.text)])
-            for ended in run.completions
-        ]
+        """The finished completion with the highest score, the first of equals.
+
+        Problem 422 where the reward model can read none of them.
+        """
+        # Templates are no work for the loop.
+        jobs = await asyncio.to_thread(lambda: [self._job(one.text) for one in run.completions])
+        readable = {at: job for at, job in enumerate(jobs) if isinstance(job, ScoreJob)}
+        if not readable:
+            why = next(job for job in jobs if isinstance(job, Problem))
+            raise invalid(
+                f"the reward model {self._judge.name} can read none of the {len(jobs)} answers, "
+                f"of which the first: {why.message}; give a smaller `max_tokens`",
+                "max_tokens",
+            )
         deadline = self._server.config.limits.deadline_seconds
-        scores = await Scoring(jobs, self._server.registry.worker, deadline=deadline).run()
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return Picked(run.completions[best], scores, self._judge)
+        scoring = Scoring(list(readable.values()), self._server.registry.worker, deadline=deadline)
+        scores = dict(zip(readable, await scoring.run(), strict=True))
+        best = max(scores, key=scores.__getitem__)
+        return Picked(
+            run.completions[best], [scores.get(at) for at in range(len(jobs))], self._judge
+        )
+
+    def _job(self, answer: str) -> ScoreJob | Problem:
+        """The job of an answer, or why the reward model cannot read it."""
+        said = [Message(role="assistant", content=answer)]
+        try:
+            return answer_job(self._judge, self._body.messages, said)
+        except Problem as problem:
+            return problem
 
     async def events(self, form: ChatFormat, run: Run, *, with_usage: bool) -> AsyncIterator[bytes]:
         """Frames of a stream: signs of life while answers are written, then the picked one."""

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.sse import KEEPALIVE_COMMENT
 
 from serving.completion.completion import Completion
-from serving.completion.jobs import chat_jobs
+from serving.completion.jobs import CompletionJob, chat_jobs
 from serving.completion.messages import next_call_number
 from serving.completion.side_by_side import interleave, run_all
 from serving.completion.token_bytes import TokenBytes
@@ -23,6 +23,7 @@ from serving.http.headers import model_headers, time_headers
 from serving.http.openai_format import Identity, stream_error, usage_of
 from serving.http.run import Run, openai_name
 from serving.http.state import server_of, speaks_openai
+from serving.models.registry import ServedModel
 from serving.protocol.schema import ChatRequest, StreamOptions
 from serving.protocol.sse import DONE, frame
 
@@ -36,11 +37,16 @@ async def chat_completions(request: Request) -> Response:
     limits, openai = server_of(request).config.limits, speaks_openai(request)
     best_of = check_best_of(body, limits)
     picking = BestOf(request, body) if best_of > 1 else None
+
+    def make_jobs(model: ServedModel) -> list[CompletionJob]:
+        jobs = chat_jobs(model, body, limits, keep_stop=not openai, best_of=best_of)
+        return jobs if picking is None else picking.bounded(jobs)
+
     run = await Run.start(
         request,
         openai_name(request, body),
         sum(len(str(message.content)) for message in body.messages),
-        lambda model: chat_jobs(model, body, limits, keep_stop=not openai, best_of=best_of),
+        make_jobs,
         with_template=True,
     )
 

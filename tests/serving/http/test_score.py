@@ -62,7 +62,9 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in whole.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     whole.save_pretrained(home / "whole")
-    for name in ("judge", "whole"):
+    whole.config.max_position_embeddings = 64
+    whole.save_pretrained(home / "short")
+    for name in ("judge", "whole", "short"):
         save_tokenizer(home / name)
         seal_variant(home / name, name=name, kind="reward", base=origin)
     return home
@@ -95,7 +97,7 @@ def config_for(home: Path, *names: str) -> ServeConfig:
 @pytest.fixture(scope="module")
 def server(judges: Path) -> Iterator[ServerThread]:
     """All of them served."""
-    with ServerThread(config_for(judges, "lora", "judge", "whole")) as running:
+    with ServerThread(config_for(judges, "lora", "judge", "whole", "short")) as running:
         yield running
 
 
@@ -301,6 +303,56 @@ def test_a_picked_answer_is_streamed_whole(server: ServerThread) -> None:
     assert chunk["best_of"]["scores"] == pytest.approx(whole["best_of"]["scores"], abs=1e-4)
 
 
+def num_scored(home: Path, answer: str) -> int:
+    """Tokens of a row that a reward model reads: the prompt, the answer and its end."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / "short")
+    asked = tokenizer(f"user: {QUESTION}\nassistant:", add_special_tokens=False)["input_ids"]
+    said = tokenizer(f" {answer}</s>", add_special_tokens=False)["input_ids"]
+    return len(asked) + len(said)
+
+
+def bias_to(home: Path, *texts: str) -> dict[str, float]:
+    """A bias after which no other tokens are drawn."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / "short")
+    return {str(tokenizer.convert_tokens_to_ids(text)): 100.0 for text in texts}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answers_are_as_long_as_the_reward_model_can_read(
+    server: ServerThread, judges: Path, *, stream: bool
+) -> None:
+    """An answer that never ends stops where `short` could not read on, and all are scored."""
+    bias = bias_to(judges, " w397", " w398", " w399")
+    body = {"best_of": 4, "reward": "short", "max_tokens": None, "logit_bias": bias}
+    reply = asked(server, **body, stream=stream, stream_options={"include_usage": True})
+    assert reply.status_code == 200, reply.text
+    if stream:
+        lines = [line[5:] for line in reply.text.split("\n\n") if line.startswith("data: {")]
+        told = {key: value for line in lines for key, value in json.loads(line).items() if value}
+    else:
+        told = reply.json()
+        assert num_scored(judges, told["choices"][0]["message"]["content"]) == 64
+        assert told["choices"][0]["finish_reason"] == "length"
+    assert [type(score) for score in told["best_of"]["scores"]] == [float] * 4
+    room = 64 - num_scored(judges, " w397") + 1
+    assert told["usage"]["completion_tokens"] == 4 * room
+
+
+def test_an_answer_that_grew_too_long_is_not_picked(server: ServerThread, judges: Path) -> None:
+    """Half a character becomes three tokens when it is written again; the others are scored."""
+    bias = bias_to(judges, " w397", "\u0142")  # The byte 0xA0, which begins no character.
+    body = {"max_tokens": 22, "logit_bias": bias}
+    reply = asked(server, **body, best_of=8, reward="short").json()
+    ones = [asked(server, **body, seed=3 + at).json() for at in range(8)]
+    said = [one["choices"][0]["message"]["content"] for one in ones]
+    readable = [num_scored(judges, answer) <= 64 for answer in said]
+    assert set(readable) == {True, False}
+    scores = reply["best_of"]["scores"]
+    assert [score is not None for score in scores] == readable
+    best = max((score, -at) for at, score in enumerate(scores) if score is not None)
+    assert reply["choices"][0]["message"]["content"] == said[-best[1]]
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -313,6 +365,15 @@ def test_a_picked_answer_is_streamed_whole(server: ServerThread) -> None:
         ({"best_of": 2, "reward": "lora"}, "lora"),
         ({"best_of": 2, "reward": "nobody"}, "nobody"),
         ({"best_of": 2}, "judge"),
+        ({"best_of": 2, "reward": "short", "min_tokens": 60}, "`min_tokens` must be"),
+        (
+            {"best_of": 2, "reward": "short", "max_tokens": 30, "logit_bias": {"256": 100.0}},
+            "the reward model short can read none of the 2 answers",
+        ),
+        (
+            {"best_of": 2, "reward": "short", "messages": [{"role": "user", "content": "a " * 99}]},
+            "the reward model short reads at most 64 tokens",
+        ),
     ],
 )
 def test_picking_that_cannot_be_is_refused(
