@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from arena.backends.failures import WIRE_ERRORS
 from arena.backends.http import http_client, key_of
@@ -17,6 +17,9 @@ from arena.errors import ArenaError
 from arena.values.battle import ChatMessage
 
 SCORE_SECONDS = 20.0
+UNREAD: Literal["unread"] = "unread"
+"""In place of the score of an answer that the reward model cannot read."""
+ToldScore = float | Literal["unread"]
 
 
 class ScoresError(ArenaError):
@@ -34,15 +37,17 @@ class RewardServer:
 
 async def ask_scores(
     server: RewardServer, answers: Sequence[tuple[Sequence[ChatMessage], str]]
-) -> list[float]:
-    """A score for each (prompt, answer), in order; ScoresError where the server gives none."""
+) -> list[ToldScore]:
+    """A score for each (prompt, answer), in order; ScoresError where the server gives none.
+
+    UNREAD for one that the reward model cannot read, as one longer than its context.
+    """
     rows = [{"prompt": list(prompt), "completion": answer} for prompt, answer in answers]
+    body = {"model": server.name, "rows": rows, "skip_unreadable": True}
     headers = {"authorization": f"Bearer {key_of(server.key_env)}"}
     try:
         async with asyncio.timeout(SCORE_SECONDS), http_client() as client:
-            reply = await client.post(
-                f"{server.url}/score", json={"model": server.name, "rows": rows}, headers=headers
-            )
+            reply = await client.post(f"{server.url}/score", json=body, headers=headers)
         told = reply.json() if reply.status_code == 200 else None
     except (TimeoutError, *WIRE_ERRORS) as error:
         raise _no_scores(server) from error
@@ -57,8 +62,14 @@ def _no_scores(server: RewardServer) -> ArenaError:
     return error.coded("no_scores", name=server.name)
 
 
-def _scores(told: Any) -> list[float | None]:
+def _scores(told: Any) -> list[ToldScore | None]:
     data = told.get("data") if isinstance(told, Mapping) else None
     if not isinstance(data, list):
         return []
-    return [logprob_of(item.get("score")) if isinstance(item, Mapping) else None for item in data]
+    return [_score(item) if isinstance(item, Mapping) else None for item in data]
+
+
+def _score(item: Mapping[str, Any]) -> ToldScore | None:
+    if item.get("score") is None and isinstance(item.get("error"), str):
+        return UNREAD
+    return logprob_of(item.get("score"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arena.backends.pool import BackendPool
-from arena.backends.scoring import ask_scores
+from arena.backends.scoring import ToldScore, ask_scores
 from arena.storage import admin_queries, database
 from arena.storage.selection import ExportCounts, JudgedPair, Selection, select_pairs
 from arena.storage.store import Store
@@ -41,20 +41,27 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class RewardWatch:
-    """A reward model beside the newest votes; `new_votes` were given since it was made."""
+    """A reward model beside the newest votes; `new_votes` were given since it was made.
+
+    `num_unread` pairs are not among the judged: it could not read one of their answers.
+    """
 
     name: str
     num_judged: int
     num_agreed: int
     worst: tuple[Disagreement, ...]
     new_votes: int | None
+    num_unread: int = 0
 
 
-async def score_battle(battle: Battle, pool: BackendPool) -> tuple[str, list[float | None]] | None:
+async def score_battle(
+    battle: Battle, pool: BackendPool
+) -> tuple[str, list[ToldScore | None]] | None:
     """What the first served reward model thinks of the last turn: its name, a score a side.
 
-    A side without an answer has none; None where no reward model is served, or fewer than two
-    sides answered. Raises StillBlindError before the names may be shown, and ScoresError.
+    A side without an answer has none, and one that cannot be read has UNREAD; None where no reward
+    model is served, or fewer than two sides answered. Raises StillBlindError before the names may
+    be shown, and ScoresError.
     """
     if battle.is_blind:
         raise StillBlindError("scores are shown after the vote")
@@ -87,6 +94,7 @@ async def watch_reward(store: Store, pool: BackendPool, home: Path) -> RewardWat
     found = [
         _compared(pair, left, right)
         for pair, left, right in zip(pairs, scores[::2], scores[1::2], strict=True)
+        if not isinstance(left, str) and not isinstance(right, str)
     ]
     against = sorted((one for one in found if one.by > 0), key=lambda one: -one.by)
     made_ms = await asyncio.to_thread(last_made_ms, home)
@@ -94,7 +102,9 @@ async def watch_reward(store: Store, pool: BackendPool, home: Path) -> RewardWat
     if made_ms is not None:
         new = await asyncio.to_thread(admin_queries.votes_since, store, made_ms)
     agreed = len(found) - len(against)
-    return RewardWatch(scorers[0].name, len(found), agreed, tuple(against[:SHOWN]), new)
+    worst = tuple(against[:SHOWN])
+    unread = len(pairs) - len(found)
+    return RewardWatch(scorers[0].name, len(found), agreed, worst, new, unread)
 
 
 def last_made_ms(home: Path) -> int | None:

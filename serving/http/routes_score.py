@@ -44,15 +44,26 @@ async def score(request: Request) -> Response:
     """The score of each prompt and completion, in vLLM's form."""
     body = await read_body(request, ScoreRequest.model_validate)
     rows = score_rows(body)
-    scored = await run_scores(
-        request,
-        body.model or body.adapter_id,
-        len(rows),
-        lambda model: [answer_job(model, row.prompt, row.completion) for row in rows],
-    )
-    data = [
-        {"index": index, "object": "score", "score": value}
-        for index, value in enumerate(scored.scores)
+    unread: dict[int, str] = {}
+
+    def jobs(model: ServedModel) -> list[ScoreJob]:
+        made = []
+        for index, row in enumerate(rows):
+            try:
+                made.append(answer_job(model, row.prompt, row.completion))
+            except Problem as problem:
+                if not body.skip_unreadable:
+                    raise
+                unread[index] = problem.message
+        return made
+
+    scored = await run_scores(request, body.model or body.adapter_id, len(rows), jobs)
+    values = iter(scored.scores)
+    data: list[dict[str, Any]] = [
+        {"index": index, "object": "score", "score": None, "error": unread[index]}
+        if index in unread
+        else {"index": index, "object": "score", "score": next(values)}
+        for index in range(len(rows))
     ]
     return scored.listed("score", data)
 

@@ -204,11 +204,13 @@ class AnswerRow(Wire):
 class ScoreRequest(Wire):
     """Body of /score: vLLM's two texts (or lists of them), or rows of prompt and completion.
 
-    One text before several is the prompt of them all.
+    One text before several is the prompt of them all. A row that cannot be read fails the request,
+    or with `skip_unreadable` has a null score and an `error`.
     """
 
     model: str | None = None
     adapter_id: str | None = None
+    skip_unreadable: bool | None = None
     text_1: TextList | None = Field(
         default=None, validation_alias=AliasChoices("text_1", "queries", "data_1")
     )

@@ -12,6 +12,7 @@ from tuning_fixtures import rows, write_rows
 
 from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
+from arena.backends.scoring import UNREAD, ToldScore
 from arena.battles.reward_watch import Disagreement, RewardWatch, score_battle, watch_reward
 from arena.battles.service import BattleService
 from arena.config.page_config import PageConfig
@@ -30,7 +31,7 @@ from tuning.config_files import load_config
 from tuning.models.scorer import load_scorer
 
 PROMPT = "Say red then blue number 0."
-Told = tuple[str, list[float | None]]
+Told = tuple[str, list[ToldScore | None]]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
@@ -128,6 +129,9 @@ def test_the_admin_sees_where_reward_model_and_voters_disagree() -> None:
     assert "<two>" not in shown
     assert "…" in shown
     assert reward_watch_html(None, words("en")) == ""
+    assert "not among them" not in shown
+    some = reward_watch_html(RewardWatch("judge", 40, 31, (worst,), 7, 3), words("en"))
+    assert "3 battles are not among them" in some
 
 
 def test_the_page_says_whom_the_reward_model_would_have_chosen() -> None:
@@ -138,5 +142,8 @@ def test_the_page_says_whom_the_reward_model_would_have_chosen() -> None:
     assert "no difference" in scores_html("j", [1.0, 1.0, 0.0], words("en"))
     assert "C +2.00" in scores_html("j", [1.0, None, 2.0], words("en"))
     assert scores_html("j", [1.0, None], words("en")) == ""
+    unread = scores_html("j", [1.0, UNREAD], words("en"))
+    assert "could not read: B." in unread
+    assert "A +1.00 · B –" in unread
     verdicts = {scores_html("j", [0.0, 1.0], words(language)) for language in languages()}
     assert len(verdicts) == len(languages())

@@ -15,6 +15,8 @@ from tuning.commands.edge import told
 from tuning.commands.outputs import PICTURES, check_output
 
 if TYPE_CHECKING:
+    from tuning.data.fields import Message
+    from tuning.evaluation.suites import SuiteItem
     from tuning.preference.best_of_n import Point
 
 
@@ -34,30 +36,27 @@ def run_best_of(
     json_out: bool,
 ) -> None:
     """`arena reward best-of`: the curve over n, verified by the checks of a suite."""
-    from tuning.evaluation.suites import SuiteItem, load_suite
+    from tuning.evaluation.suites import load_suite
     from tuning.models.loading import load_variant
     from tuning.models.scorer import load_scorer
+    from tuning.preference.answer_rewards import answer_room, score_answers
     from tuning.preference.best_of_n import curve, draw_curve, draw_samples, sizes_up_to
     from tuning.quiet import known_warnings_hidden, quiet_libraries
 
     if plot is not None:
         check_output(plot, PICTURES)
     quiet_libraries()
-    items = load_suite(suite, limit)
+    items, unread = load_suite(suite, limit), 0
     with known_warnings_hidden(), Progress(console=Console(stderr=True)) as progress:
         scorer, loaded = load_scorer(reward, home), load_variant(name, home)
+        rooms = [answer_room(scorer, _messages(item), f"{suite}: {item.id}") for item in items]
         task = progress.add_task("answers", total=len(items))
 
         def judge(asked: Sequence[SuiteItem], answers: Sequence[str]) -> list[float]:
-            return scorer.scores(
-                [
-                    (
-                        [{"role": "user", "content": item.prompt}],
-                        [{"role": "assistant", "content": answer}],
-                    )
-                    for item, answer in zip(asked, answers, strict=True)
-                ]
-            )
+            nonlocal unread
+            judged = score_answers(scorer, [_messages(item) for item in asked], answers)
+            unread += judged.unread
+            return judged.rewards
 
         drawn = draw_samples(
             loaded,
@@ -67,6 +66,7 @@ def run_best_of(
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             seed=seed,
+            rooms=rooms,
             on_prompt=lambda count: progress.advance(task, count),
         )
     points = curve(drawn, sizes_up_to(samples))
@@ -80,6 +80,7 @@ def run_best_of(
             "suite": suite,
             "num_prompts": len(drawn),
             "left_out": len(items) - len(drawn),
+            "unread": unread,
             "samples": samples,
             "temperature": temperature,
             "seed": seed,
@@ -88,6 +89,14 @@ def run_best_of(
         print(json.dumps(content, ensure_ascii=False))
         return
     print_curve(points, f"best of n: {name}, picked by {reward} ({len(drawn)} prompts of {suite})")
+    if len(drawn) < len(items):
+        print(f"{len(items) - len(drawn)} prompts left no room for an answer and were left out.")
+    if unread:
+        print(f"{unread} answers could not be read by {reward}; each is the worst of its prompt.")
+
+
+def _messages(item: SuiteItem) -> list[Message]:
+    return [{"role": "user", "content": item.prompt}]
 
 
 def print_curve(points: Sequence[Point], title: str) -> None:

@@ -133,7 +133,22 @@ class Scorer:
     def encode(
         self, prompt: Sequence[Message], completion: Sequence[Message], where: str = "row"
     ) -> list[int]:
-        """Ids of a prompt and its completion, up to the token that ends it, as in training."""
+        """Ids of a prompt and its completion, up to the token that ends it, as in training.
+
+        ScoreError, as of `ids_of`, and for a row that is longer than the model's context.
+        """
+        ids = self.ids_of(prompt, completion, where)
+        if len(ids) > self.most:
+            raise ScoreError(
+                f"{where}: prompt and completion are {len(ids):,} tokens, of which "
+                f"{self.variant.name} reads at most {self.most:,}; shorten them"
+            )
+        return ids
+
+    def ids_of(
+        self, prompt: Sequence[Message], completion: Sequence[Message], where: str
+    ) -> list[int]:
+        """Ids of a row of any length; ScoreError for what is no row of training."""
         messages = [*prompt, *completion]
         special = {
             str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special
@@ -149,13 +164,7 @@ class Scorer:
             (span,) = render_training(self.tokenizer, [messages], untrained=[before])[0]
         except TemplateError as error:
             raise ScoreError(f"{where}: {error}") from error
-        ids = span.ids[: span.trained[-1][1]]
-        if len(ids) > self.most:
-            raise ScoreError(
-                f"{where}: prompt and completion are {len(ids):,} tokens, of which "
-                f"{self.variant.name} reads at most {self.most:,}; shorten them"
-            )
-        return ids
+        return span.ids[: span.trained[-1][1]]
 
     def scores_of_ids(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """A score for each row of ids, which ends with the token that ends the answer."""

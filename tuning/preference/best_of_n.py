@@ -104,7 +104,9 @@ def sizes_up_to(most: int) -> list[int]:
 def curve(samples: Sequence[Samples], sizes: Sequence[int]) -> list[Point]:
     """A point for each of `sizes`, over the prompts of `samples`."""
     if not samples:
-        raise BestOfError("best of n: there is no prompt to answer; give a suite with some")
+        raise BestOfError(
+            "best of n: there is no prompt that leaves room for an answer; give a suite with some"
+        )
     points = []
     for n in sizes:
         gold = [expected_best(item.rewards, list(map(float, item.passed)), n) for item in samples]
@@ -142,11 +144,13 @@ def draw_samples(
     temperature: float = 1.0,
     max_new_tokens: int = 96,
     seed: int = 0,
+    rooms: Sequence[int] | None = None,
     on_prompt: Callable[[int], None] | None = None,
 ) -> list[Samples]:
     """`count` answers of a model to each prompt, judged by a reward and by the prompt's check.
 
-    Prompts that leave no room for an answer in the model's context are left out.
+    `rooms` says how many tokens the reward reads of an answer to each prompt, if it has a bound.
+    Prompts that leave no room for an answer there or in the model's context are left out.
     """
     if not loaded.speaks_chat:
         raise BestOfError(
@@ -156,20 +160,22 @@ def draw_samples(
     asked = [[{"role": "user", "content": item.prompt}] for item in items]
     prompts = tokenize(loaded.tokenizer, render(loaded.tokenizer, asked, prompt=True))
     context = context_of(loaded.model)
+    limits = [max_new_tokens] * len(items) if rooms is None else list(rooms)
+    if context is not None:
+        limits = [min(most, context - len(ids)) for most, ids in zip(limits, prompts, strict=True)]
     made: list[Samples] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for item, ids in zip(items, prompts, strict=True):
+        for item, ids, limit in zip(items, prompts, limits, strict=True):
             if on_prompt is not None:
                 on_prompt(1)
-            room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
-            if room <= 0:
+            if limit <= 0:
                 continue
             (drawn,) = sample_ids(
                 loaded.model,
                 [ids],
                 count=count,
-                max_new_tokens=room,
+                max_new_tokens=min(limit, max_new_tokens),
                 temperature=temperature,
                 stop_ids=loaded.stop_ids,
                 pad_id=int(loaded.tokenizer.pad_token_id or 0),

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from tuning.data.template import render_prompts, tokenize
 from tuning.errors import ConfigError
 from tuning.fused.loss import label_log_probs
 from tuning.models.generate import sample_ids
+from tuning.preference.answer_rewards import ByChecks, ByModel, Rewards
 from tuning.preference.batches import sum_by_completion
 from tuning.preference.dpo import heldout_batches, item_labels
 from tuning.preference.policy import Policy, StartValues, as_token_rows, build_policy, check_policy
@@ -51,14 +52,6 @@ from tuning.training.steps import Batch, Measured, Steps
 SUITE = "suite"
 CLIP = 0.2
 """As TRL's; it clips nothing as long as each set of answers is used for one step."""
-
-
-class Rewards(Protocol):
-    """What judges answers."""
-
-    def __call__(self, prompts: Sequence[JudgedPrompt], answers: Sequence[str]) -> list[float]:
-        """A reward for each answer to its prompt; higher is better."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,7 @@ class PolicyGradient:
     """Trains a policy on the rewards of its own answers."""
 
     def __init__(self) -> None:
-        self._rewards: Rewards = _by_checks
+        self._rewards: Rewards = ByChecks()
 
     def prepare(self, config: TuningConfig, day: date | None) -> PreparedPrompts:
         """Prompts of all sources, split, as ids."""
@@ -136,13 +129,18 @@ class PolicyGradient:
         room = start.max_length - config.preference.answer_tokens
         rendered = render_prompts(start.tokenizer, [prompt.messages for prompt in prompts], day)
         ids = dict(zip(map(id, prompts), tokenize(start.tokenizer, rendered), strict=True))
-        fitting = [prompt for prompt in prompts if 0 < len(ids[id(prompt)]) <= room]
+        fitting = [
+            prompt
+            for prompt in prompts
+            if 0 < len(ids[id(prompt)]) <= room and self._reads(prompt, config)
+        ]
         assert ledger.left_out is not None
         ledger.left_out[TOO_LONG] = len(prompts) - len(fitting)
         if not fitting:
             raise DataError(
                 f"data: no prompt leaves room for preference.answer_tokens="
-                f"{config.preference.answer_tokens} within {start.max_length} tokens; lower it"
+                f"{config.preference.answer_tokens} within {start.max_length} tokens and what the "
+                "reward model reads; lower it"
             )
         train, held = (
             tuple(
@@ -160,6 +158,11 @@ class PolicyGradient:
             ledger=ledger,
             sources={source: prompts_sha256(prompts) for source in config.data},
         )
+
+    def _reads(self, prompt: JudgedPrompt, config: TuningConfig) -> bool:
+        """Whether the reward reads the longest answer that may be written to a prompt."""
+        room = self._rewards.room(prompt)
+        return room is None or room >= config.preference.answer_tokens
 
     def build(
         self, config: TuningConfig, inputs: PreparedPrompts, precision: str
@@ -213,9 +216,14 @@ class PolicyGradient:
             {key: sum(item[key] for item in some) / len(some) for key in ("reward", "kl")}
             for some in (found[:part], found[-part:])
         )
+        unread = sum(item.get("unread", 0.0) for item in found) / len(found)
+        said = (
+            f"{unread:.1%} of the answers could not be read by the reward model and were the worst"
+        )
         return [
             f"reward {first['reward']:.3f} at the start, {last['reward']:.3f} at the end, "
-            f"{last['kl']:.2f} nats from the start"
+            f"{last['kl']:.2f} nats from the start",
+            *([f"{said} of their prompts"] if unread else []),
         ]
 
 
@@ -247,7 +255,8 @@ class AnswerWriter:
         groups = list(zip(rows, drawn, strict=True))
         flat = [answer for answers in drawn for answer in answers]
         each = [prompts[number] for number in asked for _ in range(options.generations)]
-        rewards = torch.tensor(self._rewards(each, self._texts(flat)))
+        judged = self._rewards(each, self._texts(flat))
+        rewards = torch.tensor(judged.rewards)
         laid_out = {
             name: part.to(model.device) for name, part in self._policy.collate(groups).items()
         }
@@ -261,6 +270,7 @@ class AnswerWriter:
             "reward": float(rewards.sum()) * share,
             "answer_tokens": sum(map(len, flat)) * share,
             "ended": ended * share,
+            "unread": judged.unread * share,
         }
         return Measured(total * share, len(rows), sums)
 
@@ -288,9 +298,10 @@ class AnswerWriter:
         """The reward of the likeliest answers to held-out prompts; the loss is minus it."""
         asked, rows = self._prompts_of(batch)
         answers = [drawn[0] for drawn in self._write(model, rows, 1, 0.0)]
-        rewards = self._rewards([prompts[number] for number in asked], self._texts(answers))
-        total = sum(rewards)
-        sums = {"reward": total, "answer_tokens": float(sum(map(len, answers)))}
+        judged = self._rewards([prompts[number] for number in asked], self._texts(answers))
+        total = sum(judged.rewards)
+        length = float(sum(map(len, answers)))
+        sums = {"reward": total, "answer_tokens": length, "unread": float(judged.unread)}
         return Measured(torch.tensor(-total), len(rows), sums)
 
     def _prompts_of(self, batch: Batch) -> tuple[list[int], list[list[int]]]:
@@ -362,27 +373,11 @@ def judged_by(config: TuningConfig) -> Rewards:
     """The reward that the settings name: the checks of a suite, or a reward model."""
     name = config.preference.reward
     if name == SUITE:
-        return _by_checks
+        return ByChecks()
     from tuning.models.scorer import load_scorer
 
     assert name is not None
-    scorer = load_scorer(name, config.home)
-
-    def by_model(prompts: Sequence[JudgedPrompt], answers: Sequence[str]) -> list[float]:
-        return scorer.scores(
-            [
-                (prompt.messages, [{"role": "assistant", "content": answer}])
-                for prompt, answer in zip(prompts, answers, strict=True)
-            ]
-        )
-
-    return by_model
-
-
-def _by_checks(prompts: Sequence[JudgedPrompt], answers: Sequence[str]) -> list[float]:
-    """1 for an answer that passes its prompt's check, else 0."""
-    pairs = zip(prompts, answers, strict=True)
-    return [float(bool(prompt.check and prompt.check.passes(answer))) for prompt, answer in pairs]
+    return ByModel(load_scorer(name, config.home))
 
 
 def _check_settings(config: TuningConfig) -> None:

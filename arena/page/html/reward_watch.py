@@ -15,6 +15,8 @@ def reward_watch_html(found: RewardWatch | None, say: Words) -> str:
     if found is None:
         return ""
     lines = [say("scores.agrees", agreed=found.num_agreed, judged=found.num_judged)]
+    if found.num_unread:
+        lines.append(say("scores.left_out", count=found.num_unread))
     if found.new_votes is not None:
         lines.append(say("scores.new_votes", count=found.new_votes))
     told = "".join(f'<p class="muted">{html.escape(line)}</p>' for line in lines)

@@ -18,6 +18,8 @@ import torch
 import transformers
 
 from arena.backends.client import Target, stream_answer
+from arena.backends.http import install_http_client
+from arena.backends.scoring import UNREAD, RewardServer, ToldScore, ask_scores
 from arena.backends.streams import AnswerEnd
 from arena.values.battle import ChatMessage, Participant, SamplingSettings
 from serving.config import ServeConfig
@@ -249,6 +251,34 @@ def test_bodies_that_say_nothing_to_score_are_refused(
     refused = post(server, "/models/judge/score", body)
     assert refused.status_code in (400, 422)
     assert said in refused.text
+
+
+def test_rows_that_cannot_be_read_leave_the_others_their_scores(server: ServerThread) -> None:
+    """Asked for, and as the page asks: the others have the scores that they have alone."""
+    rows = [{"prompt": QUESTION, "completion": text} for text in (ANSWERS[0], "w " * 99, "the")]
+    body = {"model": "short", "rows": rows}
+    assert post(server, "/score", body).status_code == 422
+    told = post(server, "/score", body | {"skip_unreadable": True}).json()["data"]
+    alone = post(server, "/score", body | {"rows": rows[::2]}).json()["data"]
+    assert [item["index"] for item in told] == [0, 1, 2]
+    assert told[1]["score"] is None
+    assert "at most 64 tokens" in told[1]["error"]
+    assert [told[0]["score"], told[2]["score"]] == pytest.approx(
+        [item["score"] for item in alone], abs=1e-5
+    )
+    none = post(server, "/score", body | {"rows": rows[1:2], "skip_unreadable": True}).json()
+    assert [item["score"] for item in none["data"]] == [None]
+
+    async def ask() -> list[ToldScore]:
+        install_http_client()
+        asked: list[tuple[list[ChatMessage], str]] = [
+            ([{"role": "user", "content": QUESTION}], row["completion"]) for row in rows
+        ]
+        return await ask_scores(RewardServer("short", server.url), asked)
+
+    scores = asyncio.run(ask())
+    assert scores[1] == UNREAD
+    assert scores[::2] == pytest.approx([item["score"] for item in alone], abs=1e-5)
 
 
 @pytest.mark.slow
