@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.http.state import ServerState
+from serving.http.state import ServerState, let_go
 
 
 class Edge:
@@ -29,3 +29,4 @@ class Edge:
             await self._app(scope, receive, send)
         finally:
             self._server.admission.give_back(scope)
+            let_go(scope, self._server)

@@ -21,7 +21,7 @@ from serving.completion.scoring import ScoreJob, Scoring, answer_job, text_job
 from serving.http.body import body_schema, read_body
 from serving.http.headers import model_headers
 from serving.http.run import below_path
-from serving.http.state import server_of
+from serving.http.state import hold, server_of
 from serving.models.registry import ServedModel
 from serving.protocol.problems import Problem, invalid, scores_none
 from serving.protocol.schema import (
@@ -237,11 +237,11 @@ def scorer_of(request: Request, name: str | None) -> ServedModel:
     registry = server_of(request).registry
     scorers = [model for model in registry if model.head is not None]
     if (name is None or registry.is_base_alias(name)) and len(scorers) == 1:
-        return scorers[0]
+        return hold(request, scorers[0])
     model = registry.resolve(name)
     if model.head is None:
         raise scores_none(model.name, [scorer.name for scorer in scorers])
-    return model
+    return hold(request, model)
 
 
 def logistic(score: float) -> float:

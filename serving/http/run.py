@@ -16,7 +16,7 @@ from serving.completion.jobs import CompletionJob
 from serving.completion.side_by_side import cancel_all, run_all, submit_all
 from serving.http.headers import compute_headers, model_headers
 from serving.http.report import report
-from serving.http.state import ServerState, server_of
+from serving.http.state import ServerState, hold, server_of
 from serving.models.registry import BASE_ALIASES, ServedModel
 from serving.protocol.problems import invalid, writes_none
 from serving.protocol.schema import GenerateParameters, OpenAIRequest
@@ -52,7 +52,7 @@ class Run:
         UnknownModelError or Problem when the request cannot be answered.
         """
         server = server_of(request)
-        run = cls(request, server, server.registry.resolve(name))
+        run = cls(request, server, hold(request, server.registry.resolve(name)))
         if run.model.head is not None:
             raise writes_none(run.model.name)
         if with_template or num_characters > LONG_TEXT:

@@ -14,7 +14,7 @@ from serving.completion.checks import input_limit
 from serving.completion.grammar import GrammarCompiler
 from serving.config import ServeConfig
 from serving.http.metrics import Metrics
-from serving.models.registry import Registry
+from serving.models.registry import Registry, ServedModel
 from serving.protocol.problems import overloaded
 
 VERSION = "3.3.6-dev0"
@@ -72,6 +72,22 @@ def server_of(request: Request) -> ServerState:
     """The server that answers this request."""
     server: ServerState = request.app.state.server
     return server
+
+
+HELD = "arena.models"
+
+
+def hold(request: Request, model: ServedModel) -> ServedModel:
+    """Keep a model until the request is over, whoever unloads it meanwhile: it may ask again."""
+    server_of(request).registry.hold(model)
+    request.scope["state"].setdefault(HELD, []).append(model)
+    return model
+
+
+def let_go(scope: Scope, server: ServerState) -> None:
+    """Keep the models of a request that is over no longer."""
+    for model in scope["state"].pop(HELD, []):
+        server.registry.let_go(model)
 
 
 def speaks_openai(request: Request) -> bool:

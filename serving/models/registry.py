@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -126,6 +127,8 @@ class Registry:
         self._templates = TemplateRenderer(self._probed)
         self._is_up = False
         self._changing = threading.Lock()
+        self._holding = threading.Lock()
+        self._held: Counter[str | None] = Counter()
         self._number = 0
         self.worker.start()
         try:
@@ -212,6 +215,22 @@ class Registry:
             if name not in self._models:
                 raise UnknownModelError(name, self.names)
             self._discard(self._models.pop(name))
+
+    def hold(self, model: ServedModel) -> None:
+        """Keep a model's adapter for a request that may still ask it, until `let_go`."""
+        with self._holding:
+            self._held[model.adapter] += 1
+
+    def let_go(self, model: ServedModel) -> None:
+        """A request that held the model is over; what nobody means goes with the next change."""
+        with self._holding:
+            self._held -= Counter([model.adapter])
+
+    def _in_use(self, engine: Engine) -> set[str]:
+        """Adapters that rows run on, or that requests hold; in the worker's thread."""
+        with self._holding:
+            held = {a.name for a in engine.adapters.adapters if self._held[a.name]}
+        return engine.running_adapters() | held
 
     def _beside_streams(self) -> AbstractContextManager[None]:
         """Around work that takes long: it takes small turns once there may be streams."""
@@ -322,7 +341,7 @@ class Registry:
         )
 
     def _discard(self, model: ServedModel) -> None:
-        """Free a model that no name means any more; rows that still run keep their adapter."""
+        """Free a model that no name means any more; requests in work keep their adapter."""
         if model.adapter is None:
             self.worker.retire(model.engine)
             self._engines = {n: e for n, e in self._engines.items() if e is not model.engine}
@@ -330,14 +349,14 @@ class Registry:
             self._change_adapters(model.engine)
 
     def _change_adapters(self, engine: Engine, add: Adapter | None = None) -> None:
-        """Stack anew what names mean, what rows still run on, and `add`; swap between steps."""
+        """Stack anew what names mean, what is in use, and `add`; swap between steps."""
         while not self._try_change(engine, add):
             pass  # A row joined meanwhile on an adapter about to go: look again.
 
     def _try_change(self, engine: Engine, add: Adapter | None) -> bool:
         wanted = {m.adapter for m in self._models.values() if m.engine is engine}
         installed, running = self.worker.call(
-            lambda: (engine.adapters.adapters, engine.running_adapters())
+            lambda: (engine.adapters.adapters, self._in_use(engine))
         ).result()
         keep = [a for a in installed if a.name in wanted or a.name in running]
         adapters = [*keep, *([add] if add is not None else [])]
@@ -345,7 +364,7 @@ class Registry:
             prepared = engine.prepare_adapters(adapters)
 
         def swap() -> bool:
-            if not engine.running_adapters() <= {a.name for a in keep}:
+            if not self._in_use(engine) <= {a.name for a in keep}:
                 return False
             engine.install_adapters(adapters, prepared)
             return True

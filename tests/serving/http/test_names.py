@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -206,3 +207,50 @@ def greedy_without_end(model: Any, ids: tuple[int, ...], count: int) -> list[int
         for _ in range(count):
             tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
     return tokens[len(ids) :]
+
+
+def test_a_chat_that_asks_twice_finishes_though_its_lora_is_unloaded(tiny_home: Path) -> None:
+    """The model decides for no tool, and is asked for text after its name is gone."""
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    ask: dict[str, Any] = {"model": "late", "tools": [tool], "max_tokens": 20}
+    ask["messages"] = [{"role": "user", "content": "the river"}]
+    with ServerThread(tiny_config(tiny_home, models=())) as server:
+        assert server.registry is not None
+        registry = server.registry
+        model = registry.load("late", tiny_home / "lora")
+
+        def chat(seed: int) -> httpx.Response:
+            url = f"{server.url}/v1/chat/completions"
+            return httpx.post(url, json={**ask, "seed": seed}, timeout=60)
+
+        texts = {}
+        while not any(texts.values()):
+            told = chat(len(texts)).json()["choices"][0]["message"]
+            texts[len(texts)] = told.get("content")
+        go_on, steps, step = threading.Event(), [0], model.engine.step
+
+        def three_steps_first() -> Any:
+            if go_on.is_set():
+                return step()
+            if steps[0] < 3:
+                steps[0] += 1
+                return step()
+            time.sleep(0.002)
+            return None
+
+        model.engine.step = three_steps_first  # type: ignore[method-assign]
+        with ThreadPoolExecutor(1) as pool:
+            seed = max(texts)
+            asked = pool.submit(chat, seed)
+            deadline = time.monotonic() + 20
+            while steps[0] < 3 and time.monotonic() < deadline:
+                time.sleep(0.002)
+            registry.unload("late")
+            go_on.set()
+            reply = asked.result(60)
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["choices"][0]["message"]["content"] == texts[seed]
+        assert chat(seed).status_code == 404
+        # Nothing holds it any more: the next change frees its place.
+        registry.load("next", tiny_home / "lora")
+        assert len(model.engine.adapters.adapters) == 1
