@@ -1,123 +1,97 @@
 """Tries clients that others wrote against a server: each in an environment of its own.
 
-`make clients` runs this: `.clients/NAME` gets a virtual environment with the client, the check of
-that name runs in it against `arena serve`, and docs/clients.md gets the table of what passed. Knows
-pip and the checks; does not know the server's insides.
+`make clients` runs this: `.clients/NAME` gets the client by pip or npm, its check runs against
+`arena serve`, and docs/clients.md gets the table of what passed. Given names, it tries those, and
+keeps the other lines of the table. Knows pip, npm and the checks; does not know the server's
+insides.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from client_checks import CHECKS, QUESTION
+
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".clients"
 PAGE = ROOT / "docs" / "clients.md"
 MODEL = "starter-lora"
-QUESTION = "What is the capital of France?"
-# Name, what pip installs, and a program: URL and model are its arguments; it fails or prints.
-CHECKS: dict[str, tuple[tuple[str, ...], str]] = {
-    "openai": (
-        ("openai",),
-        """
-api = OpenAI(base_url=URL + "/v1", api_key="-")
-ask = dict(model=MODEL, messages=[{"role": "user", "content": QUESTION}], max_tokens=20, seed=1)
-whole = api.chat.completions.create(**ask).choices[0].message.content
-with api.chat.completions.stream(**ask) as stream:
-    list(stream)
-    message = stream.current_completion_snapshot.choices[0].message
-assert (message.role, message.content) == ("assistant", whole), message
-assert api.completions.create(model=MODEL, prompt="The", max_tokens=3).usage.completion_tokens
-assert api.models.retrieve(MODEL).id == MODEL
-""",
-    ),
-    "huggingface_hub": (
-        ("huggingface_hub",),
-        """
-client = InferenceClient(URL, headers={"authorization": None})
-messages = [{"role": "user", "content": QUESTION}]
-one = InferenceClient(URL + "/models/" + MODEL, headers={"authorization": None})
-whole = one.chat_completion(messages, max_tokens=20, temperature=0).choices[0].message.content
-parts = one.chat_completion(messages, max_tokens=20, temperature=0, stream=True)
-assert "".join(part.choices[0].delta.content or "" for part in parts) == whole
-assert client.text_generation(QUESTION, adapter_id=MODEL, max_new_tokens=3)
-""",
-    ),
-    "litellm": (
-        ("litellm",),
-        """
-told = litellm.completion(
-    model="openai/" + MODEL, api_base=URL + "/v1", api_key="-", max_tokens=20,
-    messages=[{"role": "user", "content": QUESTION}],
-)
-assert told.choices[0].message.content
-""",
-    ),
-    "langchain-openai": (
-        ("langchain-openai",),
-        """
-chat = ChatOpenAI(base_url=URL + "/v1", api_key="-", model=MODEL, max_tokens=20)
-assert chat.invoke(QUESTION).content
-assert "".join(part.content for part in chat.stream(QUESTION))
-""",
-    ),
-    "lm-eval": (
-        ("lm-eval[api]",),
-        """
-model = LocalCompletionsAPI(
-    base_url=URL + "/v1/completions", model=MODEL, tokenizer=TOKENIZER, batch_size=2
-)
-asked = [("The capital of France is", " Paris"), ("Iron is", " a metal"), ("Two and two", " is")]
-requests = [Instance("loglikelihood", {}, pair, 0) for pair in asked]
-found = model.loglikelihood(requests)
-assert len(found) == 3 and all(value < 0 for value, _ in found), found
-""",
-    ),
-}
-IMPORTS = {
-    "openai": "from openai import OpenAI",
-    "huggingface_hub": "from huggingface_hub import InferenceClient",
-    "litellm": "import litellm",
-    "langchain-openai": "from langchain_openai import ChatOpenAI",
-    "lm-eval": "from lm_eval.api.instance import Instance\n"
-    "from lm_eval.models.openai_completions import LocalCompletionsAPI",
-}
+HEAD = "# Clients\n\nWhat `make clients` found when it last ran.\n\n"
+SECONDS = 300
 
 
 def program(name: str) -> str:
     """The check of a client as a program, which takes URL, model and tokenizer folder."""
-    head = f"import sys\nURL, MODEL, TOKENIZER = sys.argv[1:]\nQUESTION = {QUESTION!r}\n"
-    return f"{head}{IMPORTS[name]}\n{CHECKS[name][1]}"
+    check = CHECKS[name]
+    if check.language == "javascript":
+        head = f"const [URL, MODEL] = process.argv.slice(2), QUESTION = {json.dumps(QUESTION)};\n"
+        return _imports_first(head, check.program)
+    return f"import sys\nURL, MODEL, TOKENIZER = sys.argv[1:]\nQUESTION = {QUESTION!r}\n" + (
+        check.program
+    )
 
 
-def check(python: Path, name: str, url: str, model: str, tokenizer: Path) -> str:
-    """'' where the client works, else the last line of what it said."""
-    done = subprocess.run(
-        [str(python), "-c", program(name), url, model, str(tokenizer)],
-        capture_output=True, text=True, timeout=300, check=False, env=_environment(),
-    )  # fmt: skip
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1]
+def check(runner: Path, name: str, url: str, model: str, tokenizer: Path) -> str:
+    """'' where the client works, else the last line of what it said; `runner` runs its language."""
+    asked = [url, model, str(tokenizer)]
+    command = [str(runner), "-c", program(name), *asked]
+    if CHECKS[name].language == "javascript":
+        file = _folder(name) / "check.mjs"
+        file.write_text(program(name), encoding="utf-8")
+        command = [str(runner), str(file), *asked]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, check=False,
+            env=_environment(),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no end after {SECONDS} s"
+    if done.returncode == 0:
+        return ""
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (errors or lines or ["?"])[-1]
 
 
 def install(name: str) -> Path:
-    """The Python of a client's own environment, made if it is not there."""
-    folder = FOLDER / name
+    """What runs a client's check, with the client in a folder of its own, made if it is missing."""
+    check = CHECKS[name]
+    if not check.installs:
+        return Path(sys.executable)
+    folder = _folder(name)
+    if check.language == "javascript":
+        if not (folder / "done").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "package.json").write_text('{"private": true}\n', encoding="utf-8")
+            command = ["npm", "install", "--no-audit", "--no-fund", "--silent", *check.installs]
+            subprocess.run(command, check=True, cwd=folder)
+            (folder / "done").touch()
+        return Path("node")
     python = folder / "bin" / "python"
     if not (folder / "done").is_file():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-qq", *CHECKS[name][0]], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-qq", *check.installs], check=True)
         (folder / "done").touch()
     return python
 
 
-def version(python: Path, name: str) -> str:
+def version(runner: Path, name: str) -> str:
     """The version of the client that is installed."""
-    text = f"import importlib.metadata as m; print(m.version({name!r}))"
-    return subprocess.run([str(python), "-c", text], capture_output=True, text=True).stdout.strip()
+    check = CHECKS[name]
+    if not check.installs:
+        return subprocess.run([name, "--version"], capture_output=True, text=True).stdout.split()[1]
+    if check.language == "javascript":
+        package = _folder(name) / "node_modules" / check.package / "package.json"
+        return str(json.loads(package.read_text(encoding="utf-8"))["version"])
+    text = f"import importlib.metadata as m; print(m.version({check.package!r}))"
+    return subprocess.run([str(runner), "-c", text], capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager
@@ -132,20 +106,43 @@ def served() -> Iterator[str]:
             process.terminate()
 
 
+def write_table(rows: dict[str, str]) -> None:
+    """Write the lines, by client; those of clients that were not tried stay."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    known = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line[:2] == "| "}
+    lines = [(known | rows)[name] for name in CHECKS if name in known or name in rows]
+    table = "\n".join(["| client | version | result |", "|---|---|---|", *lines])
+    PAGE.write_text(f"{HEAD}{table}\n", encoding="utf-8")
+
+
 def main(names: list[str]) -> None:
     """Try the clients that are named, or all, and write the table."""
     from tuning.starter import shipped_models
 
-    rows, tokenizer = [], shipped_models()["starter"]
+    tokenizer = shipped_models()["starter"]
     with served() as url:
         for name in names or list(CHECKS):
-            python = install(name)
-            said = check(python, name, url, MODEL, tokenizer)
+            try:
+                runner = install(name)
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(name, f"not installed: {error}", flush=True)
+                continue
+            said = check(runner, name, url, MODEL, tokenizer)
             print(name, said or "passed", flush=True)
-            rows.append(f"| {name} | {version(python, name)} | {said or 'passed'} |")
-    head = "# Clients\n\nWhat `make clients` found when it last ran.\n\n"
-    table = "\n".join(["| client | version | result |", "|---|---|---|", *rows])
-    PAGE.write_text(f"{head}{table}\n", encoding="utf-8")
+            told = (said or "passed").replace("|", "\\|")
+            write_table({name: f"| {name} | {version(runner, name)} | {told} |"})
+
+
+def _folder(name: str) -> Path:
+    return FOLDER / re.sub(r"[^\w.]+", "-", name).strip("-")
+
+
+def _imports_first(head: str, text: str) -> str:
+    """A module whose imports stand before its constants."""
+    lines = text.strip().splitlines()
+    imports = [line for line in lines if line.startswith("import ")]
+    rest = [line for line in lines if not line.startswith("import ")]
+    return "\n".join([*imports, head, *rest])
 
 
 def _environment() -> dict[str, str]:
