@@ -22,11 +22,14 @@ from arena.commands.options import (
     AllowedHost,
     AllowedOrigin,
     BackendUrls,
+    EngineChoice,
     Home,
     Host,
     Json,
     Proxy,
     RootPath,
+    VllmOptions,
+    VllmProgram,
     is_default,
 )
 from arena.commands.reward import reward_app
@@ -128,13 +131,24 @@ def up(
     smollm2: Annotated[
         bool, typer.Option(help="Let SmolLM2 join beside the starter, if it is installed.")
     ] = True,
+    engine: EngineChoice = "own",
+    vllm: VllmProgram = "vllm",
+    vllm_options: VllmOptions = "",
 ) -> None:
     """Serve the base and all variants, and open the page: everything on one machine."""
     from arena.config.page_config import PageConfig, PublicAddress
     from arena.up import ModelServer, run_up
 
     server = ModelServer(
-        base, tuple(model or ()), str(home), "127.0.0.1", serve_port, dtype, device
+        base=base,
+        models=tuple(model or ()),
+        home=str(home),
+        port=serve_port,
+        dtype=dtype,
+        device=device,
+        engine=engine,
+        vllm=vllm,
+        vllm_options=vllm_options,
     )
     public = PublicAddress(root_path, tuple(proxy or ()), tuple(allowed_origin or ()))
     urls, names = (server.url, *(backend or ())), tuple(allowed_host or ())
@@ -228,10 +242,18 @@ def tune_variant(
         str | None,
         typer.Option("--reproduce", help="Repeat this variant's run and compare the weights."),
     ] = None,
+    launch_file: Annotated[
+        Path | None,
+        typer.Option("--launch", help="Run in several processes by this file of accelerate's."),
+    ] = None,
     home: Home = DEFAULT_HOME,
     json_out: Json = False,
 ) -> None:
     """Make an instruction-tuned variant of a base model."""
+    if launch_file is not None:
+        from arena.commands.launch import launch
+
+        launch(launch_file)
     from arena.commands.vote_data import as_files
     from tuning.commands.tune import run_preview, run_reproduce, run_tune
     from tuning.config_files import add_assignments

@@ -54,6 +54,9 @@ class ModelServer:
     port: int = 8080
     dtype: str = "auto"
     device: str = "auto"
+    engine: str = "own"
+    vllm: str = "vllm"
+    vllm_options: str = ""
 
     @property
     def arguments(self) -> list[str]:
@@ -66,6 +69,10 @@ class ModelServer:
             "--dtype": self.dtype,
             "--device": self.device,
         }
+        if self.engine != "own":
+            options |= {"--engine": self.engine, "--vllm": self.vllm}
+        if self.vllm_options:
+            options["--vllm-options"] = self.vllm_options
         words = [word for option in options.items() for word in option]
         return ["serve", *words, *(word for model in self.models for word in ("--model", model))]
 

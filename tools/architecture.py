@@ -54,6 +54,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "deploy",
         "protocol",
         "completion",
+        "elsewhere",
         "http",
     ),
     "arena": (

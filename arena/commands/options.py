@@ -10,6 +10,16 @@ import typer
 
 from arena.config.home import WORKSPACE, usual_home
 
+EngineChoice = Annotated[
+    str, typer.Option("--engine", help="own, or vllm: that runs beside for base and LoRA.")
+]
+VllmProgram = Annotated[
+    str,
+    typer.Option("--vllm", envvar="ARENA_VLLM", help="For --engine vllm: the program to start."),
+]
+VllmOptions = Annotated[
+    str, typer.Option("--vllm-options", help="More options of 'vllm serve', as one text.")
+]
 DEFAULT_HOME = WORKSPACE
 
 

@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
-from arena.commands.options import DEFAULT_HOME, Home
+from arena.commands.options import DEFAULT_HOME, EngineChoice, Home, VllmOptions, VllmProgram
+from arena.errors import ArenaError
 
 serve_app = typer.Typer()
+ENGINES = ("own", "vllm")
+
+
+class EngineError(ArenaError):
+    """An engine that models cannot be served by."""
 
 
 @serve_app.command("serve")
@@ -59,14 +65,20 @@ def serve_models(
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Write prompts and answers into the log.")
     ] = False,
+    engine: EngineChoice = "own",
+    vllm: VllmProgram = "vllm",
+    vllm_options: VllmOptions = "",
 ) -> None:
     """Host a base model and its variants behind the TGI and OpenAI APIs."""
     from serving.config import ServeConfig, ServingLimits, name_models
+    from serving.elsewhere.vllm_process import read_config
     from serving.http.server import serve
     from tuning.models.resolve import resolve_base
     from tuning.starter import shipped_models
     from tuning.variant import list_variants
 
+    check_engine(engine)
+    beside = read_config(vllm, vllm_options) if engine == "vllm" else None
     folder = resolve_base(base, home)
     shipped = shipped_models()
     config = ServeConfig(
@@ -96,4 +108,10 @@ def serve_models(
             kv_tokens=kv_tokens,
         ),
     )
-    serve(config, on_ready=lambda url: print(f"Serving at {url}", flush=True))
+    serve(config, lambda url: print(f"Serving at {url}", flush=True), beside)
+
+
+def check_engine(engine: str) -> None:
+    """EngineError for an engine that there is none of."""
+    if engine not in ENGINES:
+        raise EngineError(f"--engine {engine!r}: is unknown; known are {', '.join(ENGINES)}")

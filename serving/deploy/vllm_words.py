@@ -17,16 +17,17 @@ def rank_for(rank: int) -> int:
     return next(known for known in RANKS if known >= rank)
 
 
-def lora_options(folders: Mapping[str, str], rank: int) -> list[str]:
+def lora_options(folders: Mapping[str, str], rank: int, spare: int = 0) -> list[str]:
     """The options that load the adapters in `folders`, by name; none without adapters.
 
-    A step may have rows of all of them, and all stay in memory.
+    A step may have rows of all of them, and all stay in memory; there is room for `spare` more.
     """
-    if not folders:
+    room = len(folders) + spare
+    if not room:
         return []
     modules = [json.dumps({"name": name, "path": path}) for name, path in folders.items()]
     return [
         *("--enable-lora", "--max-lora-rank", str(rank_for(rank))),
-        *("--max-loras", str(len(folders)), "--max-cpu-loras", str(len(folders))),
-        *("--lora-modules", *modules),
+        *("--max-loras", str(room), "--max-cpu-loras", str(room)),
+        *(("--lora-modules", *modules) if modules else ()),
     ]

@@ -21,6 +21,7 @@ from serving.http.body import body_schema, read_body
 from serving.http.chat_format import ChatFormat, declines
 from serving.http.headers import model_headers, time_headers
 from serving.http.openai_format import Identity, stream_error, usage_of
+from serving.http.outside import answer_outside
 from serving.http.run import Run, openai_name
 from serving.http.state import server_of, speaks_openai
 from serving.models.registry import ServedModel
@@ -28,9 +29,10 @@ from serving.protocol.schema import ChatRequest, StreamOptions
 from serving.protocol.sse import DONE, frame
 
 router = APIRouter(tags=["OpenAI"])
+CHAT_PATH = "/v1/chat/completions"
 
 
-@router.post("/v1/chat/completions", openapi_extra=body_schema(ChatRequest.model_json_schema()))
+@router.post(CHAT_PATH, openapi_extra=body_schema(ChatRequest.model_json_schema()))
 async def chat_completions(request: Request) -> Response:
     """Answer a chat, whole or as a stream of chunks."""
     body = await read_body(request, ChatRequest.model_validate)
@@ -49,6 +51,8 @@ async def chat_completions(request: Request) -> Response:
         make_jobs,
         with_template=True,
     )
+    if (answer := await answer_outside(request, CHAT_PATH, run, body)) is not None:
+        return answer
 
     async def ask_for_text(index: int) -> Completion:
         """The model decided for no tool: ask it again for plain text."""

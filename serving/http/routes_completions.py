@@ -15,6 +15,7 @@ from serving.completion.token_bytes import TokenBytes
 from serving.http.body import body_schema, read_body
 from serving.http.headers import model_headers, time_headers
 from serving.http.openai_format import Identity, stream_error
+from serving.http.outside import answer_outside
 from serving.http.run import Run, openai_name
 from serving.http.state import server_of, speaks_openai
 from serving.http.text_format import KIND, TextFormat
@@ -22,9 +23,10 @@ from serving.protocol.schema import CompletionRequest, StreamOptions
 from serving.protocol.sse import DONE, frame
 
 router = APIRouter(tags=["Text"])
+TEXT_PATH = "/v1/completions"
 
 
-@router.post("/v1/completions", openapi_extra=body_schema(CompletionRequest.model_json_schema()))
+@router.post(TEXT_PATH, openapi_extra=body_schema(CompletionRequest.model_json_schema()))
 async def completions(request: Request) -> Response:
     """Complete one or several texts, whole or as one interleaved stream."""
     body = await read_body(request, CompletionRequest.model_validate)
@@ -35,6 +37,8 @@ async def completions(request: Request) -> Response:
         sum(map(len, body.prompts)),
         lambda model: text_jobs(model, body, limits, keep_stop=not openai),
     )
+    if (answer := await answer_outside(request, TEXT_PATH, run, body)) is not None:
+        return answer
     form = TextFormat(
         Identity(run.model, openai, "cmpl"),
         TokenBytes(run.model.tokenizer),

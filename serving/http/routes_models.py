@@ -40,6 +40,9 @@ async def health(request: Request) -> Response:
 async def info(request: Request) -> dict[str, Any]:
     """Model and limits, in TGI's names, and the variants that are served."""
     server = server_of(request)
+    if server.outside is not None:
+        # Who finds TGI's description asks by TGI's routes, which our own engine alone has.
+        raise Problem(404, "not_found", "With an engine beside, ask by OpenAI's routes, /v1")
     registry, limits = server.registry, server.config.limits
     model = registry.resolve(request.path_params.get("model"))
     return {

@@ -21,6 +21,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from serving.config import ServeConfig
+from serving.elsewhere.follower import Follower
+from serving.elsewhere.forwarding import Forwarder
+from serving.elsewhere.vllm_process import VllmConfig, VllmProcess
 from serving.errors import PortInUseError, ServingError
 from serving.http.app import create_app
 from serving.http.connections import BoundedProtocol, QuietLoop
@@ -51,8 +54,15 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) -> None:
-    """Load the models, listen, and block until interrupted; `on_ready` is told the URL."""
+def serve(
+    config: ServeConfig,
+    on_ready: Callable[[str], None] | None = None,
+    vllm: VllmConfig | None = None,
+) -> None:
+    """Load the models, listen, and block until interrupted; `on_ready` is told the URL.
+
+    With `vllm` that engine is started beside ours and answers for base and LoRA variants.
+    """
     # A person reads along: what is loaded, refused and answered. No effect if logging is set up.
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
@@ -65,11 +75,11 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] | None = None) ->
             "--allowed-host", config.host,
         )  # fmt: skip
     listener = bind(config.host, config.port)  # First: a taken port should not cost a load.
-    with listener, Registry(config) as registry, watching(registry):
+    with listener, Registry(config) as registry, watching(registry), beside(registry, vllm) as way:
         # Half a million objects of libraries stay for good; were the collector to look at them
         # all, that would stop every thread for a quarter of a second.
         gc.freeze()
-        server = _server_of(registry, on_ready and (lambda: on_ready(_url(listener))))
+        server = _server_of(registry, on_ready and (lambda: on_ready(_url(listener))), way)
         server.run(sockets=[listener])
 
 
@@ -87,14 +97,25 @@ def watching(registry: Registry) -> Iterator[None]:
         watcher.stop()
 
 
+@contextmanager
+def beside(registry: Registry, vllm: VllmConfig | None) -> Iterator[Forwarder | None]:
+    """The way to a vLLM that runs meanwhile, if one is to."""
+    if vllm is None:
+        yield None
+        return
+    with Follower(registry, VllmProcess(vllm)) as follower:
+        yield Forwarder(follower, registry.config.limits.deadline_seconds)
+
+
 class ServerThread:
     """A server in a thread of this process; a context manager that stops it.
 
     `url` is where it answers once `start` (or `with`) returned.
     """
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, vllm: VllmConfig | None = None) -> None:
         self.config = config
+        self._vllm = vllm
         self._exit = ExitStack()
         listener = bind(config.host, config.port)
         self._exit.callback(listener.close)
@@ -119,7 +140,8 @@ class ServerThread:
         registry = Registry(self.config)
         self.registry = registry
         ready = threading.Event()
-        server = _server_of(registry, ready.set)
+        way = self._exit.enter_context(beside(registry, self._vllm))
+        server = _server_of(registry, ready.set, way)
         thread = threading.Thread(
             target=server.run, args=([self._listener],), name="serving-http", daemon=True
         )
@@ -146,15 +168,25 @@ class ServerThread:
         self.stop()
 
 
-def _server_of(registry: Registry, on_ready: Callable[[], None] | None) -> _Uvicorn:
+def _server_of(
+    registry: Registry, on_ready: Callable[[], None] | None, outside: Forwarder | None
+) -> _Uvicorn:
     config = registry.config
-    return _Uvicorn(create_app(registry, config), on_ready, config.limits.keep_alive_seconds)
+    app = create_app(registry, config)
+    app.state.server.outside = outside
+    return _Uvicorn(app, on_ready, config.limits.keep_alive_seconds, outside)
 
 
 class _Uvicorn(uvicorn.Server):
     """Uvicorn that tells when it listens."""
 
-    def __init__(self, app: FastAPI, on_ready: Callable[[], None] | None, keep_alive: int) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        on_ready: Callable[[], None] | None,
+        keep_alive: int,
+        outside: Forwarder | None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -166,6 +198,12 @@ class _Uvicorn(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
+        self._outside = outside
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self._outside is not None:
+            await self._outside.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(QuietLoop())

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from serving.completion.checks import input_limit
 from serving.completion.grammar import GrammarCompiler
 from serving.config import ServeConfig
+from serving.elsewhere.forwarding import Forwarder
 from serving.http.metrics import Metrics
 from serving.models.registry import Registry, ServedModel
 from serving.protocol.problems import overloaded
@@ -51,7 +52,8 @@ class Admission:
 class ServerState:
     """State of one running server, kept in `app.state.server`.
 
-    `bandwidths` are bytes per second, measured for an engine once it has run.
+    `bandwidths` are bytes per second, measured for an engine once it has run. `outside` is the way
+    to the engine beside ours, if there is one.
     """
 
     registry: Registry
@@ -60,6 +62,7 @@ class ServerState:
     grammars: GrammarCompiler = field(default_factory=GrammarCompiler)
     metrics: Metrics = field(init=False)
     bandwidths: dict[str, float] = field(default_factory=dict)
+    outside: Forwarder | None = None
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.config.limits.max_concurrent_requests)
