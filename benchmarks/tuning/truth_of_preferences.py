@@ -34,8 +34,8 @@ from tuning.preference.judge import WINNERS, SyntheticJudge
 
 # Too short for either, so that both answers of a pair are often of different worth.
 WEAK = {
-    "weak-full": {"method": "full", "training.max_steps": 120, "training.learning_rate": 2e-4},
-    "weak-lora": {"method": "lora", "training.max_steps": 100, "training.learning_rate": 2e-3},
+    "weak-full": {"method": "full", "training.max_steps": 10, "training.learning_rate": 1e-4},
+    "weak-lora": {"method": "lora", "training.max_steps": 8, "training.learning_rate": 2e-3},
 }
 START = "weak-full"
 ANSWER_TOKENS = 64
@@ -236,6 +236,8 @@ def main() -> None:
     )
     parser.add_argument("--fixed-sides", action="store_true")
     parser.add_argument("--only-reward", action="store_true")
+    parser.add_argument("--skip", nargs="*", default=[], help="steps of the loop to leave out")
+    parser.add_argument("--prompts", type=int, help="only so many prompts of the suite")
     parser.add_argument("--policy", nargs="*", default=["dpo", "rl"])
     parser.add_argument("--name", default="truth")
     parser.add_argument("--set", nargs="*", default=[], dest="assignments")
@@ -261,13 +263,12 @@ def main() -> None:
         suite="starter",
         max_new_tokens=ANSWER_TOKENS,
         seed=given.seed,
+        prompts=given.prompts,
         assignments=tuple(given.assignments),
     )
-    skip = (
-        {"curve", "best-of", "policy", "shuffled", "inverted", "eval"}
-        if given.only_reward
-        else set()
-    )
+    skip = {*given.skip}
+    if given.only_reward:
+        skip |= {"curve", "best-of", "policy", "shuffled", "inverted", "eval"}
     report = run_loop(settings, lambda: [str(path)], skip=frozenset(skip), console=console)
     print_table(report, num_votes)
 
