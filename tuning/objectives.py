@@ -9,11 +9,13 @@ from functools import partial
 from rich.console import Console
 
 from tuning.config import TuningConfig
+from tuning.methods.requirements import check_method
 from tuning.training.distributed import is_main_process, wait_for_all
+from tuning.training.inputs import check_home, check_name
 from tuning.training.objective import Objective, Supervised
 from tuning.training.train import run_tuning
 from tuning.variant.folder import Variant
-from tuning.verified.rows import with_verified_rows
+from tuning.verified.rows import PREFIX, with_verified_rows
 
 
 def objective_of(config: TuningConfig) -> Objective:
@@ -53,6 +55,11 @@ def tune(
     is made first, by the main process.
     """
     say = partial(console.print, highlight=False) if console is not None else lambda line: None
+    if any(source.startswith(PREFIX) for source in config.data):
+        # Before minutes of answers, not after them.
+        check_method(config.method)
+        check_home(config)
+        check_name(config)
     if is_main_process():
         config = with_verified_rows(config, say)
     wait_for_all()

@@ -74,6 +74,7 @@ def run_preview(
     from tuning.errors import ConfigError
     from tuning.quiet import quiet_libraries
     from tuning.training.inputs import prepare
+    from tuning.verified.rows import with_verified_rows
 
     if config.objective != "sft":
         raise ConfigError(
@@ -81,7 +82,8 @@ def run_preview(
             "leave --preview out"
         )
     quiet_libraries()
-    show_preview(prepare(config), count, Console())
+    say = partial(Console(stderr=True).print, highlight=False)
+    show_preview(prepare(with_verified_rows(config, say)), count, Console())
 
 
 @told

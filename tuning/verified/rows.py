@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def _file_of(source: str, config: TuningConfig, say: Callable[[str], None]) -> P
         say(f"{source}: rows made before, {file}")
         return file
     say(f"{source}: {config.base} answers {len(asks):,} prompts; the rows are kept in {file}")
-    rows = make_rows(loaded, asks, tries, config.seed)
+    rows = make_rows(loaded, asks, tries, config.seed, say)
     if not rows:
         raise VerifiedRowsError(
             f"data {source!r}: no answer of {config.base!r} to {len(asks)} prompts passed its "
@@ -127,11 +128,12 @@ def make_rows(
     asks: Sequence[CheckedPrompt],
     tries: int,
     seed: int,
+    say: Callable[[str], None],
 ) -> list[VerifiedRow]:
     """A row for each prompt that an answer of the model passes, itself or brought into form."""
     prompts = [ask.prompt for ask in asks for _ in range(tries)]
     plain = list(dict.fromkeys(ask.plain for ask in asks if ask.plain))
-    answers = sample_answers(loaded, [*prompts, *plain], seed)
+    answers = sample_answers(loaded, [*prompts, *plain], seed, say)
     other = dict(zip(plain, answers[len(prompts) :], strict=True))
     chance = random.Random(seed)
     rows = []
@@ -175,7 +177,9 @@ def _shortened(ask: CheckedPrompt, answers: Sequence[Sampled]) -> VerifiedRow | 
     return None
 
 
-def sample_answers(loaded: Loaded, prompts: Sequence[str], seed: int) -> list[Sampled]:
+def sample_answers(
+    loaded: Loaded, prompts: Sequence[str], seed: int, say: Callable[[str], None]
+) -> list[Sampled]:
     """An answer of the model to each prompt; an empty one to a prompt that leaves it no room."""
     import torch
 
@@ -184,24 +188,31 @@ def sample_answers(loaded: Loaded, prompts: Sequence[str], seed: int) -> list[Sa
     ids = tokenize(tokenizer, render(tokenizer, asked, prompt=True))
     context = context_of(loaded.model) or LONGEST * 100
     fits = [at for at, row in enumerate(ids) if len(row) + LONGEST <= context]
+    fits.sort(key=lambda at: len(ids[at]))  # those of like length share a batch
     answers = [Sampled("", False)] * len(prompts)
     if not fits:
         return answers
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = sample_ids(
-            loaded.model,
-            [ids[at] for at in fits],
-            count=1,
-            max_new_tokens=LONGEST,
-            temperature=TEMPERATURE,
-            stop_ids=stops,
-            pad_id=stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-            batch_size=BATCH,
-        )
-    for at, (answer,) in zip(fits, made, strict=True):
-        text = tokenizer.decode(answer, skip_special_tokens=True)
-        answers[at] = Sampled(text, bool(answer) and answer[-1] in stops)
+        began = time.monotonic()
+        for start in range(0, len(fits), BATCH):
+            group = fits[start : start + BATCH]
+            made = sample_ids(
+                loaded.model,
+                [ids[at] for at in group],
+                count=1,
+                max_new_tokens=LONGEST,
+                temperature=TEMPERATURE,
+                stop_ids=stops,
+                pad_id=stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+                batch_size=BATCH,
+            )
+            for at, (answer,) in zip(group, made, strict=True):
+                text = tokenizer.decode(answer, skip_special_tokens=True)
+                answers[at] = Sampled(text, bool(answer) and answer[-1] in stops)
+            done = start + len(group)
+            left = (time.monotonic() - began) / done * (len(fits) - done)
+            say(f"{done:,} of {len(fits):,} prompts answered, about {left / 60:.0f} min left")
     return answers
 
 
