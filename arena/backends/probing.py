@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -18,13 +19,15 @@ from arena.backends.client import Target, WireApi
 from arena.backends.failures import WIRE_ERRORS
 from arena.backends.http import http_client, key_of
 from arena.backends.scoring import RewardServer
-from arena.backends.wire_values import count_of, name_fault, word_of
+from arena.backends.wire_values import NAME_CHARS, count_of, name_fault, word_of
 from arena.config.arena_toml import ParticipantConfig
 from arena.values.battle import AskAs, Participant, SamplingSettings
+from arena.values.texts import clean_text
 
 PROBE_SECONDS = 3.0
 MOST_MODELS = 1000
 MOST_REFUSED = 20
+REASON_CHARS = 500
 NO_MODEL = "it serves no model"
 Fault = Literal[
     "",
@@ -45,7 +48,8 @@ class Backend:
     """One server as it answered the last probe; `problem` is empty while it is up.
 
     `fault` and `about` tell the same problem by a word of the catalogue (`problem.<fault>`).
-    `refused` says of models that were listed and cannot be taken which and why.
+    `refused` says of models that were listed and cannot be taken which and why;
+    `refused_folders` which folders the server itself refused to serve, and why.
     """
 
     url: str
@@ -55,6 +59,7 @@ class Backend:
     fault: Fault = ""
     about: str = ""
     refused: tuple[str, ...] = ()
+    refused_folders: tuple[tuple[str, str], ...] = ()
     scorers: tuple[RewardServer, ...] = ()
     """Its reward models, which judge answers and take part in no battle."""
 
@@ -114,7 +119,7 @@ async def probe(
         async with asyncio.timeout(PROBE_SECONDS), http_client() as client:
             client.headers.update({"authorization": f"Bearer {key_of(key_env)}"})
             # First: a server whose list fails may close the connection that it failed on.
-            wire = await _wire(client, url)
+            wire, refused_folders = await _wire(client, url)
             reply = await client.get(address)
         if reply.status_code == 200:
             entries = _entries(reply.json())
@@ -136,7 +141,8 @@ async def probe(
         why = str(error)[:200] if isinstance(error, _ListError) else type(error).__name__
         problem = f"{address} is no list of models ({why})"
         return _down(url, problem, "no_list", f"{why}, {address}")
-    return _backend(url, wire, entries, sampling, key_env, named)
+    backend = _backend(url, wire, entries, sampling, key_env, named)
+    return replace(backend, refused_folders=refused_folders)
 
 
 def _down(url: str, problem: str, fault: Fault, about: str) -> Backend:
@@ -199,14 +205,27 @@ def _model_of_path(url: str) -> str | None:
     return path.partition("/models/")[2] or None
 
 
-async def _wire(client: httpx2.AsyncClient, url: str) -> WireApi:
-    """`tgi` for a server that describes itself as text-generation-inference does."""
+async def _wire(
+    client: httpx2.AsyncClient, url: str
+) -> tuple[WireApi, tuple[tuple[str, str], ...]]:
+    """`tgi` for a server that describes itself as text-generation-inference does.
+
+    With it the folders that one of ours refused, each with the reason.
+    """
     try:
         reply = await client.get(f"{url}/info")
         info = reply.json() if reply.status_code == 200 else None
     except (MovedError, ValueError, RecursionError):
-        return "openai"
-    return "tgi" if isinstance(info, Mapping) and "max_total_tokens" in info else "openai"
+        return "openai", ()
+    if not isinstance(info, Mapping) or "max_total_tokens" not in info:
+        return "openai", ()
+    told = info.get("refused")
+    refused = told.items() if isinstance(told, Mapping) else ()
+    return "tgi", tuple(
+        (clean_text(name)[:NAME_CHARS], clean_text(" ".join(why.split()))[:REASON_CHARS])
+        for name, why in islice(refused, MOST_REFUSED)
+        if isinstance(why, str)
+    )
 
 
 def _target(

@@ -122,6 +122,7 @@ class AnswerStreams:
         self._tasks: list[asyncio.Task[None]] = []
         self._all_ended = asyncio.Event()
         self._num_changes = 0
+        self._why: AnswerError | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._started = 0.0
 
@@ -184,8 +185,12 @@ class AnswerStreams:
                 waiter.set_result(None)
         self._waiters.clear()
 
-    async def close(self) -> None:
-        """Stop what still runs and wait until every stream is closed and recorded."""
+    async def close(self, why: AnswerError | None = None) -> None:
+        """Stop what still runs and wait until every stream is closed and recorded.
+
+        With `why` the sides that still write fail by it; their texts are kept all the same.
+        """
+        self._why = why
         self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -195,7 +200,9 @@ class AnswerStreams:
             changes: dict[str, Any] = {"state": "done", "end": await self._read(index, stream)}
         except asyncio.CancelledError:
             changes = {"state": "stopped"}
-            if not self.sides[index].text:
+            if self._why is not None:
+                changes = _failure(self._why)
+            elif not self.sides[index].text:
                 changes = _failure(AnswerError("stopped", "Stopped before it began."))
         except AnswerError as error:
             changes = _failure(error)

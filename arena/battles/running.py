@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from arena.backends.streams import AnswerStreams
+from arena.backends.streams import AnswerError, AnswerStreams
 from arena.battles.view import BattleAccess, BattleView, overlaid, stored_sides
 from arena.values.battle import Battle
 from arena.values.vote import Vote
@@ -35,6 +35,7 @@ class RunningBattle:
     battle: Battle
     access: BattleAccess  # of who asked
     indices: tuple[int, ...]  # which sides of the battle it writes
+    answer_ids: tuple[int, ...]  # the rows of these
     votes: tuple[Vote, ...] = ()  # on earlier turns
     key: str = field(default_factory=lambda: secrets.token_hex(4))  # tells pages run from run
     num_followers: int = 0
@@ -65,6 +66,9 @@ class RunningBattles:
 
     def __len__(self) -> int:
         return len(self._by_battle)
+
+    def __iter__(self) -> Iterator[RunningBattle]:
+        return iter(list(self._by_battle.values()))
 
     def get(self, battle_id: str) -> RunningBattle | None:
         """The running battle of this id; None while nothing of it is being written."""
@@ -108,9 +112,9 @@ class RunningBattles:
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
 
-    async def close(self) -> None:
-        """End all streams; what was written so far is kept."""
-        await asyncio.gather(*(one.streams.close() for one in list(self._by_battle.values())))
+    async def close(self, why: AnswerError) -> None:
+        """End all streams, each told why; what was written so far is kept."""
+        await asyncio.gather(*(one.streams.close(why) for one in self))
 
 
 def _cancel_arrival(running: RunningBattle) -> None:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 
 from arena.backends.client import Target, stream_answer, varied
 from arena.backends.pool import BackendPool, examples_pairs, visitors_pairs
-from arena.backends.streams import AnswerStreams, Side
+from arena.backends.streams import AnswerError, AnswerStreams, Side
 from arena.battles.answer_recorder import AnswerRecorder
 from arena.battles.asking_limits import Asker, AskingLimits
 from arena.battles.leaks import telling_words
 from arena.battles.pairing import PairSampler
+from arena.battles.partial_texts import keep_partial_texts
 from arena.battles.prompts import PromptError as PromptError
 from arena.battles.prompts import check_prompt
 from arena.battles.running import ARRIVAL_SECONDS, RunningBattle
@@ -43,6 +44,9 @@ LOOK_SECONDS = 10.0
 MOST_ASKERS = 50_000
 SIGNED_IN = "user:"
 """How the secret begins by which somebody is known who signed in."""
+SHUT_DOWN = "shut-down"
+SHUT_DOWN_TEXT = "The server was shut down while this answer was being written."
+SHUT_DOWN_SOON = "The server is shutting down. Try again in a moment."
 EXAMPLE_SAMPLER = "base-and-variant/1"
 APART = "+not-two-starters/1"
 
@@ -103,6 +107,7 @@ class BattleService(BattleVoting):
         self._by_voter: dict[str, str] = {}  # secrets by pseudonym
         self._asked_at = 0.0
         self._asking = AskingLimits(self.limits)
+        self._is_closing = False
 
     @property
     def num_running(self) -> int:
@@ -234,6 +239,8 @@ class BattleService(BattleVoting):
         return access
 
     def _check_room(self, access: BattleAccess | None = None, voter: str | None = None) -> None:
+        if self._is_closing:
+            raise BusyError(SHUT_DOWN_SOON).coded("shutting_down")
         asker = self._askers.get(self._by_voter.get(voter or "", ""))
         if voter is not None and not self._asking.allow(asker or Asker(voter, 0)):
             often = TooManyError("You asked very often in the last minute. Wait a little.")
@@ -309,7 +316,8 @@ class BattleService(BattleVoting):
             on_finish=lambda: self.running_battles.remove(running),
             pause=self._pause,
         )
-        running = RunningBattle(streams, battle, access, tuple(targets), tuple(votes))
+        answer_ids = tuple(opened.answer_ids[i] for i in targets)
+        running = RunningBattle(streams, battle, access, tuple(targets), answer_ids, tuple(votes))
         self.running_battles.add(running)
         self._asked_at = time.monotonic()
         await streams.start()
@@ -372,9 +380,18 @@ class BattleService(BattleVoting):
             await asyncio.to_thread(self.health.look)
             await asyncio.sleep(LOOK_SECONDS)
 
+    async def keep_texts(self) -> None:
+        """Store now and then what runs have written so far: a program that is killed keeps that."""
+        await keep_partial_texts(self.store, self.running_battles)
+
+    async def end_battles(self) -> None:
+        """Take no further battle, and end those that run: each page is told why before it ends."""
+        self._is_closing = True
+        await self.running_battles.close(AnswerError(SHUT_DOWN, SHUT_DOWN_TEXT))
+
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""
-        await asyncio.gather(self.running_battles.close(), self.pool.close())
+        await asyncio.gather(self.end_battles(), self.pool.close())
         await self.unsaved.close()
         self.store.close()
 

@@ -1,4 +1,4 @@
-"""Reads `arena.toml`: who else takes part, how each is asked, and how pairs are drawn.
+"""Reads `arena.toml`: who else takes part, how each is asked, how pairs are drawn, the limits.
 
 Knows the file's words and refuses all others; knows no server and no page. A key is never
 in the file, only the name of the environment variable that holds it.
@@ -28,7 +28,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from arena.config.chat_template import ChatTemplate, read_chat_template
-from arena.config.page_config import check_url, server_root
+from arena.config.page_config import PageLimits, StrictWhole, check_url, server_root
 from arena.errors import ArenaError
 from arena.values.battle import AskAs, SamplingSettings
 
@@ -78,7 +78,6 @@ NOT_BLANK = r"\S"
 NUMBER = "give a number"
 WHOLE = "give a whole number"
 StrictNumber = Annotated[int, Strict()] | Annotated[float, Strict()]
-StrictWhole = Annotated[int, Strict()]
 Weight = Annotated[StrictNumber, AfterValidator(_weight)]
 NamePair = Annotated[tuple[str, str], AfterValidator(_two_names)]
 FILE_TABLE = ConfigDict(extra="forbid")
@@ -173,16 +172,24 @@ class PairingConfig:
 
 @dataclass(frozen=True, config=FILE_TABLE)
 class ArenaConfig:
-    """The whole file. `hidden` are participants that a server offers and that stay out."""
+    """The whole file. `hidden` are participants that a server offers and that stay out.
+
+    `limits` are those of the page; without them the program's own.
+    """
 
     participants: tuple[ParticipantConfig, ...] = Field(
         default=(), alias="participant", description="write each as a table [[participant]]"
     )
     drawing: PairingConfig = PairingConfig()
+    limits: PageLimits | None = None
     hidden: tuple[str, ...] = Field(default=(), description="give a list of names")
 
 
-TABLES: Mapping[str, Any] = {"participant": ParticipantConfig, "drawing": PairingConfig}
+TABLES: Mapping[str, Any] = {
+    "participant": ParticipantConfig,
+    "drawing": PairingConfig,
+    "limits": PageLimits,
+}
 
 
 def read_arena_config(path: Path) -> ArenaConfig:

@@ -9,7 +9,11 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import urlsplit
+
+from pydantic import ConfigDict, Field, Strict
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from arena.errors import ArenaError
 from arena.values.battle import SamplingSettings
@@ -33,21 +37,39 @@ class Deadlines:
     total: float = 300.0
 
 
-@dataclass(frozen=True)
+def _limit(default: int, meaning: str) -> Any:
+    """A whole number of at least 1; `meaning` stands in docs/arena.md."""
+    told = "give a whole number, 1 to 1000000000"
+    return Field(default=default, ge=1, le=10**9, title=meaning, description=told)
+
+
+StrictWhole = Annotated[int, Strict()]
+
+
+# The title of a field is its meaning, the description what to do when its value is refused.
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PageLimits:
     """What one page takes on; they protect the machine, not the ranking."""
 
-    prompt_chars: int = 8_000
-    answer_chars: int = 40_000
-    body_bytes: int = 65_536
-    running_battles: int = 200
-    waiting_battles: int = 50
-    updates_per_second: float = 5.0
-    requests_per_minute: int = 600  # of one voter; a busy person clicks far less
-    battles_per_minute: int = 30  # of one voter: each takes time of the models
-    new_voter_battles: int = 10  # a minute, of a voter in their first ten minutes
-    address_battles_per_minute: int = 120  # of all voters of one address
-    new_voters_per_minute: int = 30  # of one address: a cookie is had for nothing
+    prompt_chars: StrictWhole = _limit(8_000, "characters of a prompt")
+    answer_chars: StrictWhole = _limit(40_000, "characters of an answer; past them it is cut off")
+    body_bytes: StrictWhole = _limit(65_536, "bytes of a request's body")
+    running_battles: StrictWhole = _limit(200, "battles that are written at once")
+    waiting_battles: StrictWhole = _limit(50, "acts of pages that wait for their turn")
+    updates_per_second: Annotated[int, Strict()] | Annotated[float, Strict()] = Field(
+        default=5.0,
+        gt=0,
+        le=100,
+        title="how often a page is told of new words, at most",
+        description="give a number above 0, at most 100",
+    )
+    requests_per_minute: StrictWhole = _limit(600, "requests of one voter in a minute")
+    battles_per_minute: StrictWhole = _limit(30, "questions of one voter in a minute")
+    new_voter_battles: StrictWhole = _limit(10, "the same, of a voter in their first ten minutes")
+    address_battles_per_minute: StrictWhole = _limit(
+        120, "questions of all voters of one address in a minute"
+    )
+    new_voters_per_minute: StrictWhole = _limit(30, "new voters of one address in a minute")
 
 
 @dataclass(frozen=True)

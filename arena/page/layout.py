@@ -281,6 +281,12 @@ class Page:
             self.board_style = gr.Checkbox(
                 label=say("leaderboard.style"), elem_id="board-style", min_width=200
             )
+            self.board_without_flagged = gr.Checkbox(
+                True,
+                label=say("leaderboard.without_flagged"),
+                elem_id="board-without-flagged",
+                min_width=200,
+            )
         self.board = markup("", elem_id="leaderboard")
         self.over_time = markup("", elem_id="over-time")
         with gr.Row(elem_id="board-buttons"):

@@ -100,12 +100,12 @@ def _tabs(page: Page, results: ResultActions) -> None:
     """Filled when they are opened: a page that stays blind receives no name from them."""
     chosen = [
         *(page.board_reason, page.board_tag, page.board_since, page.board_until),
-        page.board_style,
+        *(page.board_style, page.board_without_flagged),
     ]
     for event in (
         *(page.tab_board.select, page.refresh.click),
         *(page.board_reason.change, page.board_tag.submit, page.board_style.change),
-        *(page.board_since.submit, page.board_until.submit),
+        *(page.board_since.submit, page.board_until.submit, page.board_without_flagged.change),
     ):
         event(results.on_open, chosen, page.board, **QUIET)
     page.draw_over_time.click(results.on_over_time, chosen, page.over_time, **ONCE)
@@ -175,6 +175,7 @@ def fixed_texts(page: Page) -> list[Any]:
         page.board_since,
         page.board_until,
         page.board_style,
+        page.board_without_flagged,
         page.draw_over_time,
         page.refresh,
         page.export,

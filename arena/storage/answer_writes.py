@@ -118,6 +118,14 @@ def finish(
     return answer_from(answer_row(db, answer_id))
 
 
+def keep_texts(db: Database, texts: Mapping[int, str]) -> None:
+    """Store the texts so far of attempts that are being written, by the ids of their rows."""
+    db.executemany(
+        "UPDATE answers SET text = ? WHERE id = ? AND status = 'streaming'",
+        [(clean_text(text), answer_id) for answer_id, text in texts.items()],
+    )
+
+
 def tokens_of(db: Database, answer_id: int) -> list[tuple[str, float]]:
     """Tokens with log-probabilities as `finish` stored them."""
     rows = db.query("SELECT tokens FROM answer_tokens WHERE answer_id = ?", [answer_id])
@@ -136,7 +144,7 @@ def close_orphans(db: Database, dead: Sequence[str | None], now: int) -> int:
     names = [name or "" for name in dead]
     which = f"status = 'streaming' AND coalesce(writer, '') IN ({places})"
     flag_judged(db, f"a.{which}", names, now)
-    error = "the program was stopped while this answer was being written"
+    error = "shut-down: The program was stopped while this answer was being written."
     cut = db.query(f"SELECT DISTINCT turn_id FROM answers WHERE {which}", names)
     for turn_id in [row["turn_id"] for row in cut]:
         index_turn(db, turn_id)

@@ -158,6 +158,10 @@ class Store:
         """
         return self.write(lambda db: answer_writes.finish(db, answer_id, outcome, tokens, now_ms()))
 
+    def keep_texts(self, texts: Mapping[int, str]) -> None:
+        """Store what these answers say so far, by their ids; one that has ended stays as it is."""
+        self.write(lambda db: answer_writes.keep_texts(db, texts))
+
     def load_tokens(self, answer_id: int) -> list[tuple[str, float]]:
         """The tokens of an answer with their log-probabilities; [] if its server told none."""
         with database.reading(self.path, self.config) as db:

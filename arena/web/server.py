@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 SHUTDOWN_SECONDS = 2
+TELL_SECONDS = 1.5
 
 
 class ListenError(ArenaError):
@@ -75,7 +76,21 @@ def prepare_home(home: Path) -> Path:
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn that ends by returning: a signal closes it in order and is not raised again."""
+    """uvicorn that ends by returning: a signal closes it in order and is not raised again.
+
+    `before_end` is awaited first of all, a moment at most: those who watch are told.
+    """
+
+    def __init__(self, config: uvicorn.Config, before_end: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(config)
+        self._before_end = before_end
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell, then close."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TELL_SECONDS):
+                await self._before_end()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -92,9 +107,13 @@ class QuietServer(uvicorn.Server):
 def run(
     app: ASGIApp,
     listener: socket.socket,
-    beside: Callable[[QuietServer], Awaitable[Any]] | None = None,
+    beside: Callable[[QuietServer], Awaitable[Any]],
+    before_end: Callable[[], Awaitable[Any]],
 ) -> None:
-    """Serve until a signal; `beside` runs in the same loop, and its failure ends the server."""
+    """Serve until a signal; `beside` runs in the same loop, and its failure ends the server.
+
+    `before_end`: what is done first when it ends.
+    """
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -107,7 +126,7 @@ def run(
         server_header=False,
         proxy_headers=False,
     )
-    server = QuietServer(config)
+    server = QuietServer(config, before_end)
     gc.collect()
     gc.freeze()  # what stands now stays: looking through it again would halt every stream at once
 
@@ -124,12 +143,9 @@ def run(
         asyncio.run(main())
 
 
-async def _guarded(
-    beside: Callable[[QuietServer], Awaitable[Any]] | None, server: QuietServer
-) -> None:
+async def _guarded(beside: Callable[[QuietServer], Awaitable[Any]], server: QuietServer) -> None:
     try:
-        if beside is not None:
-            await beside(server)
+        await beside(server)
     except ArenaError:
         server.should_exit = True
         raise

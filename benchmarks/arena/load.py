@@ -29,6 +29,9 @@ import psutil
 
 TOKENS = 160
 TOKEN_SECONDS = 0.05
+LIMITS = "[limits]\n" + "".join(
+    f"{name} = 100_000\n" for name in ("address_battles_per_minute", "new_voters_per_minute")
+)
 WHOLE = f"word{TOKENS - 1}".encode()
 
 SERVER = r"""
@@ -222,6 +225,7 @@ def main() -> None:
     server_port = options.port + 1
     url, server_url = f"http://127.0.0.1:{options.port}", f"http://127.0.0.1:{server_port}"
     with tempfile.TemporaryDirectory() as home:
+        Path(home, "arena.toml").write_text(LIMITS)  # all visitors come from one address
         words = [sys.executable, "-c", SERVER, str(server_port), str(TOKENS), str(TOKEN_SECONDS)]
         server = subprocess.Popen(words)
         arena = Path(sys.executable).with_name("arena")

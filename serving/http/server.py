@@ -24,6 +24,7 @@ from serving.config import ServeConfig
 from serving.elsewhere.follower import Follower
 from serving.elsewhere.forwarding import Forwarder
 from serving.elsewhere.vllm_process import VllmConfig, VllmProcess
+from serving.engine.worker import Worker
 from serving.errors import PortInUseError, ServingError
 from serving.http.app import create_app
 from serving.http.connections import BoundedProtocol, QuietLoop
@@ -32,6 +33,8 @@ from serving.models.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 STARTUP_SECONDS = 30.0
+DRAIN_SECONDS = 0.5
+SHUTDOWN_SECONDS = 3
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -174,11 +177,12 @@ def _server_of(
     config = registry.config
     app = create_app(registry, config)
     app.state.server.outside = outside
-    return _Uvicorn(app, on_ready, config.limits.keep_alive_seconds, outside)
+    keep_alive = config.limits.keep_alive_seconds
+    return _Uvicorn(app, on_ready, keep_alive, outside, registry.worker)
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn that tells when it listens."""
+    """Uvicorn that tells when it listens; when it ends, those of `worker` who wait are told why."""
 
     def __init__(
         self,
@@ -186,6 +190,7 @@ class _Uvicorn(uvicorn.Server):
         on_ready: Callable[[], None] | None,
         keep_alive: int,
         outside: Forwarder | None,
+        worker: Worker | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -193,23 +198,34 @@ class _Uvicorn(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 timeout_keep_alive=keep_alive,
-                timeout_graceful_shutdown=5,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 http=BoundedProtocol,
             )
         )
         self._on_ready = on_ready
         self._outside = outside
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        if self._outside is not None:
-            await self._outside.close()
+        self._worker = worker
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(QuietLoop())
         await super().startup(sockets)
         if self.started and self._on_ready is not None:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing further; what is not answered soon gets an error that says why."""
+        ending = [asyncio.create_task(_end_rows(self._worker))] if self._worker else []
+        await super().shutdown(sockets)
+        await asyncio.gather(*ending)
+        if self._outside is not None:
+            await self._outside.close()
+
+
+async def _end_rows(worker: Worker) -> None:
+    until = time.monotonic() + DRAIN_SECONDS
+    while worker.is_busy and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+    await asyncio.to_thread(worker.stop, SHUTDOWN_SECONDS)
 
 
 def _url(listener: socket.socket) -> str:

@@ -536,7 +536,7 @@ def test_battle_outlives_the_program(tmp_path: Path) -> None:
         assert (await service.view(kept[0])).vote is not None
         cut = await service.view(kept[1])
         assert [side.state for side in cut.sides] == ["failed", "failed"]
-        assert "the program was stopped" in cut.sides[0].error
+        assert "The program was stopped" in cut.sides[0].error
 
     scripts = {"one": Script(), "two": Script()}
     perform(scripts, tmp_path, before)

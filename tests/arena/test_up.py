@@ -17,8 +17,8 @@ from fault_server import FaultServer, Script
 from running import Running, arena_up, clean_environment, free_port, run_arena, wait_ready
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 
+from arena.children import ModelServer
 from arena.config.page_config import PageConfig, SettingsError
-from arena.up import ModelServer
 from arena.web.server import HomeError, ListenError, bind, prepare_home
 
 
@@ -88,6 +88,9 @@ def test_up_serves_survives_a_crash_and_leaves_nothing(models: Path, tmp_path: P
     assert not second.is_running()
     with pytest.raises(urllib.error.URLError):
         get(f"http://127.0.0.1:{port}/v1/models")
+    kept = (models / "home" / "logs" / f"arena-{running.port}.log").read_text().splitlines()
+    assert {line.split()[1] for line in kept} == {"page", "models"}
+    assert {line.split(" ", 2)[2] for line in kept} == set(running.log.read_text().splitlines())
 
 
 @pytest.mark.slow

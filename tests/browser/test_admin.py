@@ -45,6 +45,7 @@ def test_admin_sees_switches_clears_and_exports(
     page: Page, servers: FaultServer, tmp_path: Any
 ) -> None:
     down = "http://127.0.0.1:9"
+    servers.refused = {"half": "lacks its <b>config</b>", "odd": 5}
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     with PageServer(tmp_path, servers.url, down) as arena:
         page.goto(arena.url)
@@ -58,6 +59,8 @@ def test_admin_sees_switches_clears_and_exports(
         live = page.inner_text("#admin-live")
         for fact in (servers.url, "TGI", "hidden-one (chat)", down, "down: no answer"):
             assert fact in live
+        assert "half\tlacks its <b>config</b>" in live
+        assert "odd" not in live, "its reason is no text"
         assert "0 of 200 battles are running. Voters in the last 24 hours: 1." in live
         votes = page.inner_text("#admin-votes table")
         assert "hidden-" in votes

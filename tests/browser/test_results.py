@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fault_server import FaultServer, Script
 from page_server import PageServer
-from store_fixtures import BASE, LORA, Hand
+from store_fixtures import BASE, LORA, Hand, votes_of
 
 from arena.values.vote import Judgement, Winner
 
@@ -33,7 +33,7 @@ def test_the_tab_counts_the_votes_asked_for(browser: Browser, arena: PageServer)
     for i in range(12):
         hand.vote(Winner.MODEL_B if i % 3 else Winner.MODEL_A, prompt=f"p{i}", tags=["sums"])
     judgement = Judgement(Winner.MODEL_B, reasons=("correct",))
-    hand.vote(participants=[BASE, LORA], judgement=judgement)
+    praised = hand.vote(participants=[BASE, LORA], judgement=judgement)
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(90_000)
@@ -68,4 +68,11 @@ def test_the_tab_counts_the_votes_asked_for(browser: Browser, arena: PageServer)
     page.check("#board-style input")
     page.wait_for_selector("#leaderboard th:has-text('Without style control')")
     page.wait_for_selector("#leaderboard .notes li:has-text('Length: ')")
+    page.uncheck("#board-style input")
+    page.fill("#board-since :is(input, textarea)", "")
+    hand.store.flag_vote(votes_of(hand.store, praised)[0].id, "rate", "too many")
+    page.click("#refresh")
+    page.wait_for_selector("#leaderboard .notes li:has-text('Not counted: 1 judged pairs in q')")
+    page.uncheck("#board-without-flagged input")
+    page.wait_for_selector("#leaderboard .notes li:text-matches('^Counted: 1 judged')")
     context.close()

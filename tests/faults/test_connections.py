@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,8 @@ from serving_fixtures import tiny_config
 from serving.config import ServeConfig
 from serving.errors import ServingError
 from serving.http import body, connections
-from serving.http.server import ServerThread, _Uvicorn, bind
+from serving.http.server import ServerThread, _server_of, _Uvicorn, bind
+from serving.models.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,6 +176,28 @@ def test_a_body_has_a_bound(tiny_home: Path, monkeypatch: pytest.MonkeyPatch) ->
             line.sendall(head.encode())
             line.settimeout(30)
             assert line.recv(2**16).startswith(b"HTTP/1.1 408")
+
+
+def test_those_who_wait_are_told_when_the_server_ends(tiny_home: Path) -> None:
+    asked = {"inputs": "one two three", "parameters": {"max_new_tokens": 100}}
+    with Registry(tiny_config(tiny_home, models=())) as registry, bind("127.0.0.1", 0) as listener:
+        registry.worker.on_step = lambda _: time.sleep(0.1)
+        ready = threading.Event()
+        server = _server_of(registry, ready.set)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        assert ready.wait(60)
+        host, port = listener.getsockname()[:2]
+        with httpx.Client(base_url=f"http://{host}:{port}", timeout=60) as client:
+            ask = partial(client.build_request, "POST", json=asked)
+            streams = [client.send(ask("/generate_stream"), stream=True) for _ in range(25)]
+            began = time.monotonic()
+            server.should_exit = True
+            told = [stream.read().decode() for stream in streams]
+        thread.join(30)
+        took = time.monotonic() - began
+    assert all("the server is shutting down" in words for words in told), told[0]
+    assert took < 5 + 5, f"took {took:.1f} s; 5 s, and as much for a busy machine"
 
 
 def test_only_names_of_this_machine_are_answered(tiny_home: Path) -> None:

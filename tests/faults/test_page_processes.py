@@ -21,6 +21,9 @@ from fault_server import FaultServer, Script
 from hostile_server import within
 from running import ARENA, arena_up, clean_environment, free_port, stop, wait_ready
 
+from arena.storage.store import Store
+from arena.values.battle import AnswerStatus
+
 FILES = 200
 DEAD_SECONDS = 60.0
 
@@ -121,11 +124,44 @@ def test_page_with_25_streams_ends_in_time(tmp_path: Path) -> None:
         process.terminate()
         process.wait(30)
         took = time.monotonic() - began
-        for client, _ in streams:
+        for client, stream in streams:
+            words = stream.read().decode()  # also what came after it was told to end
+            assert "The server was shut down while this answer was being written." in words
             client.close()
         assert process.returncode == 0, log.read_text()
         assert took < 5 + 5, f"took {took:.1f} s; 5 s, and as much for a busy machine"
         server.wait_for_streams(0)
+
+
+@pytest.mark.slow
+def test_killed_page_keeps_what_was_written(tmp_path: Path) -> None:
+    """After kill -9 amid an answer the next program shows its text, as an answer that failed."""
+    scripts = {"one": Script(fault="hang"), "two": Script(fault="hang", after=5)}
+    with (
+        FaultServer(scripts) as server,
+        ui(tmp_path, server) as (url, _, _, process),
+        httpx2.Client(base_url=url, trust_env=False, timeout=60) as client,
+    ):
+        opened = client.post("/api/battles", json={"prompt": "Go on."}).json()
+        path, token = f"/api/battles/{opened['battle']}", opened["token"]
+        events = client.build_request("GET", f"{path}/events", headers={"x-battle-token": token})
+        watching = client.send(events, stream=True)
+        store = Store(tmp_path / "home" / "arena.db")
+
+        def texts() -> list[str]:
+            turn = store.load_battle(opened["battle"], token=token).battle.turns[0]
+            return sorted(answer.text for answer in turn.attempts)
+
+        until(lambda: all(texts()), 60, "the texts so far are stored")
+        process.kill()
+        process.wait(30)
+        watching.close()
+    assert store.close_orphans() == 2
+    assert texts() == ["The capital of", "The capital of France is"]
+    turn = store.load_battle(opened["battle"], token=token).battle.turns[0]
+    assert {answer.status for answer in turn.attempts} == {AnswerStatus.FAILED}
+    assert all("The program was stopped" in (answer.error or "") for answer in turn.attempts)
+    store.close()
 
 
 def children(pid: int) -> list[int]:

@@ -51,6 +51,7 @@ class FaultServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     is_tgi: bool = True
     listing: int = 200  # status of `/v1/models`
+    refused: dict[str, Any] = field(default_factory=dict)  # folders, with why
 
     def __enter__(self) -> FaultServer:
         self._server = uvicorn.Server(
@@ -95,7 +96,7 @@ def _app(server: FaultServer) -> FastAPI:
 
     @app.get("/info")
     async def info() -> Response:
-        known = {"model_id": "base", "max_total_tokens": 512}
+        known = {"model_id": "base", "max_total_tokens": 512, "refused": server.refused}
         return JSONResponse(known, 200 if server.is_tgi else 404)
 
     @app.get("/health")

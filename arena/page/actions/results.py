@@ -43,37 +43,55 @@ class ResultActions:
         self._home = home
 
     async def on_open(
-        self, reason: str | None, tag: str, since: str, until: str, style: bool, request: gr.Request
+        self,
+        reason: str | None,
+        tag: str,
+        since: str,
+        until: str,
+        style: bool,
+        without_flagged: bool,
+        request: gr.Request,
     ) -> str:
         """Rate the votes as they are now: all, or those with a reason, on battles with a tag, or of
         a time; with `style` as if all answers were of the same length and layout.
         """
         say = say_for(request)
         try:
-            vote_filter = vote_filter_of(reason, tag, since, until)
+            vote_filter = vote_filter_of(reason, tag, since, until, flagged=not without_flagged)
             return await asyncio.to_thread(self._rated, vote_filter, style, say)
         except ArenaError as error:
             return status_html(error_text(error, say), say, tone="bad")
 
     def _rated(self, vote_filter: VoteFilter, style: bool, say: Words) -> str:
         found = read_rating_input(self.service.pair_cache, vote_filter)
-        board = rate(found.table)
+        board, kept = rate(found.table), 0
+        if vote_filter.flagged:
+            without = replace(vote_filter, flagged=False)
+            others = read_rating_input(self.service.pair_cache, without)
+            kept = len(found.table) - len(others.table)
         if not style or not len(found.table):
-            return board_html(board, say, found.left_out)
+            return board_html(board, say, found.left_out, num_flagged=kept)
         if len(found.table) > MOST_STYLED:
             raise TooManyVotesError(
                 f"style is taken out of at most {MOST_STYLED} votes here: use arena leaderboard"
             ).coded("style_too_many", count=MOST_STYLED)
         styled = read_rating_input(self.service.pair_cache, replace(vote_filter, style=True))
-        return board_html(rate(styled.table), say, styled.left_out, board)
+        return board_html(rate(styled.table), say, styled.left_out, board, num_flagged=kept)
 
     async def on_over_time(
-        self, reason: str | None, tag: str, since: str, until: str, style: bool, request: gr.Request
+        self,
+        reason: str | None,
+        tag: str,
+        since: str,
+        until: str,
+        style: bool,
+        without_flagged: bool,
+        request: gr.Request,
     ) -> str:
         """Draw how the same ratings came about, with whatever style there was."""
         say = say_for(request)
         try:
-            vote_filter = vote_filter_of(reason, tag, since, until)
+            vote_filter = vote_filter_of(reason, tag, since, until, flagged=not without_flagged)
             return await asyncio.to_thread(self._over_time, vote_filter, say)
         except ArenaError as error:
             return status_html(error_text(error, say), say, tone="bad")
@@ -103,9 +121,12 @@ class ResultActions:
         return history_html(found, say_for(request))
 
 
-def vote_filter_of(reason: str | None, tag: str, since: str, until: str) -> VoteFilter:
+def vote_filter_of(
+    reason: str | None, tag: str, since: str, until: str, *, flagged: bool = False
+) -> VoteFilter:
     """The votes that the filters ask for; an empty filter lets all in. Raises TimeError."""
     return VoteFilter(
+        flagged=flagged,
         reason=reason or None,
         tag=tag.strip() or None,
         since_ms=parse_time("since", since.strip()) if since.strip() else None,

@@ -41,7 +41,18 @@ def live_html(
         for backend in backends
     ]
     now = say("admin.now", running=running[0], places=running[1], voters=num_voters)
-    return _table("live", heads, rows, say) + f'<p class="muted">{html.escape(now)}</p>'
+    table = _table("live", heads, rows, say)
+    return f'{table}<p class="muted">{html.escape(now)}</p>{_refused(backends, say)}'
+
+
+def _refused(backends: Sequence[Backend], say: Words) -> str:
+    """What servers did not take, and why; nothing where they took all."""
+    rows = [
+        [_cell(backend.url), f'<th scope="row">{html.escape(name)}</th>', _cell(why)]
+        for backend in backends
+        for name, why in (*backend.refused_folders, *(("–", why) for why in backend.refused))
+    ]
+    return _table("refused", ("server", "folder", "why"), rows, say) if rows else ""
 
 
 def _asked(backend: Backend, say: Words) -> list[str]:

@@ -23,11 +23,14 @@ def board_html(
     say: Words,
     left_out: Mapping[str, int] | None = None,
     plain: Leaderboard | None = None,
+    *,
+    num_flagged: int = 0,
 ) -> str:
     """The ratings with their intervals drawn to one scale, and all that goes with them.
 
     `left_out`: judged pairs that are not in the ratings, by reason. `plain`: the ratings of the
-    same votes with the effect of style left in, to stand beside those without it.
+    same votes with the effect of style left in, to stand beside those without it. `num_flagged`:
+    judged pairs in quarantine that are counted.
     """
     if not board.ratings:
         gone = "".join(f"<li>{html.escape(note)}</li>" for note in _left_out(left_out, say))
@@ -45,6 +48,7 @@ def board_html(
         notes.append(say("leaderboard.position", share=share))
     notes += [_style_note(effect, say) for effect in board.style]
     notes += _left_out(left_out, say)
+    notes += [say("leaderboard.with_flagged", count=num_flagged)] if num_flagged else []
     notes += [
         say(f"leaderboard.note_{note.code}", **note.values) if note.code else str(note)
         for note in board.notes
