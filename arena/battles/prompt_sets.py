@@ -116,7 +116,7 @@ def read_set(path: Path) -> PromptSet:
 def _prompt(line: str, where: str) -> str:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SetError(f"{where}: no JSON ({error}); write a prompt a line") from error
     if isinstance(value, dict):
         value = value.get("prompt")

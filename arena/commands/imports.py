@@ -6,13 +6,16 @@ by the readers of tuning, whose judgements come as rows of a file between them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from arena.imports.importer import Imported, import_file
+from arena.exports.dataset import file_sha256
+from arena.imports.importer import Imported, Origin, import_file
 from arena.imports.readers import JUDGED, READERS, ImportRefusedError
 from arena.storage.store import Store
 
@@ -48,11 +51,20 @@ def import_any(store: Store, file: Path, kind: str, *, skip_bad: bool = False) -
             with between.open("w", encoding="utf-8", newline="\n") as out:
                 for row in _judged_rows(file, kind):
                     out.write(json.dumps(row, ensure_ascii=True) + "\n")
-            return import_file(store, between, JUDGED, skip_bad=skip_bad)
+            origin = Origin(_content_sha256(file), kind)
+            return import_file(store, between, JUDGED, skip_bad=skip_bad, origin=origin)
         except TuningError as error:
             raise ImportRefusedError(str(error)) from error
         except ImportRefusedError as error:
             raise ImportRefusedError(str(error).replace(str(between), str(file))) from error
+
+
+def _content_sha256(file: Path) -> str:
+    """Of a file as it is; of a folder that of its files, in order."""
+    if file.is_file():
+        return file_sha256(file)
+    parts = [file_sha256(path) for path in sorted(file.rglob("*")) if path.is_file()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _judged_rows(file: Path, kind: str) -> Iterator[dict[str, Any]]:
@@ -61,9 +73,18 @@ def _judged_rows(file: Path, kind: str) -> Iterator[dict[str, Any]]:
     from tuning.data.preferences.formats import format_called
     from tuning.data.preferences.judged import Judged
     from tuning.data.preferences.pairs import text_of
-    from tuning.data.sources import read_source
+    from tuning.data.sources import RawRow, read_source
 
-    for found in format_called(kind).read(read_source(str(file))):
+    form = format_called(kind)
+
+    def rows() -> Iterator[RawRow]:
+        for raw in read_source(str(file)):
+            lacking = form.required - raw.columns.keys()
+            if lacking and raw.problem is None:
+                raw = replace(raw, problem=f"has no {', '.join(sorted(lacking))}")
+            yield raw
+
+    for found in form.read(rows()):
         if isinstance(found, BadRow):
             yield {"problem": str(found)}
             continue

@@ -198,7 +198,7 @@ def read_arena_config(path: Path) -> ArenaConfig:
         return ArenaConfig()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except (ValueError, OSError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, digits
         raise ArenaConfigError(f"{path}: cannot be read as TOML ({error}); correct it") from error
     try:
         arena_config = TypeAdapter(ArenaConfig).validate_python(

@@ -247,7 +247,7 @@ def _core(pair: JudgedPair) -> DatasetRow:
         "turn": pair.turn + 1,
         "anony": pair.blind,
         "language": pair.language,
-        "tstamp": pair.created_ms / 1000,
+        "tstamp": pair.created_ms / 1000 if pair.created_ms else None,
     }
 
 

@@ -18,7 +18,7 @@ def openwebui_rows(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
     rated, other = (
         (pair.right, pair.left) if pair.winner == Winner.MODEL_B else (pair.left, pair.right)
     )
-    second = pair.created_ms // 1000
+    second = pair.created_ms // 1000  # 0, which is 1970 there, where nobody knows: it has to be one
     name = rated.participant.name
     scores: dict[str | None, int] = {Strength.MUCH: 10, None: 8, Strength.SLIGHTLY: 6}
     return [

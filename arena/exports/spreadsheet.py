@@ -23,7 +23,7 @@ def sheet_rows(pair: JudgedPair) -> list[DatasetRow | LeftOut] | LeftOut:
         "vote_id": pair.vote_id,
         "battle_id": pair.battle_id,
         "turn": pair.turn + 1,
-        "created_at": iso_time(pair.created_ms),
+        "created_at": iso_time(pair.created_ms) or "",
         "model_a": pair.left.participant.name,
         "model_b": pair.right.participant.name,
         "winner": pair.winner,

@@ -231,6 +231,8 @@ def _lineage(role: str, view: SideView | None) -> DatasetRow:
     }
 
 
-def iso_time(ms: int) -> str:
-    """Milliseconds since 1970 as ISO 8601 in UTC."""
+def iso_time(ms: int) -> str | None:
+    """Milliseconds since 1970 as ISO 8601 in UTC; None for 0, which says that nobody knows it."""
+    if ms == 0:
+        return None
     return f"{(EPOCH + datetime.timedelta(milliseconds=ms)).isoformat(timespec='milliseconds')}Z"

@@ -28,20 +28,40 @@ class Imported:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def import_file(store: Store, path: Path, kind: str, *, skip_bad: bool = False) -> Imported:
+@dataclass(frozen=True)
+class Origin:
+    """What a person imports: the file and its format, where it is read by way of another file."""
+
+    sha256: str
+    format: str
+
+
+def import_file(
+    store: Store, path: Path, kind: str, *, skip_bad: bool = False, origin: Origin | None = None
+) -> Imported:
     """Import a file or a folder that `arena export` wrote.
 
-    Raises ImportRefusedError with the first bad rows, unless `skip_bad` leaves those out.
+    Raises ImportRefusedError with the first bad rows, unless `skip_bad` leaves those out; and for a
+    file that was imported as another format.
     """
     if kind not in READERS:
         raise ImportRefusedError(f"format {kind!r} is unknown; use one of {', '.join(READERS)}")
     source = source_file(path, kind)
-    name = file_sha256(source) if kind == "raw" else kind
-    done = write(
-        store.path,
-        store.config,
-        lambda db: _import(BulkWriter(db), source, kind, name, skip_bad=skip_bad),
-    )
+    origin = origin or Origin(file_sha256(source), kind)
+    name = origin.sha256 if kind == "raw" else kind
+
+    def body(writer: BulkWriter) -> Imported:
+        if others := writer.formats_of(origin.sha256) - {origin.format}:
+            raise ImportRefusedError(
+                f"{path} was imported as {', '.join(sorted(others))} before; its battles would be "
+                f"there twice as {origin.format}; leave it"
+            )
+        done = _import(writer, source, kind, name, skip_bad=skip_bad)
+        if done.num_new or done.num_known:
+            writer.note_file(origin.sha256, origin.format)
+        return done
+
+    done = write(store.path, store.config, lambda db: body(BulkWriter(db)))
     PairCache(store).refresh()  # the next leaderboard starts from its copy
     return done
 

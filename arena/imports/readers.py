@@ -202,14 +202,14 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=BLOCK):
                 yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ImportRefusedError(f"{path} is no Parquet file: {error}") from error
 
 
 def _json_list(path: Path) -> list[Any]:
     try:
         rows = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ImportRefusedError(f"{path} is no JSON: {error}") from error
     if not isinstance(rows, list):
         raise ImportRefusedError(f"{path} holds no JSON list of rows")

@@ -76,6 +76,19 @@ class BulkWriter:
                 self._first[table] = block.rows[table][-len(COLUMNS[table])] + 1
         return len(block.ids) - len(known)
 
+    def formats_of(self, sha256: str) -> set[str]:
+        """The formats as which a file of this content was imported before."""
+        found = self._db.execute("SELECT format FROM imported_files WHERE sha256 = ?", [sha256])
+        return {row[0] for row in found}
+
+    def note_file(self, sha256: str, kind: str) -> None:
+        """Remember that a file was imported as this format."""
+        self._db.execute(
+            "INSERT INTO imported_files (sha256, format, created_ms) VALUES (?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            [sha256, kind, now_ms()],
+        )
+
     def _known(self, names: list[str]) -> set[str]:
         """Which of these battles the store has."""
         known: set[str] = set()

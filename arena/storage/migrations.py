@@ -300,3 +300,20 @@ def m006_writers(db: Database) -> None:
 
 
 M006 = ("ALTER TABLE answers ADD COLUMN writer TEXT",)
+
+
+@steps()  # type: ignore[untyped-decorator]
+def m007_imported_files(db: Database) -> None:
+    """Which files were imported, and as what."""
+    for statement in M007:
+        db.execute(statement)
+
+
+M007 = (
+    """CREATE TABLE imported_files (
+        sha256 TEXT NOT NULL,
+        format TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        PRIMARY KEY (sha256, format)
+    ) STRICT, WITHOUT ROWID""",
+)

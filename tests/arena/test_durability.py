@@ -131,6 +131,7 @@ def test_a_lock_of_ten_seconds_is_told_and_the_vote_succeeds_later(hand: Hand) -
 
 STEPS = ("m001_battles_and_votes", "m002_vote_changes", "m003_answer_tokens")
 STEPS += ("m004_search_and_switches", "m005_synthetic_battles", "m006_writers")
+STEPS += ("m007_imported_files",)
 
 
 def test_every_step_of_the_migrations_is_killed_below() -> None:
