@@ -11,7 +11,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install arena check test lint docs screenshot clients engines lock clean
+.PHONY: help install arena check test lint docs screenshot clients engines audit soak lock clean
 
 bin := $(VENV)/bin
 done := $(VENV)/.done
@@ -66,6 +66,16 @@ clients: $(done)/install ## Try clients that others wrote, each in .clients/NAME
 engines: $(done)/install ## Try engines that others wrote, each in .engines/NAME (docs/scale.md)
 	$(bin)/python tools/engines.py
 
+# In a place of its own, so that its needs do not meet ours; it asks PyPI's list of known faults.
+audit: $(done)/test ## Look for known faults and unknown licences in what is installed (needs PyPI)
+	$(bin)/python tools/licences.py
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && \
+	  .audit/bin/pip install -qq --disable-pip-version-check $(PIP_ARGS) pip-audit; }
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+soak: $(done)/test ## 25 battles at a time for MINUTES=60, with kills and dying servers
+	$(bin)/python benchmarks/arena/soak.py --minutes $(or $(MINUTES),60)
+
 lock: $(done)/test $(done)/lint ## Write the versions in .venv to constraints.txt
 	@{ echo "# The versions that the tests ran with; 'make lock' writes this file."; \
 	   $(bin)/python -m pip list --format=freeze --exclude-editable 2>/dev/null \
@@ -73,7 +83,7 @@ lock: $(done)/test $(done)/lint ## Write the versions in .venv to constraints.tx
 	@mv $(done)/lock constraints.txt
 
 clean: ## Remove .venv and what tools left behind
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .audit
 
 $(done)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -24,6 +24,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
+from arena.battles.partial_texts import keep_partial_texts
 from arena.battles.service import BattleService
 from arena.battles.set_judging import SetJudging
 from arena.config.arena_toml import FILE, read_arena_config
@@ -131,10 +132,12 @@ def _lifespan(service: BattleService, drawer: Drawer) -> Any:
         pool = ThreadPoolExecutor(WRITERS, "store")
         asyncio.get_running_loop().set_default_executor(pool)
         await service.pool.backends()  # within a deadline: the first battle need not wait
-        beside = [
-            asyncio.create_task(one)
-            for one in (_sweep(service), service.watch_store(), service.keep_texts())
-        ]
+        acts = (
+            _sweep(service),
+            service.watch_store(),
+            keep_partial_texts(service.store, service.running_battles),
+        )
+        beside = [asyncio.create_task(one) for one in acts]
         yield
         for task in beside:
             task.cancel()

@@ -18,7 +18,6 @@ from arena.battles.answer_recorder import AnswerRecorder
 from arena.battles.asking_limits import Asker, AskingLimits
 from arena.battles.leaks import telling_words
 from arena.battles.pairing import PairSampler
-from arena.battles.partial_texts import keep_partial_texts
 from arena.battles.prompts import PromptError as PromptError
 from arena.battles.prompts import check_prompt
 from arena.battles.running import ARRIVAL_SECONDS, RunningBattle
@@ -44,8 +43,7 @@ LOOK_SECONDS = 10.0
 MOST_ASKERS = 50_000
 SIGNED_IN = "user:"
 """How the secret begins by which somebody is known who signed in."""
-SHUT_DOWN = "shut-down"
-SHUT_DOWN_TEXT = "The server was shut down while this answer was being written."
+SHUT_DOWN = "shut-down", "The server was shut down while this answer was being written."
 SHUT_DOWN_SOON = "The server is shutting down. Try again in a moment."
 EXAMPLE_SAMPLER = "base-and-variant/1"
 APART = "+not-two-starters/1"
@@ -380,14 +378,10 @@ class BattleService(BattleVoting):
             await asyncio.to_thread(self.health.look)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def keep_texts(self) -> None:
-        """Store now and then what runs have written so far: a program that is killed keeps that."""
-        await keep_partial_texts(self.store, self.running_battles)
-
     async def end_battles(self) -> None:
         """Take no further battle, and end those that run: each page is told why before it ends."""
         self._is_closing = True
-        await self.running_battles.close(AnswerError(SHUT_DOWN, SHUT_DOWN_TEXT))
+        await self.running_battles.close(AnswerError(*SHUT_DOWN))
 
     async def close(self) -> None:
         """End every running battle; what was written so far is kept."""

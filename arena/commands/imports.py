@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from arena.exports.dataset import file_sha256
-from arena.imports.importer import Imported, Origin, import_file
+from arena.imports.importer import Imported, ImportedFile, import_file
 from arena.imports.readers import JUDGED, READERS, ImportRefusedError
 from arena.storage.store import Store
 
@@ -51,7 +51,7 @@ def import_any(store: Store, file: Path, kind: str, *, skip_bad: bool = False) -
             with between.open("w", encoding="utf-8", newline="\n") as out:
                 for row in _judged_rows(file, kind):
                     out.write(json.dumps(row, ensure_ascii=True) + "\n")
-            origin = Origin(_content_sha256(file), kind)
+            origin = ImportedFile(_content_sha256(file), kind)
             return import_file(store, between, JUDGED, skip_bad=skip_bad, origin=origin)
         except TuningError as error:
             raise ImportRefusedError(str(error)) from error

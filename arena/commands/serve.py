@@ -76,9 +76,11 @@ def serve_models(
     from tuning.models.resolve import resolve_base
     from tuning.starter import shipped_models
     from tuning.variant import list_variants
+    from tuning.variant.manifest import sweep_abandoned
 
     check_engine(engine)
     beside = read_config(vllm, vllm_options) if engine == "vllm" else None
+    sweep_abandoned(home / "models")
     folder = resolve_base(base, home)
     shipped = shipped_models()
     config = ServeConfig(

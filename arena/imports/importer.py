@@ -29,7 +29,7 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ImportedFile:
     """What a person imports: the file and its format, where it is read by way of another file."""
 
     sha256: str
@@ -37,7 +37,12 @@ class Origin:
 
 
 def import_file(
-    store: Store, path: Path, kind: str, *, skip_bad: bool = False, origin: Origin | None = None
+    store: Store,
+    path: Path,
+    kind: str,
+    *,
+    skip_bad: bool = False,
+    origin: ImportedFile | None = None,
 ) -> Imported:
     """Import a file or a folder that `arena export` wrote.
 
@@ -47,7 +52,7 @@ def import_file(
     if kind not in READERS:
         raise ImportRefusedError(f"format {kind!r} is unknown; use one of {', '.join(READERS)}")
     source = source_file(path, kind)
-    origin = origin or Origin(file_sha256(source), kind)
+    origin = origin or ImportedFile(file_sha256(source), kind)
     name = origin.sha256 if kind == "raw" else kind
 
     def body(writer: BulkWriter) -> Imported:

@@ -120,7 +120,7 @@ def finish(
 
 def keep_texts(db: Database, texts: Mapping[int, str]) -> None:
     """Store the texts so far of attempts that are being written, by the ids of their rows."""
-    db.executemany(
+    db.conn.executemany(
         "UPDATE answers SET text = ? WHERE id = ? AND status = 'streaming'",
         [(clean_text(text), answer_id) for answer_id, text in texts.items()],
     )

@@ -172,7 +172,7 @@ class ServerThread:
 
 
 def _server_of(
-    registry: Registry, on_ready: Callable[[], None] | None, outside: Forwarder | None
+    registry: Registry, on_ready: Callable[[], None] | None, outside: Forwarder | None = None
 ) -> _Uvicorn:
     config = registry.config
     app = create_app(registry, config)
@@ -189,7 +189,7 @@ class _Uvicorn(uvicorn.Server):
         app: FastAPI,
         on_ready: Callable[[], None] | None,
         keep_alive: int,
-        outside: Forwarder | None,
+        outside: Forwarder | None = None,
         worker: Worker | None = None,
     ) -> None:
         super().__init__(

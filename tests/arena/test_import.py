@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from store_fixtures import BASE, FULL, LORA, Hand
 
+from arena.commands.imports import import_any
 from arena.exports.dataset import ExportOptions, export
 from arena.imports.importer import import_file
 from arena.imports.readers import LARGE, ImportRefusedError
@@ -455,3 +456,40 @@ def test_files_that_are_no_rows(tmp_path: Path) -> None:
             import_file(store, tmp_path / name, "lmsys")
     with pytest.raises(ImportRefusedError, match="format 'xml' is unknown"):
         import_file(store, tmp_path / "x.json", "xml")
+
+
+def test_a_file_read_as_another_format_is_refused(tmp_path: Path) -> None:
+    """It would bring the same judgements in twice; the same format again adds nothing."""
+    row = {"prompt": "hi", "chosen": "good", "rejected": "bad"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    store = empty_store(tmp_path)
+    assert import_any(store, tmp_path / "rows.jsonl", "pairs").num_new == 1
+    assert import_any(store, tmp_path / "rows.jsonl", "pairs").num_known == 1
+    with pytest.raises(ImportRefusedError, match="imported as pairs before"):
+        import_file(store, tmp_path / "rows.jsonl", "trl")
+    assert store.counts()["votes"] == 1
+
+
+def test_a_time_that_nobody_knows_stays_unknown(tmp_path: Path) -> None:
+    """It is no 1970 in an export, and none after that was imported."""
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "x"}]
+    row = {"model_a": "a", "model_b": "b", "winner": "model_a"}
+    row |= {
+        "conversation_a": messages,
+        "conversation_b": [messages[0], {**messages[1], "content": "y"}],
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    store = empty_store(tmp_path)
+    import_file(store, tmp_path / "rows.jsonl", "lmsys")
+    names = {"trl": "created_at", "lmsys": "tstamp", "140k": "timestamp", "csv": "created_at"}
+    for kind, name in names.items():
+        export(store, tmp_path / kind, ExportOptions(format=kind))
+        (file,) = (tmp_path / kind).glob("train.*")
+        text = file.read_text()
+        assert "1970" not in text
+        if file.suffix == ".jsonl":
+            assert json.loads(text.splitlines()[0])[name] is None
+            again = empty_store(tmp_path / f"{kind}-again")
+            import_file(again, file, kind)
+            (told,) = read_rating_input(again, VoteFilter(named=True)).created_ms
+            assert told == 0

@@ -1,4 +1,4 @@
-"""The page behind the real nginx: under a path, with its Host rewritten, with forwarded headers."""
+"""The page behind the real nginx and Caddy: under a path, by another Host, with its headers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from caddy import caddy
 from fault_server import FaultServer, Script
 from nginx import documented, nginx
 from page_server import PageServer
@@ -26,8 +27,10 @@ PROMPT = {"prompt": "What is the capital of France?"}
 
 
 @contextmanager
-def behind(tmp_path: Path, block: str, **settings: Any) -> Iterator[tuple[str, PageServer]]:
-    """The address of nginx, and the page behind it."""
+def behind(
+    tmp_path: Path, block: str, front: Any = nginx, **settings: Any
+) -> Iterator[tuple[str, PageServer]]:
+    """The address of nginx or another, and the page behind it."""
     hold = threading.Event()
     scripts = {"one": Script(hold=hold), "two": Script(hold=hold)}
     port = free_port()
@@ -38,7 +41,7 @@ def behind(tmp_path: Path, block: str, **settings: Any) -> Iterator[tuple[str, P
     with (
         FaultServer(scripts) as server,
         PageServer(tmp_path / "home", server.url, **settings) as page,
-        nginx(tmp_path / "nginx", block.replace("7860", str(page.config.port)), port) as url,
+        front(tmp_path / "front", block.replace("7860", str(page.config.port)), port) as url,
     ):
         page.hold = hold  # type: ignore[attr-defined]
         try:
@@ -51,13 +54,20 @@ def client_of(url: str, **options: Any) -> httpx2.Client:
     return httpx2.Client(base_url=url, trust_env=False, timeout=60, **options)
 
 
-def test_under_a_path_answers_stream_and_votes_and_sign_in_arrive(tmp_path: Path) -> None:
+@pytest.mark.parametrize("front", [nginx, caddy])
+def test_under_a_path_answers_stream_and_votes_and_sign_in_arrive(
+    tmp_path: Path, front: Any
+) -> None:
     """The block of docs/proxy.md as it stands there."""
     home = tmp_path / "home"
     home.mkdir()
     write_users(home / FILE, {"ann": make_user("ann", "voter", "ann's secret")})
     public = PublicAddress("/arena", ("127.0.0.1",))
-    with behind(tmp_path, documented(DOCS), public=public) as (url, page), client_of(url) as client:
+    block = documented(DOCS, front.__name__)
+    with (
+        behind(tmp_path, block, front, public=public) as (url, page),
+        client_of(url) as client,
+    ):
         assert client.get("/arena").headers["location"].endswith("/arena/")
         first = client.get("/arena/").headers
         assert first["location"] == "/arena/signin"

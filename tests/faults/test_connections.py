@@ -181,9 +181,9 @@ def test_a_body_has_a_bound(tiny_home: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_those_who_wait_are_told_when_the_server_ends(tiny_home: Path) -> None:
     asked = {"inputs": "one two three", "parameters": {"max_new_tokens": 100}}
     with Registry(tiny_config(tiny_home, models=())) as registry, bind("127.0.0.1", 0) as listener:
-        registry.worker.on_step = lambda _: time.sleep(0.1)
         ready = threading.Event()
         server = _server_of(registry, ready.set)
+        registry.worker.on_step = lambda _: time.sleep(0.5)  # 100 tokens take 50 s
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         assert ready.wait(60)

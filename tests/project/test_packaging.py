@@ -17,10 +17,11 @@ import urllib.request
 import venv
 import zipfile
 from email.parser import Parser
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import distributions, packages_distributions, version
 from pathlib import Path
 
 import cli_reference
+import licences
 import pytest
 from running import arena_up, clean_environment
 
@@ -175,6 +176,21 @@ def test_image_has_a_python_that_the_project_supports() -> None:
     lowest = re.fullmatch(r">=3\.(\d+)", PROJECT["project"]["requires-python"])
     assert lowest
     assert int(minor[1]) >= int(lowest[1])
+
+
+def test_every_licence_was_looked_at() -> None:
+    """Of what the constraints name; the list of `make audit` has the others, too."""
+    pinned = {
+        re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    installed = list(distributions())
+    ours = [one for one in installed if re.sub(r"[-_.]+", "-", one.name).lower() in pinned]
+    assert len(ours) > 50
+    assert licences.unknown(ours) == {}
+    (some,) = [one for one in installed if one.name == "pytest"]
+    assert licences.licences_of(some) == ["MIT"]
 
 
 def test_constraints_pin_every_dependency_once() -> None:

@@ -31,9 +31,9 @@ http {{
 """
 
 
-def documented(page: Path) -> str:
-    """The server block of a page of the docs."""
-    found = re.search(r"```nginx\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+def documented(page: Path, language: str = "nginx") -> str:
+    """The server block of a page of the docs, or another's site."""
+    found = re.search(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -50,7 +50,7 @@ def nginx(folder: Path, server: str, port: int) -> Iterator[str]:
     process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(config)])
     try:
         limit = time.monotonic() + 30
-        while not _listens(port):
+        while not listens(port):
             assert process.poll() is None, (folder / "error.log").read_text()
             assert time.monotonic() < limit, "nginx does not listen"
             time.sleep(0.05)
@@ -60,6 +60,7 @@ def nginx(folder: Path, server: str, port: int) -> Iterator[str]:
         process.wait(20)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether anything answers at this port of loopback."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

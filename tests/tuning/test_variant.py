@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import subprocess
@@ -18,7 +19,7 @@ from tuning.variant import (
     read_variant,
     weights_sha256,
 )
-from tuning.variant.manifest import publish, seal_variant, store_metrics
+from tuning.variant.manifest import publish, seal_variant, store_metrics, sweep_abandoned
 
 
 @pytest.fixture
@@ -179,6 +180,21 @@ def test_publish_renames_whole_folder(folder: Path, tmp_path: Path) -> None:
     publish(folder, tmp_path / "moved")
     assert not folder.exists()
     assert read_variant(tmp_path / "moved").name == "mine"
+
+
+def test_only_what_killed_conversions_left_is_swept(tmp_path: Path) -> None:
+    """A running one holds its lock; work that takes none, and folders called otherwise, stay."""
+    for name in ("dead", "alive"):
+        (tmp_path / f".{name}.lock").touch()
+    for name in (".dead.abcd_123.tmp", ".alive.abcd_123.tmp", ".tuned.abcd_123.tmp", ".dead.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text("half")
+    before = {path.name for path in tmp_path.iterdir()}
+    with (tmp_path / ".alive.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        sweep_abandoned(tmp_path)
+    assert before - {path.name for path in tmp_path.iterdir()} == {".dead.abcd_123.tmp"}
+    sweep_abandoned(tmp_path / "none")
 
 
 def test_no_torch_at_import() -> None:

@@ -5,6 +5,8 @@ Does not know what the weights mean; everything here is bytes, hashes and rename
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -118,6 +120,21 @@ def sweep(target: Path) -> None:
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}\.tmp")
     for folder in target.parent.iterdir():
         if pattern.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_abandoned(models: Path) -> None:
+    """Remove what conversions left in this folder that were killed; one that runs holds a lock.
+
+    Folders of other work, which takes no lock, are left to who makes them anew.
+    """
+    for folder in models.glob(".*.tmp"):
+        found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}\.tmp", folder.name)
+        lock = models / f".{found[1]}.lock" if found else None
+        if lock is None or not lock.is_file() or folder.is_symlink():
+            continue
+        with contextlib.suppress(OSError), lock.open("rb") as handle:  # taken, or not ours
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
 
 
