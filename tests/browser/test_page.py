@@ -18,6 +18,7 @@ from recording_proxy import RecordingProxy
 from serving_models import TEMPLATE, save_adapter, save_checkpoint, save_tokenizer
 from store_fixtures import votes_of
 
+from arena.values.examples import OPEN_EXAMPLES
 from arena.values.vote import Winner
 from serving.config import ServeConfig
 from serving.http.server import ServerThread
@@ -166,6 +167,7 @@ def test_chosen_models_are_named_from_the_start(page: Page, arena: PageServer) -
 
 def test_example_stop_and_new_battle(page: Page, arena: PageServer) -> None:
     page.goto(arena.url)
+    page.wait_for_selector(f"text={OPEN_EXAMPLES[0]}")  # not all models are the starter's
     page.click("text=Name three fruits.")
     page.wait_for_selector("#answer-a .pane")
     assert page.inner_text("#asked .asked-text") == "Name three fruits."
