@@ -241,6 +241,9 @@ def test_the_report_says_what_was_learned_and_what_was_not(tmp_path: Path) -> No
     )
     assert report["kinds"]["form"]["verdict"] == "learned"
     assert report["kinds"]["wrong sum"]["verdict"] == "at chance"
+    shares = {name: found["share"] for name, found in report["voters"].items()}
+    kinds = [report["kinds"][kind]["share"] for kind in ("form", "wrong sum")]
+    assert shares == dict(zip(("v0", "v1"), kinds, strict=True)), "each saw one kind"
     assert report["ceiling"]["ceiling"] == 1.0
     lines = report["baselines"]
     assert lines["longer"]["agreement"]["share"] == 0.0
@@ -255,6 +258,7 @@ def test_the_report_says_what_was_learned_and_what_was_not(tmp_path: Path) -> No
     text = (tmp_path / "reward_report.md").read_text()
     assert text == report_markdown(report)
     assert "wrong sum was not learned" in text
+    assert f"| v0 | {shares['v0']:.1%} (" in text
     assert "of a possible 100.0%" in text
     assert (tmp_path / "reward_report.png").read_bytes().startswith(b"\x89PNG")
 
@@ -262,6 +266,7 @@ def test_the_report_says_what_was_learned_and_what_was_not(tmp_path: Path) -> No
 def test_a_report_of_little_is_still_one() -> None:
     one = ScoredPairs([pair("a?")], np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]]))
     report = reward_report(one, [], name="tiny", start="base")
+    assert report["voters"] == {}, "one voter alone is no split"
     text = report_markdown(report)
     assert "no two votes are on the same two answers" in text
     assert "no such pair" in text

@@ -124,6 +124,7 @@ def reward_report(
         "length": length_analysis(margins, held.lengths, held.prompts)
         | {"longer_wins": _json(held.agree(_margin(held.lengths)))},
         "kinds": _kinds(held, margins),
+        "voters": _voters(held, margins),
         "curve": learning_curve(curve, ceiling["ceiling"]),
         "styles": dict(styles) if styles else None,
         "beside": {what: found.to_json() for what, found in (beside or {}).items()},
@@ -210,3 +211,12 @@ def _kinds(held: ScoredPairs, margins: Reals) -> dict[str, Any]:
         verdict = LEARNED if item.lower > 0.5 else OPPOSITE if item.upper < 0.5 else UNKNOWN
         found[kind] = item.to_json() | {"verdict": verdict}
     return found
+
+
+def _voters(held: ScoredPairs, margins: Reals) -> dict[str, Any]:
+    """Agreement with each voter; empty where votes do not tell two voters apart."""
+    voters = [pair.origin.voter for pair in held.pairs]
+    names = sorted({voter for voter in voters if voter is not None})
+    if len(names) < 2:
+        return {}
+    return {name: _json(held.agree(margins, [one == name for one in voters])) for name in names}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 REPORT_JSON, REPORT_TEXT, REPORT_PLOT = (f"reward_report.{end}" for end in ("json", "md", "png"))
+MOST_VOTERS = 20
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
@@ -38,6 +39,7 @@ def report_markdown(report: Mapping[str, Any]) -> str:
         "Intervals are of 95 %, votes on one prompt taken together.",
         *_agreement(report),
         *_kinds(report),
+        *_voters(report),
         *_calibration(report["calibration"]),
         *_length(report["length"]),
         *_curve(report["curve"]),
@@ -85,6 +87,17 @@ def _kinds(report: Mapping[str, Any]) -> Iterator[str]:
     missing = [kind for kind, item in report["kinds"].items() if item["verdict"] != "learned"]
     if missing:
         yield f"The mean above hides this: {', '.join(missing)} was not learned."
+
+
+def _voters(report: Mapping[str, Any]) -> Iterator[str]:
+    if not report["voters"]:
+        return
+    yield "## By voter"
+    names = sorted(report["voters"], key=lambda name: -report["voters"][name]["num_pairs"])
+    rows = ((name, share(report["voters"][name])) for name in names[:MOST_VOTERS])
+    yield _table(("voter", "agreement"), iter(rows))
+    if len(names) > MOST_VOTERS:
+        yield f"{len(names) - MOST_VOTERS:,} voters with fewer votes are in {REPORT_JSON}."
 
 
 def _calibration(found: Mapping[str, Any]) -> Iterator[str]:
