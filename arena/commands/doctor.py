@@ -5,6 +5,7 @@ Knows all three packages, inside its functions; repairs nothing.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import platform
@@ -189,11 +190,13 @@ def _server(url: str, *, must: bool) -> Diagnosis:
     """Whether anything answers there; no proxy of the environment stands between."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("no http address")
         with opener.open(f"{url.rstrip('/')}/", timeout=SECONDS) as reply:
             return Diagnosis(f"server {url}", "good", f"answers ({reply.status})")
     except urllib.error.HTTPError as error:
         return Diagnosis(f"server {url}", "good", f"answers ({error.code})")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # no HTTP, or no address
         reason = " ".join(str(getattr(error, "reason", error)).split())[:200]
     if must:
         remedy = "start it, or see address, port and firewall"

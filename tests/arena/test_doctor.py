@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from running import free_port
 from typer.testing import CliRunner
 
 from arena.cli import app
+from arena.commands.doctor import examine
 from tuning.starter import shipped_models
 
 
@@ -34,6 +37,13 @@ def test_a_whole_machine_is_good_and_home_need_not_be_there(tmp_path: Path) -> N
     assert "starter-lora" in found["models"]["value"]
 
 
+def greet(listener: socket.socket) -> None:
+    """Answer one caller as a server that speaks no HTTP."""
+    caller, _ = listener.accept()
+    with caller:
+        caller.sendall(b"SSH-2.0\r\n")
+
+
 @pytest.mark.slow
 def test_a_torn_model_a_silent_server_and_a_file_for_home_are_broken(tmp_path: Path) -> None:
     home, url = tmp_path / "home", f"http://127.0.0.1:{free_port()}"
@@ -47,6 +57,12 @@ def test_a_torn_model_a_silent_server_and_a_file_for_home_are_broken(tmp_path: P
     assert broken.keys() == {"model torn", f"server {url}"}
     assert all(one["remedy"] for one in broken.values())
     assert "adapter_model.safetensors" in found["model torn"]["value"]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=greet, args=(other,), daemon=True).start()
+        backend = f"http://127.0.0.1:{other.getsockname()[1]}"
+        found = {one.what: one for one in examine(tmp_path, (backend, "file:///etc/hostname"))}
+    assert found[f"server {backend}"].status == "broken"
+    assert found["server file:///etc/hostname"].status == "broken"
     (tmp_path / "file").touch()
     status, found = run(tmp_path / "file")
     assert (status, found["home"]["status"]) == (1, "broken")
