@@ -26,7 +26,7 @@ from tuning.loop.run import run_loop, tasks_of
 from tuning.loop.settings import LoopSettings, check_skipped
 from tuning.loop.verdict import compared, verdict
 from tuning.loop.votes import export_votes, prompt_of, split_votes, vote_file
-from tuning.variant.folder import list_variants, read_variant
+from tuning.variant.folder import list_variants, read_variant, weights_sha256
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -212,6 +212,22 @@ def test_all_files_of_votes_hold_out_the_same_prompts(tmp_path: Path) -> None:
     quarter, half = (said(sides[name][0].pairs) for name in ("quarter", "half"))
     assert quarter < half < true
     assert (len(quarter), len(half)) == (11, 21)
+
+
+def test_a_loop_begun_anew_forgets_what_it_made_and_nothing_else(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "models" / "n-reward")
+    settings = LoopSettings(base="b", data=("d",), name="n", home=tmp_path)
+    folder = LoopFolder(settings.folder)
+    unfinished = tmp_path / "models" / ".n-dpo.run"
+    mine = {"model": "n-reward", "in_home": True, "weights_sha256": weights_sha256(base)}
+    for weights, is_kept in (("another", True), (mine["weights_sha256"], False)):
+        unfinished.mkdir()
+        with folder.opened(settings, restart=False):
+            folder.keep("reward-true", {**mine, "weights_sha256": weights})
+        with folder.opened(settings, restart=True):
+            assert folder.found("reward-true") is None
+        assert base.exists() == is_kept
+        assert not unfinished.exists()
 
 
 def test_the_verdict_is_by_the_rule() -> None:

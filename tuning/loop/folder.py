@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tuning.json_lines import JsonError, load_records
-from tuning.loop.settings import LoopError, LoopSettings, changed
+from tuning.loop.settings import LoopError, LoopSettings, PolicyObjective, changed
 from tuning.training.checkpoints import locked_run
 from tuning.variant.folder import VariantError, weights_sha256
 from tuning.variant.manifest import dump_json, write_atomically
@@ -68,6 +68,9 @@ class LoopFolder:
             target = settings.home / "models" / str(made.get("model"))
             if made.get("in_home") and _weights(target) == made.get("weights_sha256"):
                 shutil.rmtree(target)
+        for objective in ("reward", *get_args(PolicyObjective)):
+            unfinished = f".{settings.name}-{objective}.run"
+            shutil.rmtree(settings.home / "models" / unfinished, ignore_errors=True)
         self._clear()
 
     def _begin(self, settings: LoopSettings) -> None:
