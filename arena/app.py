@@ -45,6 +45,7 @@ from arena.page.live_updates import ElementNumbers
 from arena.page.render import Renderer
 from arena.page.theme import head, theme
 from arena.page.wiring import wire
+from arena.runs.queue import RunQueue
 from arena.storage.store import Store
 from arena.web.access import AccessMiddleware
 from arena.web.api import (
@@ -54,6 +55,7 @@ from arena.web.api import (
     answer_unknown,
     api_router,
 )
+from arena.web.api_tune import tune_router
 from arena.web.authentication import Authenticator
 from arena.web.guesses import Guesses
 from arena.web.proxy import ProxyMiddleware, trusted_hosts
@@ -65,6 +67,7 @@ log = logging.getLogger(__name__)
 
 WRITERS = 32
 SWEEP_SECONDS = 15.0
+QUEUE_SECONDS = 1.0
 
 
 def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
@@ -83,17 +86,19 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     authenticator.check()
     guesses = Guesses()
     drawer = Drawer()
+    queue = RunQueue(config.home)
     app = FastAPI(
         title="Instruct Arena",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=_lifespan(service, drawer),
+        lifespan=_lifespan(service, drawer, queue),
         max_body_size=config.limits.body_bytes,
         middleware=_middleware(config, authenticator, service, guesses),
     )
     app.state.service = service
     app.include_router(api_router(service, set_judging, config.home))
+    app.include_router(tune_router(queue))
     app.add_api_route(
         "/api/{rest:path}", answer_unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]
     )
@@ -125,7 +130,7 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     return _mount(app, demo, config)
 
 
-def _lifespan(service: BattleService, drawer: Drawer) -> Any:
+def _lifespan(service: BattleService, drawer: Drawer, queue: RunQueue) -> Any:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Threads mostly wait for the disk; as many as may share one commit (see `group_commit`).
@@ -136,11 +141,13 @@ def _lifespan(service: BattleService, drawer: Drawer) -> Any:
             _sweep(service),
             service.watch_store(),
             keep_partial_texts(service.store, service.running_battles),
+            _run_queue(queue),
         )
         beside = [asyncio.create_task(one) for one in acts]
         yield
         for task in beside:
             task.cancel()
+        await asyncio.to_thread(queue.close)
         await service.close()
         await drawer.close()
 
@@ -155,6 +162,16 @@ async def _sweep(service: BattleService) -> None:
             await asyncio.to_thread(service.store.close_orphans, also_own=False)
         except ArenaError as error:
             log.warning("answers of dead programs stay open: %s", error)
+
+
+async def _run_queue(queue: RunQueue) -> None:
+    """Start the tuning runs that wait, one after another."""
+    while True:
+        try:
+            await asyncio.to_thread(queue.tick)
+        except (ArenaError, OSError) as error:
+            log.warning("no tuning run can be started: %s", error)
+        await asyncio.sleep(QUEUE_SECONDS)
 
 
 def _middleware(

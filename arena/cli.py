@@ -247,6 +247,9 @@ def tune_variant(
         Path | None,
         typer.Option("--launch", help="Run in several processes by this file of accelerate's."),
     ] = None,
+    settings_out: Annotated[
+        bool, typer.Option("--settings", help="List every setting with its default.")
+    ] = False,
     home: Home = DEFAULT_HOME,
     json_out: Json = False,
 ) -> None:
@@ -256,9 +259,13 @@ def tune_variant(
 
         launch(launch_file)
     from arena.commands.vote_data import as_files
+    from tuning.commands.settings import run_settings
     from tuning.commands.tune import run_preview, run_reproduce, run_tune
     from tuning.config_files import add_assignments
 
+    if settings_out:
+        run_settings(json_out=json_out)
+        return
     if reproduce is not None:
         run_reproduce(reproduce, home, _given_beside(context), json_out=json_out)
         return
@@ -287,7 +294,7 @@ def tune_variant(
     flags = {key: value for key, value in given.items() if value not in (None, ())}
     settings = add_assignments(flags, assignments or ())
     if preview is not None:
-        run_preview(config, settings, preview, home)
+        run_preview(config, settings, preview, home, json_out=json_out)
         return
     run_tune(config, settings, as_files, home, json_out=json_out)
 

@@ -32,6 +32,7 @@ HEALTH_SECONDS = 10.0
 HANG_SECONDS = 30.0
 """A server that computes still answers; one that says nothing for so long is stopped or stuck."""
 POLL_SECONDS = 0.1
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SAID_WHY = (1, 2)  # the child's exit status after a line on stderr that says what is wrong
 
 
@@ -53,6 +54,7 @@ def run_ui(config: PageConfig) -> None:
         async def beside(_: QuietServer) -> None:
             await _answers(f"{config.page_url}/healthz", READY_SECONDS)
             await _tell_servers(page)
+            _tell_key(config)
             print(f"Arena ready at {config.page_url}", flush=True)
 
         run(page, listener, beside, page.state.service.end_battles)
@@ -81,6 +83,7 @@ def run_up(config: PageConfig, server: ModelServer, *, smollm2: bool = False) ->
             async def beside(page: QuietServer) -> None:
                 await _until_ready(config, child)
                 await _tell_servers(app)
+                _tell_key(config)
                 print(f"Arena ready at {config.page_url}", flush=True)
                 if joining is not None:
                     joining.start()
@@ -131,6 +134,16 @@ async def _tell_servers(app: FastAPI) -> None:
 
     for line in server_lines(await app.state.service.pool.backends(fresh=True)):
         print(f"arena: {line}", file=sys.stderr, flush=True)
+
+
+def _tell_key(config: PageConfig) -> None:
+    """The link that opens the page with its tabs Tune and Admin, on a machine of one's own."""
+    from arena.web.authentication import Authenticator
+
+    authenticator = Authenticator(config.home)
+    if config.host in LOOPBACK and authenticator.users is None:
+        link = f"{config.page_url}/enter?key={authenticator.key}"
+        print(f"arena: to tune on the page, open {link}", file=sys.stderr, flush=True)
 
 
 async def _keep_up(child: Child, pool: BackendPool, page: QuietServer) -> None:

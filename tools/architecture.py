@@ -68,6 +68,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "exports",
         "imports",
         "battles",
+        "runs",
         "web",
         "page.html",
         "page.drawing",

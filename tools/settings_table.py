@@ -7,38 +7,15 @@ docstring, a limit's is its field's title.
 
 from __future__ import annotations
 
-import ast
-import inspect
-from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import tuning.config
 from arena.config.page_config import PageLimits
-from tuning.config import TuningConfig, hints_of
+from tuning.commands.settings import setting_notes
 from tuning.config_files import OBJECTIVE_DEFAULTS, STARTER_DEFAULTS
 from tuning.evaluation.verifiers import KINDS
 
 DOCS = Path(__file__).parent.parent / "docs"
 LIMITS = "limits of the page"
-
-
-def settings() -> Iterator[tuple[str, str, str]]:
-    """Key, default and meaning of every setting, those of a section after the others."""
-    said = _meanings()
-    sections = []
-    for item in fields(TuningConfig):
-        hint = hints_of(TuningConfig)[item.name]
-        if is_dataclass(hint):
-            sections.append((f"{item.name}.", hint))
-        else:
-            yield item.name, _default(item), said["TuningConfig", item.name]
-    for prefix, section in sections:
-        assert isinstance(section, type)
-        for item in fields(section):
-            yield f"{prefix}{item.name}", _default(item), said[section.__name__, item.name]
 
 
 def render() -> dict[str, str]:
@@ -62,7 +39,7 @@ def render() -> dict[str, str]:
     return {
         "settings": _table(
             ("key", "default", "meaning"),
-            [(f"`{key}`", default, meaning) for key, default, meaning in settings()],
+            [(f"`{note.key}`", note.default, note.meaning) for note in setting_notes()],
         ),
         "starter settings": _table(("method", "settings"), starter),
         "objective settings": _table(("objective", "settings"), objectives),
@@ -96,32 +73,6 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
         for line in (head, *rows)
     ]
     return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _meanings() -> dict[tuple[str, str], str]:
-    """The string behind each field, by class and field."""
-    found = {}
-    for owner in ast.parse(inspect.getsource(tuning.config)).body:
-        if not isinstance(owner, ast.ClassDef):
-            continue
-        for item, following in pairwise(owner.body):
-            if isinstance(item, ast.AnnAssign) and isinstance(following, ast.Expr):
-                text = ast.literal_eval(following.value)
-                found[owner.name, ast.unparse(item.target)] = " ".join(text.split())
-    return found
-
-
-def _default(item: Field[Any]) -> str:
-    value = item.default
-    if value is MISSING:
-        return "must be given"
-    if value is None or value == ():
-        return "none"
-    if isinstance(value, tuple):
-        return ", ".join(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

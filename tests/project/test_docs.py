@@ -12,6 +12,7 @@ import cli_reference
 import pytest
 import settings_table
 
+from tuning.commands.settings import setting_notes
 from tuning.config_files import setting_keys
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +147,7 @@ def test_tables_of_settings_and_checks_are_what_the_code_says(name: str) -> None
 
 def test_the_table_of_settings_is_whole() -> None:
     """Every key of the config, the starter's among them, with a default and a meaning."""
-    found = {key: (default, meaning) for key, default, meaning in settings_table.settings()}
+    found = {note.key: (note.default, note.meaning) for note in setting_notes()}
     assert set(found) == set(setting_keys())
     assert all(default and meaning for default, meaning in found.values())
     assert found["lora.rank"] == ("16", "Size of the low-rank matrices.")

@@ -19,6 +19,7 @@ TRAINED_STYLE = "bold green"
 MASKED_STYLE = "dim"
 # Off a terminal there is no colour, so trained stretches stand between these.
 MARKS = ("⟦", "⟧")
+MOST_BAD = 500
 
 
 def show_preview(prepared: Prepared, count: int, console: Console) -> None:
@@ -38,6 +39,33 @@ def show_preview(prepared: Prepared, count: int, console: Console) -> None:
     if prepared.rows:
         exact = prepared.tokenizer.decode(prepared.rows[0].ids)
         console.print(Text(repr(exact)), soft_wrap=True, highlight=False)
+
+
+def preview_json(prepared: Prepared, count: int) -> dict[str, Any]:
+    """The same for programs: ledger, bad rows, and token rows as pieces of text.
+
+    Each piece is `{"text", "trained"}`; together they are the row exactly as it is trained.
+    """
+    ledger = prepared.ledger
+    return {
+        "ledger": ledger.to_json(),
+        "lines": ledger.lines(),
+        "bad_rows": [vars(bad) for bad in ledger.bad_rows[:MOST_BAD]],
+        "num_bad_rows": len(ledger.bad_rows),
+        "template": prepared.template,
+        "end": end_line(prepared.tokenizer, prepared.stop_ids),
+        "max_length": prepared.max_length,
+        "rows": [_row_json(prepared, row) for row in spread(prepared, count)],
+    }
+
+
+def _row_json(prepared: Prepared, row: TokenRow) -> dict[str, Any]:
+    pieces = [
+        {"text": prepared.tokenizer.decode(row.ids[start:stop]), "trained": trained}
+        for start, stop, trained in _stretches(row)
+    ]
+    place = prepared.corpus.train[row.example].place
+    return {"place": place, "tokens": len(row), "trained": row.num_trained, "pieces": pieces}
 
 
 def spread(prepared: Prepared, count: int) -> list[TokenRow]:

@@ -64,13 +64,18 @@ def run_tune(
 
 @told
 def run_preview(
-    config_file: Path | None, settings: Mapping[str, Any], count: int, home: Path
+    config_file: Path | None,
+    settings: Mapping[str, Any],
+    count: int,
+    home: Path,
+    *,
+    json_out: bool,
 ) -> None:
     """`arena tune --preview N`: show what would be trained, and train nothing."""
     from tuning.config_files import load_config
 
     config = load_config(config_file, {"name": "preview", **settings}, home)
-    from tuning.commands.preview import show_preview
+    from tuning.commands.preview import preview_json, show_preview
     from tuning.errors import ConfigError
     from tuning.quiet import quiet_libraries
     from tuning.training.inputs import prepare
@@ -83,7 +88,11 @@ def run_preview(
         )
     quiet_libraries()
     say = partial(Console(stderr=True).print, highlight=False)
-    show_preview(prepare(with_verified_rows(config, say)), count, Console())
+    prepared = prepare(with_verified_rows(config, say))
+    if json_out:
+        print(json.dumps(preview_json(prepared, count), ensure_ascii=False))
+        return
+    show_preview(prepared, count, Console())
 
 
 @told

@@ -130,6 +130,11 @@ class Display(TrainerCallback):  # type: ignore[misc]
         """Add the tokens of one batch."""
         self._tokens += num_tokens
 
+    @property
+    def rate(self) -> float:
+        """Tokens a second since training began here."""
+        return self._tokens / max(1e-9, time.monotonic() - self._first)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar; off a terminal print now and then."""
         progress = self._clock.progress(state.global_step)
@@ -151,14 +156,13 @@ class Display(TrainerCallback):  # type: ignore[misc]
             self._bar = None
 
     def _text(self, step: int, progress: float) -> str:
-        seconds = max(1e-9, time.monotonic() - self._first)
         parts = [f"step {step}"]
         if self._history.losses:
             recent = [loss for _, loss in self._history.losses[-20:]]
             parts.append(f"loss {sum(recent) / len(recent):.3f}")
         if self._history.eval_losses:
             parts.append(f"held-out {self._history.eval_losses[-1][1]:.3f}")
-        parts.append(f"{self._tokens / seconds:,.0f} tokens/s")
+        parts.append(f"{self.rate:,.0f} tokens/s")
         if progress > 0.01:
             parts.append(f"{self._clock.elapsed * (1 / progress - 1):.0f} s left")
         return ", ".join(parts)

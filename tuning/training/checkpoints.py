@@ -1,7 +1,8 @@
 """Checkpoints of an unfinished run: whole or absent, verified before use, never mixed up.
 
 A run keeps them in `<home>/models/.<name>.run/`: `run.json` says which run it is, each
-`step-<n>/` holds weights, optimizer, schedule, random states, history and a manifest of hashes.
+`step-<n>/` holds weights, optimizer, schedule, random states, history and a manifest of hashes;
+`live.jsonl` holds the figures so far for who watches.
 One process at a time holds the folder's `lock`. Knows files; does not know what is trained.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.errors import TuningError
+from tuning.training.live import LIVE_FILE
 from tuning.variant.folder import file_sha256
 from tuning.variant.manifest import dump_json, publish, write_atomically
 
@@ -147,7 +149,7 @@ def locked_run(folder: Path, name: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if all(path.name == LOCK_FILE for path in folder.glob("*")):
+            if all(path.name in (LOCK_FILE, LIVE_FILE) for path in folder.glob("*")):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -40,6 +40,7 @@ from tuning.training.clock import Clock, schedule_factor
 from tuning.training.distributed import is_main_process, is_sharded, num_processes, wait_for_all
 from tuning.training.history import History
 from tuning.training.inputs import Inputs, check_home, check_name
+from tuning.training.live import LiveFile
 from tuning.training.objective import Objective
 from tuning.training.save import (
     Outcome,
@@ -167,6 +168,7 @@ class _Run:
         self.history = History(None)
         self.display = Display(out, self.clock, self.history)
         self.trackers = tracker_callbacks(config, say)
+        self.live = LiveFile(folder.folder, say)
         self.control = RunControl(
             self.clock,
             config.checks,
@@ -179,6 +181,7 @@ class _Run:
         """Train from the start or from the newest whole checkpoint."""
         checkpoint = self._resume()
         self._announce(checkpoint)
+        self._begin_live()
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="arena-trainer-") as scratch:
             trainer, checkpoints = self._trainer(Path(scratch))
@@ -302,7 +305,27 @@ class _Run:
             if "loss" in kept:
                 kept["progress"] = self.clock.progress(record["step"])
             rounded = {name: round(value, 6) for name, value in measures.items()}
-            self.history.add({**kept, **rounded, "seconds": round(self.clock.elapsed, 2)})
+            self._record({**kept, **rounded, "seconds": round(self.clock.elapsed, 2)})
+
+    def _begin_live(self) -> None:
+        """Say to who watches what is run, and how it went so far."""
+        config = self.config
+        run = {
+            "name": config.name,
+            "base": config.base,
+            "method": config.method,
+            "objective": config.objective,
+            "steps": self.plan.num_steps,
+            "max_seconds": self.clock.max_seconds,
+        }
+        if is_main_process():
+            self.live.begin(run, self.history.records)
+
+    def _record(self, record: dict[str, Any]) -> None:
+        """Keep one record of the history, and show it to who watches."""
+        self.history.add(record)
+        if is_main_process():
+            self.live.add({**record, "tokens_per_second": round(self.display.rate, 1)})
 
     def _sample(self, step: int) -> None:
         """Answer a few held-out prompts with the model as it is now."""
@@ -312,7 +335,7 @@ class _Run:
         samples = self.objective.sample(self.config, self.prepared, self.model)
         if not samples:
             return
-        self.history.add({"step": step, "samples": samples})
+        self._record({"step": step, "samples": samples})
         for sample in samples:
             self.out.print(
                 f"  {sample['prompt']!r} -> {sample['answer']!r}", highlight=False, markup=False

@@ -1,0 +1,174 @@
+"""The tuning runs for the page and for programs: choices, data, preview, queue. For admins alone.
+
+Knows HTTP and the queue of runs; whoever else comes is refused before anything is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from arena.runs import uploads
+from arena.runs.commands import ask_command
+from arena.runs.found import RESUMABLE, FoundRun
+from arena.runs.queue import RunQueue
+from arena.runs.requests import HALF, RunRequest, Setting
+from arena.runs.wishes import request_of
+from arena.web.visitors import visitor_of
+
+PREVIEW_SECONDS = 300.0
+
+
+class NewRun(BaseModel):
+    """A run to start: the name of its variant, and settings by their full keys."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    settings: dict[str, Setting] = {}
+    share: int = Field(HALF, ge=5, le=100)
+    restart: bool = False
+
+
+class GoOn(BaseModel):
+    """Whether the run begins anew instead of going on."""
+
+    model_config = ConfigDict(extra="forbid")
+    restart: bool = False
+
+
+class Look(BaseModel):
+    """Which rows to show as they would be trained."""
+
+    model_config = ConfigDict(extra="forbid")
+    settings: dict[str, Setting] = {}
+    rows: int = Field(6, ge=1, le=50)
+
+
+def tune_router(queue: RunQueue) -> APIRouter:
+    """The routes under `/api/tune`."""
+
+    async def admins_only(request: Request) -> None:
+        visitor_of(request.scope).check_admin()
+
+    router = APIRouter(prefix="/api/tune", dependencies=[Depends(admins_only)])
+    _add_choices(router, queue.home)
+    _add_runs(router, queue)
+    _add_acts(router, queue)
+    return router
+
+
+def _add_choices(router: APIRouter, home: Path) -> None:
+    """What can be chosen: settings, bases, data; and what rows become."""
+    settings: dict[str, Any] = {}
+
+    @router.get("/choices")
+    async def choices() -> dict[str, Any]:
+        words = ["models", "list", "--home", str(home)]
+        if not settings:
+            told = await asyncio.to_thread(ask_command, ["tune", "--settings"])
+            settings.update(told)
+        models = (await asyncio.to_thread(ask_command, words))["models"]
+        bases = [{"name": one["name"], "kind": one["kind"]} for one in models if not one["problem"]]
+        return {**settings, "models": bases, "files": uploads.uploads(home)}
+
+    @router.put("/data/{name}", status_code=201, max_body_size=uploads.FILE_BYTES)
+    async def upload(name: str, request: Request) -> dict[str, Any]:
+        kept = await uploads.keep(home, name, _pieces(request))
+        return {"name": kept.name, "bytes": kept.stat().st_size}
+
+    @router.post("/preview")
+    async def preview(body: Look, request: Request) -> Any:
+        asked = request_of(
+            home, "preview", body.settings, own_machine=visitor_of(request.scope).is_open
+        )
+        words = ["tune", *asked.words, "--home", str(home), "--preview", str(body.rows)]
+        return await asyncio.to_thread(ask_command, words, PREVIEW_SECONDS)
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        yield piece
+
+
+def _add_runs(router: APIRouter, queue: RunQueue) -> None:
+    """Runs and their figures."""
+
+    @router.get("/runs")
+    async def runs() -> dict[str, Any]:
+        return {"runs": await asyncio.to_thread(_all_json, queue)}
+
+    @router.post("/runs", status_code=201)
+    async def start(body: NewRun, request: Request) -> dict[str, Any]:
+        asked = request_of(
+            queue.home,
+            body.name,
+            body.settings,
+            share=body.share,
+            restart=body.restart,
+            own_machine=visitor_of(request.scope).is_open,
+        )
+        await asyncio.to_thread(queue.add, asked)
+        return await asyncio.to_thread(_one_json, queue, body.name)
+
+    @router.post("/command")
+    async def command(body: NewRun, request: Request) -> dict[str, str]:
+        is_open = visitor_of(request.scope).is_open
+        asked = request_of(queue.home, body.name, body.settings, own_machine=is_open)
+        return {"command": asked.command(queue.home)}
+
+    @router.get("/runs/{name}")
+    async def show(name: str) -> dict[str, Any]:
+        return await asyncio.to_thread(_one_json, queue, name)
+
+
+def _add_acts(router: APIRouter, queue: RunQueue) -> None:
+    """Stop, go on, remove."""
+
+    @router.post("/runs/{name}/stop")
+    async def stop(name: str) -> dict[str, Any]:
+        await asyncio.to_thread(queue.stop, name)
+        return await asyncio.to_thread(_one_json, queue, name)
+
+    @router.post("/runs/{name}/resume")
+    async def resume(name: str, body: GoOn) -> dict[str, Any]:
+        await asyncio.to_thread(lambda: queue.resume(name, restart=body.restart))
+        return await asyncio.to_thread(_one_json, queue, name)
+
+    @router.delete("/runs/{name}", status_code=204)
+    async def remove(name: str) -> Response:
+        await asyncio.to_thread(queue.remove, name)
+        return Response(status_code=204)
+
+
+def _all_json(queue: RunQueue) -> list[dict[str, Any]]:
+    return [run_json(queue, run) for run in queue.finder.all()]
+
+
+def _one_json(queue: RunQueue, name: str) -> dict[str, Any]:
+    run = queue.get(name)
+    return {**run_json(queue, run), **queue.finder.figures(run).curves()}
+
+
+def run_json(queue: RunQueue, run: FoundRun) -> dict[str, Any]:
+    """One run: what it is, how it stands, its newest figures, the command for a terminal."""
+    asked: RunRequest | None = run.request
+    return {
+        "name": run.name,
+        "state": run.state,
+        "error": run.told if run.state == "failed" else None,
+        "said": run.told or None,
+        "base": run.base,
+        "method": run.method,
+        "objective": run.objective,
+        "by": "page" if asked else "terminal",
+        "can_resume": run.state in RESUMABLE,
+        "changed_ms": run.changed_ms,
+        "command": asked.command(queue.home) if asked else None,
+        **queue.finder.figures(run).summary(),
+    }

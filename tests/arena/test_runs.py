@@ -1,0 +1,310 @@
+"""Tuning runs of the page: who may, what is refused, what files tell; and real runs, to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import signal
+import stat
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fault_server import FaultServer, Script
+from page_server import PageServer
+from tuning_fixtures import make_base, rows, write_rows
+
+from arena.runs import uploads
+from arena.runs.figures import POINTS, Figures, thinned
+from arena.runs.found import RunFinder, unfinished_of
+from arena.runs.queue import RunQueue
+from arena.runs.requests import RunRefusedError, RunRequest, folder_of, write_request
+from arena.runs.uploads import UploadRefusedError, keep
+from arena.runs.wishes import request_of
+from arena.web.authentication import Authenticator
+from arena.web.users import FILE, make_user, write_users
+
+ROUTES = (
+    ("GET", "choices"),
+    ("PUT", "data/rows.jsonl"),
+    ("POST", "preview"),
+    ("GET", "runs"),
+    ("POST", "runs"),
+    ("POST", "command"),
+    ("GET", "runs/one"),
+    ("POST", "runs/one/stop"),
+    ("POST", "runs/one/resume"),
+    ("DELETE", "runs/one"),
+)
+ASKED = {"name": "one", "settings": {"base": "starter", "data": ["starter"]}}
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[PageServer]:
+    with FaultServer({"a": Script()}) as server, PageServer(tmp_path, server.url) as running:
+        yield running
+
+
+@contextmanager
+def visit(page: PageServer, **options: Any) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=page.url, trust_env=False, timeout=600, **options) as client:
+        yield client
+
+
+def admin(page: PageServer) -> Any:
+    """The person who opened the page from its start line."""
+    return visit(page, headers={"authorization": f"Bearer {Authenticator(page.config.home).key}"})
+
+
+def test_voters_reach_no_route_and_leave_no_trace(page: PageServer) -> None:
+    home = page.config.home
+    with visit(page) as stranger:
+        for method, path in ROUTES:
+            reply = stranger.request(method, f"/api/tune/{path}", json=ASKED)
+            assert (reply.status_code, "admins" in reply.json()["error"]) == (403, True), path
+    users = [make_user("ann", "voter", "ann's secret")]
+    write_users(home / FILE, {user.name: user for user in users})
+    with visit(page, auth=("ann", "ann's secret")) as voter:
+        for method, path in ROUTES:
+            assert voter.request(method, f"/api/tune/{path}", json=ASKED).status_code == 403, path
+    assert not (home / "data").exists()
+    assert not (home / "runs").exists()
+
+
+def test_uploads_are_bounded_and_named_by_content(page: PageServer) -> None:
+    home = page.config.home
+    content = b'{"prompt": "Say red.", "completion": "red"}\n'
+    with admin(page) as client:
+        first = client.put("/api/tune/data/my.rows.jsonl", content=content)
+        assert first.status_code == 201
+        name = first.json()["name"]
+        assert name == f"my.rows-{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
+        assert client.put("/api/tune/data/my.rows.jsonl", content=content).json()["name"] == name
+        other = client.put("/api/tune/data/my.rows.jsonl", content=content * 2).json()["name"]
+        assert other != name, "the old one stays"
+        assert (home / "data" / name).read_bytes() == content
+        assert stat.S_IMODE((home / "data" / name).stat().st_mode) == 0o600
+        assert client.get(f"/api/tune/data/{name}").status_code in (404, 405), "never served again"
+        for bad in (".hidden.jsonl", "page.html", "a%2F..%2Fb.jsonl", "x.jsonl.py", "%2e%2e"):
+            assert client.put(f"/api/tune/data/{bad}", content=content).status_code >= 400, bad
+        assert client.put("/api/tune/data/empty.csv", content=b"").status_code == 422
+        # More than the page's usual body, far less than a file's bound.
+        assert client.put("/api/tune/data/long.jsonl", content=content * 4000).status_code == 201
+    connection = http.client.HTTPConnection("127.0.0.1", page.config.port, timeout=60)
+    connection.putrequest("PUT", "/api/tune/data/large.jsonl")
+    connection.putheader("content-length", str(uploads.FILE_BYTES + 1))
+    connection.putheader("authorization", f"Bearer {Authenticator(home).key}")
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+    assert {path.name for path in (home / "data").iterdir()} == {name, other} | {
+        path.name for path in (home / "data").glob("long-*.jsonl")
+    }
+
+
+def test_full_data_folder_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * 600
+        yield b"y" * 600
+
+    monkeypatch.setattr(uploads, "ALL_BYTES", 1000)
+    with pytest.raises(UploadRefusedError, match=r"rows\.csv is larger than"):
+        asyncio.run(keep(tmp_path, "rows.csv", pieces()))
+    assert list((tmp_path / "data").iterdir()) == [], "nothing of it stays"
+
+
+def test_words_of_a_run_are_no_options_of_ours(tmp_path: Path) -> None:
+    settings = {
+        "data": ["--json", "votes"],
+        "base": "-x",
+        "training.max_minutes": 0.5,
+        "lora.target_modules": ["q_proj", "v_proj"],
+        "overwrite": True,
+        "checks.patience": None,
+    }
+    asked = request_of(tmp_path, "one", settings, own_machine=True)
+    assert asked.words == [
+        *("--base=-x", "--data=--json", "--data=votes", "--name=one", "--max-minutes=0.5"),
+        *("--set", "lora.target_modules=q_proj,v_proj", "--set", "overwrite=true"),
+    ]
+    assert asked.command(Path("/h")).endswith("--set overwrite=true --home /h")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "named"),
+    [
+        ("../x", {}, "name"),
+        ("", {}, "name"),
+        (".hidden", {}, "name"),
+        ("one", {"home": "/"}, "home"),
+        ("one", {"__class__": 1}, "__class__"),
+        ("one", {"seed": "1\n2"}, "seed"),
+        ("one", {"seed": "\ud800"}, "seed"),
+        ("one", {"seed": "1" * 9999}, "seed"),
+        ("one", {"data": ["/etc/passwd"]}, "/etc/passwd"),
+        ("one", {"data": "../rows.jsonl"}, "../rows.jsonl"),
+        ("one", {"base": "/root/model"}, "/root/model"),
+        ("one", {"template.file": "/etc/passwd"}, "template.file"),
+        ("one", {"data_options.heldout_file": "x.jsonl"}, "heldout_file"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_name(
+    tmp_path: Path, name: str, settings: dict[str, Any], named: str
+) -> None:
+    """For an admin of a page where people sign in, who has no other access to the machine."""
+    with pytest.raises(RunRefusedError, match=named.replace("/", ".")):
+        request_of(tmp_path, name, settings, own_machine=False)
+    assert request_of(tmp_path, "one", {"data": ["votes", "owner/set"]}, own_machine=False)
+
+
+def test_figures_are_read_on_as_they_grow(tmp_path: Path) -> None:
+    path = tmp_path / "live.jsonl"
+    lines = [json.dumps({"run": {"steps": 10}}).encode()]
+    for step in range(1, 11):
+        record = {"step": step, "loss": 11.0 - step, "progress": step / 10, "seconds": 2.0 * step}
+        lines.append(json.dumps(record).encode())
+    whole = b"\n".join(lines) + b"\n"
+    growing = Figures(path)
+    for end in range(0, len(whole) + 1, 37):
+        path.write_bytes(whole[:end])
+        seen = growing.read().losses
+        assert [step for step, _ in seen] == list(range(1, whole[:end].count(b"\n")))
+    path.write_bytes(whole)
+    assert (
+        growing.read().losses
+        == Figures(path).read().losses
+        == [(s, 11.0 - s) for s in range(1, 11)]
+    )
+    assert growing.summary()["steps"] == 10
+    path.write_bytes(b"\n".join(lines[:5]) + b"\n")  # gone on with from an earlier checkpoint
+    assert growing.read().summary()["step"] == 4
+    assert growing.seconds_left == pytest.approx(8.0 * (1 / 0.4 - 1))
+    path.write_bytes(b"\xff\n[]\n7\n" + lines[1] + b"\n")
+    assert growing.read().losses == [(1, 10.0)]
+
+
+def test_a_long_curve_keeps_its_mean_and_its_end() -> None:
+    points = [(step, float(step % 7)) for step in range(1, 10_001)]
+    thin = thinned(points)
+    assert len(thin) <= POINTS
+    assert thin[-1][0] == 10_000
+    assert sum(y for _, y in thin) / len(thin) == pytest.approx(3.0, abs=0.05)
+
+
+def test_files_tell_how_a_run_stands(tmp_path: Path) -> None:
+    """Without a page, as after kill -9 of it: queued, alive, and each way to end."""
+    finder = RunFinder(tmp_path)
+    asked = RunRequest("one", {"base": "starter", "data": ["starter"]})
+    write_request(tmp_path, asked)
+    log = folder_of(tmp_path, "one") / "log.txt"
+
+    def state() -> str | None:
+        found = finder.find("one")
+        return found.state if found else None
+
+    assert state() == "queued"
+    write_request(tmp_path, RunRequest("one", asked.settings, phase="started", pid=1))
+    log.write_text("")
+    assert state() == "cut_off", "no word, no process"
+    with log.open("rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert state() == "starting"
+        folder = unfinished_of(tmp_path, "one")
+        folder.mkdir(parents=True)
+        (folder / "live.jsonl").write_text('{"run": {"steps": 9}}\n')
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            found = finder.find("one")
+            assert found is not None
+            assert (found.state, found.pid) == ("running", os.getpid())
+    log.write_text("rows: 3\narena: base 'starter': is not there\n")
+    found = finder.find("one")
+    assert found is not None
+    assert (found.state, found.told) == ("failed", "base 'starter': is not there")
+    (folder_of(tmp_path, "one") / "result.json").write_text('{"folder": "x"}')
+    assert state() is None, "its variant was deleted"
+    (tmp_path / "models" / "one").mkdir(parents=True)
+    (tmp_path / "models" / "one" / "variant.json").write_text("{}")
+    assert state() == "done"
+    for broken in (b"", b"[]", b"\xff", b'{"name": 3, "settings": 4}'):
+        (folder_of(tmp_path, "one") / "request.json").write_bytes(broken)
+        assert finder.all() is not None
+
+
+def wait(client: httpx2.Client, name: str, *states: str, seconds: float = 400) -> dict[str, Any]:
+    """The run once it is in one of the states."""
+    limit = time.monotonic() + seconds
+    while True:
+        run: dict[str, Any] = client.get(f"/api/tune/runs/{name}").json()
+        if run["state"] in states:
+            return run
+        assert time.monotonic() < limit, run
+        time.sleep(0.2)
+
+
+def settings_of(home: Path, **changes: Any) -> dict[str, Any]:
+    """A run of the tiny base in 40 steps."""
+    return {
+        "base": str(home / "base"),
+        "data": [str(home / "rows.jsonl")],
+        "training.max_steps": 40,
+        "training.epochs": 1000,
+        "lora.rank": 4,
+        "data_options.heldout": 0.1,
+        **changes,
+    }
+
+
+@pytest.mark.slow
+def test_runs_go_one_by_one_and_survive_stop_kill_and_the_page(tmp_path: Path) -> None:
+    make_base(tmp_path / "base")
+    write_rows(tmp_path / "rows.jsonl", rows())
+    long = settings_of(tmp_path, **{"training.max_steps": 100_000, "checks.save_steps": 20})
+    with FaultServer({"a": Script()}) as server:
+        with PageServer(tmp_path, server.url) as first, admin(first) as client:
+            for name, settings in (("long", long), ("short", settings_of(tmp_path))):
+                reply = client.post("/api/tune/runs", json={"name": name, "settings": settings})
+                assert reply.status_code == 201, reply.text
+            bad = {"name": "bad", "settings": {**settings_of(tmp_path), "lora.rnk": 4}}
+            client.post("/api/tune/runs", json=bad)
+            again = client.post("/api/tune/runs", json={"name": "short", "settings": {}})
+            assert (again.status_code, "queued already" in again.json()["error"]) == (409, True)
+            assert wait(client, "long", "running")["by"] == "page"
+            assert client.get("/api/tune/runs/short").json()["state"] == "queued"
+        # The page ended; its run went on, and the next page finds it.
+        with PageServer(tmp_path, server.url) as second, admin(second) as client:
+            run = wait(client, "long", "running")
+            while not (run["losses"] and run["step"] > 25):
+                run = wait(client, "long", "running")
+            assert run["tokens_per_second"] > 0
+            assert run["seconds_left"] is None or run["seconds_left"] > 0
+            pid = RunQueue(tmp_path).get("long").pid
+            os.kill(pid, signal.SIGKILL)
+            run = wait(client, "long", "cut_off")
+            assert run["can_resume"]
+            done = wait(client, "short", "done")
+            assert done["losses"][-1][0] == 40
+            assert done["heldout_losses"], "held-out loss at each evaluation"
+            assert "done" in {one["state"] for one in client.get("/api/tune/runs").json()["runs"]}
+            failed = wait(client, "bad", "failed")
+            assert "did you mean 'lora.rank'" in failed["error"], "as `arena tune` says it"
+            client.post("/api/tune/runs/long/resume", json={})
+            run = wait(client, "long", "running")
+            assert run["step"] is None or run["step"] >= 20, "from its checkpoint"
+            assert client.post("/api/tune/runs/long/stop").json()["state"] == "stopping"
+            run = wait(client, "long", "stopped")
+            assert "repeat the command to go on" in run["said"]
+            for name in ("long", "short", "bad"):
+                assert client.delete(f"/api/tune/runs/{name}").status_code == 204
+            assert client.get("/api/tune/runs").json()["runs"] == []
+            assert [path.name for path in (tmp_path / "models").iterdir()] == []
