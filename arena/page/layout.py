@@ -41,6 +41,10 @@ class Page:
                 with gr.Tab(say("page.tab_history"), elem_id="tab-history") as self.tab_history:
                     self._history(say)
                 with gr.Tab(
+                    say("page.tab_tune"), elem_id="tab-tune", visible=False
+                ) as self.tab_tune:
+                    self.tune = markup("", elem_id="tune")
+                with gr.Tab(
                     say("page.tab_admin"), elem_id="tab-admin", visible=False
                 ) as self.tab_admin:
                     self.admin = AdminTab(say)

@@ -10,6 +10,7 @@ import gradio as gr
 from arena.page.html.markdown import code_css
 
 STATIC = Path(__file__).parent / "static"
+STYLES = ("arena.css", "tune.css")
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
@@ -70,7 +71,8 @@ def theme() -> gr.themes.Base:
 
 def css() -> str:
     """Our style sheet and the colours of code."""
-    return (STATIC / "arena.css").read_text(encoding="utf-8") + "\n" + code_css()
+    own = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in STYLES)
+    return own + "\n" + code_css()
 
 
 def head(root_path: str, prompt_chars: int) -> str:
@@ -80,7 +82,7 @@ def head(root_path: str, prompt_chars: int) -> str:
         root_path: the path that the page lies under.
         prompt_chars: the longest prompt.
     """
-    scripts = ("live.js", "arena.js", "texts.js")
+    scripts = ("live.js", "arena.js", "texts.js", "tune_chart.js", "tune.js")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in scripts)
     return (
         '<meta name="robots" content="noindex">'

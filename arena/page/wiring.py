@@ -15,6 +15,7 @@ from arena.page.actions.admin import AdminActions
 from arena.page.actions.battles import BattleActions
 from arena.page.actions.prompt_sets import PromptSetActions
 from arena.page.actions.results import ResultActions
+from arena.page.actions.tune import open_tune
 from arena.page.layout import Page
 from arena.page.render import Changes
 from arena.values.battle import SIDES
@@ -68,6 +69,7 @@ def wire(
     page.differences.change(battle_actions.on_view, shown, page.panes, **QUIET)
     _tabs(page, results)
     _admin(page, admin_actions)
+    page.tab_tune.select(open_tune, None, page.tune, **QUIET)
 
 
 def _asking(page: Page) -> None:
@@ -118,7 +120,7 @@ def _admin(page: Page, actions: AdminActions) -> None:
     """The tab of the person who runs the page; it asks the servers only while it is open."""
     tab = page.admin
     page.tab_admin.select(actions.on_open, None, tab.shown, **QUIET)
-    for other in (page.tab_battle, page.tab_board, page.tab_history):
+    for other in (page.tab_battle, page.tab_board, page.tab_history, page.tab_tune):
         other.select(actions.on_leave, None, tab.timer, **QUIET)
     tab.timer.tick(actions.on_tick, None, tab.live, **QUIET)
     tab.save.click(actions.on_switch, tab.switches, tab.outcome, **ONCE)
@@ -181,6 +183,7 @@ def fixed_texts(page: Page) -> list[Any]:
         page.export,
         page.account,
         page.tab_admin,
+        page.tab_tune,
         page.admin.switches,
         page.admin.save,
         page.admin.export_title,

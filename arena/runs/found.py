@@ -27,7 +27,9 @@ VARIANT = "variant.json"
 TOLD = "arena: "
 LOG_BYTES = 16_384
 
-RunState = Literal["queued", "starting", "running", "stopping", "stopped", "cut_off", "failed", "done"]
+RunState = Literal[
+    "queued", "starting", "running", "stopping", "stopped", "cut_off", "failed", "done"
+]
 GOING = frozenset({"starting", "running", "stopping"})
 RESUMABLE = frozenset({"stopped", "cut_off", "failed"})
 
@@ -127,7 +129,9 @@ class RunFinder:
             path = unfinished_of(self.home, run.name) / LIVE
         return self._figures.setdefault(path, Figures(path)).read()
 
-    def _about(self, name: str, request: RunRequest | None, state: RunState) -> tuple[str, str, str]:
+    def _about(
+        self, name: str, request: RunRequest | None, state: RunState
+    ) -> tuple[str, str, str]:
         """Base, method and objective: as asked, else as the run or the variant says."""
         keys = ("base", "method", "objective")
         if request is not None:

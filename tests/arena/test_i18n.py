@@ -58,6 +58,7 @@ def test_no_text_is_left_over() -> None:
         "vote",
         "history",
         "admin",
+        "tune",
     }
     families |= {"status.voted", "error", "problem", "flag", "evidence"}
     unused = {

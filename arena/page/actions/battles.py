@@ -75,6 +75,7 @@ class BattleActions:
         texts = self.renderer.texts(say) | {
             self.page.account: account_html(visitor.name, say),
             self.page.tab_admin: gr.update(visible=visitor.is_admin, label=say("page.tab_admin")),
+            self.page.tab_tune: gr.update(visible=visitor.is_admin, label=say("page.tab_tune")),
             self.page.export: gr.update(value=say("export.button"), visible=visitor.may_export),
         }
         if not query.get("battle"):
