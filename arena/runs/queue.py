@@ -29,6 +29,7 @@ from arena.runs.found import (
     RunFinder,
     unfinished_of,
 )
+from arena.runs.jobs import JobTable
 from arena.runs.requests import (
     FOLDER,
     RunRefusedError,
@@ -53,6 +54,7 @@ class RunQueue:
     def __init__(self, home: Path) -> None:
         self.home = home.resolve()
         self.finder = RunFinder(self.home)
+        self.jobs = JobTable(self.home)
         self._lock = threading.Lock()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._holds: int | None = None
@@ -128,11 +130,27 @@ class RunQueue:
             found = self.get(name)
             if found.state in GOING:
                 raise RunRefusedError(f"run {name!r} is {found.state}; stop it first")
+            if self.jobs.is_going(name):
+                raise RunRefusedError(f"{name!r} is being scored or exported; wait for the end")
             if found.state == "done":
                 run_command(["models", "remove", name, "--yes", "--home", str(self.home)])
             else:
                 _discard(unfinished_of(self.home, name))
             shutil.rmtree(folder_of(self.home, name), ignore_errors=True)
+
+    def score(self, name: str) -> None:
+        """Score a finished variant beside its base."""
+        self.jobs.score(name, self._done(name).base)
+
+    def export(self, name: str, target: str) -> None:
+        """Write a finished variant for another program."""
+        self.jobs.export(self._done(name).name, target)
+
+    def _done(self, name: str) -> FoundRun:
+        found = self.get(name)
+        if found.state != "done":
+            raise RunRefusedError(f"run {name!r} has made no variant yet: it is {found.state}")
+        return found
 
     def tick(self) -> None:
         """Start the next run if none goes on; called now and then, and after each act."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arena.runs import uploads
 from arena.runs.commands import ask_command
 from arena.runs.found import RESUMABLE, FoundRun
+from arena.runs.jobs import card_of
 from arena.runs.queue import RunQueue
 from arena.runs.requests import HALF, RunRequest, Setting
 from arena.runs.wishes import request_of
@@ -42,6 +43,13 @@ class GoOn(BaseModel):
     restart: bool = False
 
 
+class NewExport(BaseModel):
+    """What a variant is written for."""
+
+    model_config = ConfigDict(extra="forbid")
+    to: str
+
+
 class Look(BaseModel):
     """Which rows to show as they would be trained."""
 
@@ -60,6 +68,7 @@ def tune_router(queue: RunQueue) -> APIRouter:
     _add_choices(router, queue.home)
     _add_runs(router, queue)
     _add_acts(router, queue)
+    _add_jobs(router, queue)
     return router
 
 
@@ -144,6 +153,29 @@ def _add_acts(router: APIRouter, queue: RunQueue) -> None:
     async def remove(name: str) -> Response:
         await asyncio.to_thread(queue.remove, name)
         return Response(status_code=204)
+
+
+def _add_jobs(router: APIRouter, queue: RunQueue) -> None:
+    """What comes after a run: its scores beside its base's, its card, its export."""
+
+    @router.get("/runs/{name}/after")
+    async def after(name: str) -> dict[str, Any]:
+        return await asyncio.to_thread(_after_json, queue, name)
+
+    @router.post("/runs/{name}/score", status_code=202)
+    async def score(name: str) -> dict[str, Any]:
+        await asyncio.to_thread(queue.score, name)
+        return await asyncio.to_thread(_after_json, queue, name)
+
+    @router.post("/runs/{name}/export", status_code=202)
+    async def export(name: str, body: NewExport) -> dict[str, Any]:
+        await asyncio.to_thread(queue.export, name, body.to)
+        return await asyncio.to_thread(_after_json, queue, name)
+
+
+def _after_json(queue: RunQueue, name: str) -> dict[str, Any]:
+    run = queue.get(name)
+    return {"card": card_of(queue.home, run.name), "jobs": queue.jobs.told(run.name)}
 
 
 def _all_json(queue: RunQueue) -> list[dict[str, Any]]:

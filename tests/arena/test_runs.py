@@ -43,6 +43,9 @@ ROUTES = (
     ("POST", "runs/one/stop"),
     ("POST", "runs/one/resume"),
     ("DELETE", "runs/one"),
+    ("GET", "runs/one/after"),
+    ("POST", "runs/one/score"),
+    ("POST", "runs/one/export"),
 )
 ASKED = {"name": "one", "settings": {"base": "starter", "data": ["starter"]}}
 
@@ -304,7 +307,40 @@ def test_runs_go_one_by_one_and_survive_stop_kill_and_the_page(tmp_path: Path) -
             assert client.post("/api/tune/runs/long/stop").json()["state"] == "stopping"
             run = wait(client, "long", "stopped")
             assert "repeat the command to go on" in run["said"]
+            after = client.post("/api/tune/runs/short/export", json={"to": "folder"}).json()
+            while after["jobs"]["export"]["state"] == "running":
+                time.sleep(0.2)
+                after = client.get("/api/tune/runs/short/after").json()
+            assert Path(after["jobs"]["export"]["result"]["path"]).is_dir(), after
+            assert after["card"].startswith("---")
             for name in ("long", "short", "bad"):
                 assert client.delete(f"/api/tune/runs/{name}").status_code == 204
             assert client.get("/api/tune/runs").json()["runs"] == []
             assert [path.name for path in (tmp_path / "models").iterdir()] == []
+
+
+def test_scores_and_exports_are_told_by_their_files(tmp_path: Path) -> None:
+    """Also after the page that began them has died: a lock while they go on, then the result."""
+    queue = RunQueue(tmp_path)
+    write_request(tmp_path, RunRequest("one", phase="started"))
+    with pytest.raises(RunRefusedError, match="no variant yet"):
+        queue.score("one")
+    folder = folder_of(tmp_path, "one")
+    assert queue.jobs.told("one") == {}
+    (folder / "score.log").write_text("arena: model 'one': is gone\n")
+    assert queue.jobs.told("one")["score"] == {
+        "state": "failed",
+        "result": None,
+        "error": "model 'one': is gone",
+    }
+    with (folder / "score.log").open("rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert queue.jobs.told("one")["score"]["state"] == "running"
+        with pytest.raises(RunRefusedError, match="goes on already"):
+            queue.jobs.score("one", "starter")
+        with pytest.raises(RunRefusedError, match="wait for the end"):
+            queue.remove("one")
+    (folder / "score.json").write_text('{"suite": "starter"}')
+    assert queue.jobs.told("one")["score"]["result"] == {"suite": "starter"}
+    with pytest.raises(RunRefusedError, match=r"target '\.\./x'"):
+        queue.jobs.export("one", "../x")

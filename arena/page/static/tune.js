@@ -251,6 +251,13 @@
       fill(card, run, whole.find((one) => one.name === run.name));
       if (holder.children[at] !== card) holder.insertBefore(card, holder.children[at] || null);
     });
+    for (const run of runs) {
+      const card = cards.get(run.name);
+      if (run.state === "done" && (card.dataset.busy === "yes" || !card.dataset.after)) {
+        card.dataset.after = "asked";
+        told(showAfter)(card, run.name);
+      }
+    }
     const named = {loss: say("loss"), heldout: say("heldout")};
     window.arena.drawCurves(byId("tune-chart"), whole, named, number);
   };
@@ -263,7 +270,7 @@
     bar.max = 1;
     bar.setAttribute("aria-label", run.name);
     const acts = made("div", "tune-buttons");
-    for (const act of ["stop", "resume", "anew", "compare", "remove"]) {
+    for (const act of ["stop", "resume", "anew", "compare", "score", "card", "export", "remove"]) {
       const button = made("button", "act", say(act));
       button.type = "button";
       button.dataset.tune = act;
@@ -276,7 +283,8 @@
     box.dataset.chart = run.name;
     inChart.append(box, made("span", "", say("show")));
     acts.append(inChart);
-    card.append(head, bar, made("dl", "tune-figures"), made("p", "tune-error"), acts, made("div", "tune-samples"));
+    card.append(head, bar, made("dl", "tune-figures"), made("p", "tune-error"), acts, made("div", "tune-samples"),
+      made("div", "tune-after"));
     card.dataset.name = run.name;
     return card;
   };
@@ -317,6 +325,8 @@
       stop: run.state === "queued" || GOING.includes(run.state) && run.state !== "stopping",
       resume: run.can_resume, anew: run.can_resume,
       compare: run.state === "done" && run.objective !== "reward",
+      score: run.state === "done" && run.objective !== "reward",
+      card: run.state === "done", export: run.state === "done" && run.objective !== "reward",
       remove: !GOING.includes(run.state),
     };
     card.querySelectorAll("[data-tune]").forEach((button) => { button.hidden = !may[button.dataset.tune]; });
@@ -359,6 +369,63 @@
     box.append(scroll);
   };
 
+  // -- what comes after a run ---------------------------------------------------------------
+
+  const showAfter = async (card, name) => {
+    const {card: text, jobs} = await ask("GET", `runs/${name}/after`);
+    const parts = [];
+    for (const [kind, job] of Object.entries(jobs)) {
+      if (job.state === "running") parts.push(made("p", "muted", say(`${kind}_running`)));
+      else if (job.error) parts.push(made("p", "tune-error", job.error));
+      else if (kind === "score") parts.push(...scores(job.result, name));
+      else parts.push(made("p", "", say("exported", {path: job.result.path})));
+    }
+    if (card.dataset.card) {
+      const whole = made("pre", "tune-card-text", text);
+      whole.tabIndex = 0;
+      parts.push(whole);
+    }
+    const box = card.querySelector(".tune-after");
+    const key = JSON.stringify([jobs, card.dataset.card]);
+    if (box.dataset.key !== key) { box.dataset.key = key; box.replaceChildren(...parts); }
+    card.dataset.busy = Object.values(jobs).some((job) => job.state === "running") ? "yes" : "";
+  };
+
+  // Shares passed with their intervals, the base first; what to try where the variant is no better.
+  const scores = (result, name) => {
+    const share = (value) =>
+      value.toLocaleString(page.lang, {style: "percent", maximumFractionDigits: 1});
+    const table = made("table", "sheet tune-scores");
+    const heads = made("tr"), head = made("thead"), body = made("tbody");
+    heads.append(...["model", "passed", "interval", "forgotten"].map((key) => {
+      const cell = made("th", "", say(key));
+      cell.scope = "col";
+      return cell;
+    }));
+    result.results.forEach((one) => {
+      const row = made("tr");
+      const first = made("th", "", one.name);
+      first.scope = "row";
+      const ratio = one.base_perplexity ? number(one.perplexity / one.base_perplexity, 3) : "–";
+      row.append(first, made("td", "", share(one.accuracy)),
+        made("td", "", `${share(one.lower)} – ${share(one.upper)}`), made("td", "", ratio));
+      body.append(row);
+    });
+    head.append(heads);
+    table.append(head, body);
+    const scroll = made("div", "table-scroll");
+    scroll.tabIndex = 0;
+    scroll.setAttribute("role", "region");
+    scroll.setAttribute("aria-label", `${say("score")}: ${name}`);
+    scroll.append(table);
+    const count = result.results[0].num_prompts;
+    const parts = [made("p", "muted", say("asked", {count, suite: result.suite})), scroll];
+    const own = result.results.find((one) => one.name === name);
+    const base = result.results.find((one) => one.name !== name);
+    if (base && own.accuracy <= base.accuracy) parts.push(made("p", "", say("try_next")));
+    return parts;
+  };
+
   const press = told(async (button) => {
     const card = button.closest("[data-name]");
     const {name, base} = card.dataset;
@@ -374,6 +441,13 @@
       setTimeout(() => { delete button.dataset.sure; button.textContent = say("remove"); }, SURE_MS);
       return;
     }
+    if (act === "card") {
+      card.dataset.card = card.dataset.card ? "" : "open";
+      button.setAttribute("aria-expanded", String(Boolean(card.dataset.card)));
+    }
+    if (act === "score") await ask("POST", `runs/${name}/score`);
+    if (act === "export") await ask("POST", `runs/${name}/export`, {to: "gguf"});
+    if (["card", "score", "export"].includes(act)) { await showAfter(card, name); return; }
     if (act === "stop") await ask("POST", `runs/${name}/stop`);
     if (act === "resume") await ask("POST", `runs/${name}/resume`, {restart: false});
     if (act === "anew") await ask("POST", `runs/${name}/resume`, {restart: true});
