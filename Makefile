@@ -56,9 +56,10 @@ docs: $(done)/install ## Write what docs and README take from the program: help,
 	$(bin)/python tools/settings_table.py
 	$(bin)/python tools/architecture.py
 
-screenshot: $(done)/test ## Take README's pictures of the page anew
+screenshot: $(done)/test ## Take the pictures of the page anew
 	@$(bin)/python tests/support/chromium.py
 	PYTHONPATH=tests/support $(bin)/python tools/screenshot.py
+	PYTHONPATH=tests/support $(bin)/python tools/tune_screenshots.py
 
 clients: $(done)/install ## Try clients that others wrote, each in .clients/NAME (docs/clients.md)
 	$(bin)/python tools/clients.py

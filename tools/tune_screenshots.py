@@ -19,7 +19,7 @@ LONG_MS = 1_200_000
 
 
 def take(folder: Path) -> None:
-    """Look at the rows, tune for two minutes, watch, score."""
+    """Look at the rows, tune for a minute, watch, score."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as place,
@@ -36,7 +36,7 @@ def take(folder: Path) -> None:
         page.click("#tune-look")
         page.wait_for_selector("#tune-preview mark")
         picture(page, folder / "tune-data.png")
-        page.fill("#tune-minutes", "2")
+        page.fill("#tune-minutes", "1")
         page.click("#tune-start")
         page.wait_for_selector(".tune-samples tbody tr")
         page.evaluate("document.getElementById('tune-preview').hidden = true")

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +60,7 @@ class RunFinder:
 
     home: Path
     _figures: dict[Path, Figures] = field(default_factory=dict)
+    _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def names(self) -> list[str]:
         """Every name that a run has, or had."""
@@ -97,7 +99,8 @@ class RunFinder:
         if request is not None and is_locked(folder_of(self.home, name) / LOG):
             if request.stop:
                 return "stopping", trainer or request.pid, ""
-            is_training = bool(trainer) and (folder / LIVE).exists()
+            began = self._read(folder / LIVE).run.get("began_ms", 0)
+            is_training = bool(trainer) and isinstance(began, int) and began >= request.order_ms
             return ("running" if is_training else "starting"), trainer or request.pid, ""
         if trainer:
             return "running", trainer, ""
@@ -127,7 +130,11 @@ class RunFinder:
         path = self.home / "models" / run.name / HISTORY
         if run.state != "done":
             path = unfinished_of(self.home, run.name) / LIVE
-        return self._figures.setdefault(path, Figures(path)).read()
+        return self._read(path)
+
+    def _read(self, path: Path) -> Figures:
+        with self._reading:  # two who look at once would take the same lines twice
+            return self._figures.setdefault(path, Figures(path)).read()
 
     def _about(
         self, name: str, request: RunRequest | None, state: RunState
@@ -152,7 +159,7 @@ class RunFinder:
         settings = _json(folder / SETTINGS).get("settings")
         if isinstance(settings, dict):
             return settings
-        return self._figures.setdefault(folder / LIVE, Figures(folder / LIVE)).read().run
+        return self._read(folder / LIVE).run
 
     def _changed(self, name: str) -> int:
         places = (
@@ -191,6 +198,8 @@ def holder_of(path: Path) -> int:
     """
     try:
         pid = int(path.read_text(encoding="ascii"))
+        if pid <= 1:
+            return 0
         os.kill(pid, 0)
     except PermissionError:
         pass  # it lives, and is somebody else's

@@ -9,9 +9,11 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from arena.storage.private_files import write_private
 from arena.values.refusals import RefusedError
@@ -34,7 +36,7 @@ FLAGS = {
 }
 """Settings that have an option of their own; all others go by `--set`."""
 
-Setting = str | float | bool | list[str] | dict[str, str] | None
+Setting = str | int | float | bool | list[str] | dict[str, str] | None
 
 
 class RunRefusedError(RefusedError):
@@ -91,7 +93,7 @@ def _text(key: str, value: Setting) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.12g}"
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
     parts = value if isinstance(value, list) else []
     if isinstance(value, dict):
         parts = [f"{name}:{told}" for name, told in value.items()]
@@ -131,15 +133,15 @@ def write_request(home: Path, request: RunRequest) -> None:
 def read_request(home: Path, name: str) -> RunRequest | None:
     """What was asked; None where the page was not, or the note cannot be read."""
     try:
-        content: Any = json.loads((folder_of(home, name) / FILE).read_text(encoding="utf-8"))
-        known = {item.name for item in fields(RunRequest)}
-        return RunRequest(**{key: value for key, value in content.items() if key in known})
-    except (OSError, ValueError, TypeError, AttributeError):
+        content = (folder_of(home, name) / FILE).read_bytes()
+        found = TypeAdapter(RunRequest).validate_json(content)
+    except (OSError, ValueError):
         return None
+    return found if found.name == name else None
 
 
 def requests(home: Path) -> list[RunRequest]:
     """All that was asked for, the oldest first."""
     names = [path.parent.name for path in (home / FOLDER).glob(f"*/{FILE}")]
-    found = [one for name in names if (one := read_request(home, name)) and one.name == name]
+    found = [one for name in names if (one := read_request(home, name))]
     return sorted(found, key=lambda one: (one.order_ms, one.name))

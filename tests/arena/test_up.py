@@ -62,8 +62,10 @@ def test_up_serves_survives_a_crash_and_leaves_nothing(models: Path, tmp_path: P
         compiled = "INFO model base: steps of few tokens are compiled"
         lines = running.log.read_text().splitlines()
         told = [line for line in lines if not line.endswith(compiled)]
+        key = (models / "home" / "admin.key").read_text().strip()
         assert told == [
             f"arena: {served} answers by the TGI API: base (completion), mine (chat)",
+            f"arena: to tune on the page, open http://127.0.0.1:{running.port}/enter?key={key}",
             f"Arena ready at http://127.0.0.1:{running.port}",
         ]
         assert get(f"{running.url}/healthz")["servers_up"] == 1

@@ -181,12 +181,12 @@ class _Run:
         """Train from the start or from the newest whole checkpoint."""
         checkpoint = self._resume()
         self._announce(checkpoint)
-        self._begin_live()
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="arena-trainer-") as scratch:
             trainer, checkpoints = self._trainer(Path(scratch))
             try:
                 with _signals_stop(self.control):
+                    self._begin_live()  # from here on a run that is told to stop saves
                     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint.folder))
             except WRITE_ERRORS as error:
                 raise checkpoints.failure(error) from error

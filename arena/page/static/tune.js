@@ -191,7 +191,7 @@
       made("li", "", found.end));
     const rows = found.rows.map((row) => {
       const entry = made("article", "tune-row");
-      const head = say("place", {place: row.place, trained: row.trained, tokens: row.tokens});
+      const head = say("place", {place: fileOf(row.place), trained: row.trained, tokens: row.tokens});
       const text = made("pre");
       text.tabIndex = 0;
       text.append(...row.pieces.map((piece) => made(piece.trained ? "mark" : "span", "", piece.text)));
@@ -200,6 +200,8 @@
     });
     box.replaceChildren(made("h2", "", say("look")), lines, made("p", "muted", say("legend")), ...rows, badRows(found));
   };
+
+  const fileOf = (place) => place.replace(/^.*\//, "");
 
   const badRows = (found) => {
     const box = made("div", "tune-bad");
@@ -216,7 +218,7 @@
     const body = made("tbody");
     body.append(...found.bad_rows.slice(0, 100).map((bad) => {
       const row = made("tr");
-      row.append(made("td", "", `${bad.source}:${bad.line}`), made("td", "", bad.field), made("td", "", bad.reason));
+      row.append(made("td", "", `${fileOf(bad.source)}:${bad.line}`), made("td", "", bad.field), made("td", "", bad.reason));
       return row;
     }));
     table.append(head, body);
@@ -481,7 +483,11 @@
     if (!page || !page.contains(target)) return;
     if (target.id === "tune-name") target.dataset.own = "yes";
     if (target.dataset.chart) { compared.set(target.dataset.chart, target.checked); told(refresh)(); }
-    if (target.id === "tune-data") showHub();
+    if (target.id === "tune-data") {
+      showHub();
+      const objective = byId("tune-objective"); // votes compare answers
+      if (target.value === "votes" && objective.value === "sft") objective.value = "dpo";
+    }
     if (target.id === "tune-base" || target.id === "tune-method") suggest();
     if (target.id === "tune-file" && target.files[0]) {
       upload(target.files[0].name, target.files[0]);
