@@ -140,9 +140,10 @@ def test_ui_answers_alone_and_ends_on_ctrl_c(tmp_path: Path) -> None:
         finally:
             stop(process)
     assert process.returncode == 0
-    up, missing, ready = log.read_text().splitlines()
+    up, missing, link, ready = log.read_text().splitlines()
     assert up == f"arena: {server.url} answers by the TGI API: one (chat), two (chat)"
     assert missing.startswith(f"arena: {down} is down: no answer")
+    assert link.startswith(f"arena: to tune on the page, open {url}/enter?key=")
     assert ready == f"Arena ready at {url}"
 
 
