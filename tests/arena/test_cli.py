@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import cli_reference
 import pytest
-from running import free_port, run_arena
+from running import ARENA, free_port, run_arena
 
 from tuning.starter import shipped_models
 
@@ -52,8 +53,9 @@ def test_every_command_prints_its_help() -> None:
 
 
 def test_version_is_that_of_the_distribution(tmp_path: Path) -> None:
-    done = run_arena("--version", cwd=tmp_path)
-    assert (done.status, done.stdout) == (0, f"arena {version('instruct-arena')}\n")
+    """By the script that pip made, in a new interpreter."""
+    printed = subprocess.check_output([ARENA, "--version"], cwd=tmp_path, text=True)
+    assert printed == f"arena {version('instruct-arena')}\n"
 
 
 def empty_folder(place: Path) -> list[str | Path]:

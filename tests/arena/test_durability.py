@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from forked import run_script
 from sqlite_utils import Database
 from store_fixtures import Hand, votes_of
 
@@ -160,8 +161,7 @@ Store(Path({str(path)!r}))
 """
     with closing(sqlite3.connect(path)) as conn:
         before = conn.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
-    died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    assert died.returncode == -signal.SIGKILL
+    assert run_script(script).status == -signal.SIGKILL
     with closing(sqlite3.connect(path)) as conn:
         assert conn.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall() == before
     hand = Hand(Store(path))

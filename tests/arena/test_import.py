@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import run_script
 from store_fixtures import BASE, FULL, LORA, Hand
 
 from arena.commands.imports import import_any
@@ -404,8 +403,7 @@ def dying(self, block):
 BulkWriter.add = dying
 import_file(Store(Path({str(store.path)!r})), Path({str(large)!r}), "lmsys")
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert run_script(script).status == -signal.SIGKILL
     assert store.counts()["battles"] == 0
     assert import_file(store, large, "lmsys").num_new == 9_000
     with closing(sqlite3.connect(store.path)) as conn:
@@ -427,10 +425,8 @@ sys.argv = ["arena", "import", {str(large)!r}, "--format", "lmsys",
             "--home", {str(store.path.parent)!r}]
 main()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 1
+    done = run_script(script)
+    assert done.status == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "the disk failed" in done.stderr or "no space left" in done.stderr
     assert store.counts()["battles"] == 0

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,9 @@ from typing import Any
 import httpx2
 import pytest
 from fault_server import FaultServer, Script
+from forked import Finished, Forked
 from page_server import PageServer
-from running import ARENA, clean_environment
+from running import clean_environment
 
 from arena.backends.queues import Queue, read_queue
 from arena.storage import admin_queries
@@ -211,19 +211,13 @@ def test_user_file_that_makes_no_sense_is_told_and_lets_nobody_in(tmp_path: Path
 
 @pytest.mark.slow
 def test_commands_keep_the_user_file(tmp_path: Path) -> None:
-    def run(*words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [ARENA, "users", *words, "--home", tmp_path],
-            env=clean_environment(),
-            input=typed,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    def run(*words: str, typed: str = "") -> Finished:
+        command = ["users", *words, "--home", tmp_path]
+        return Forked(command, environment=clean_environment(), typed=typed).wait()
 
     link = run("link", "--url", "http://127.0.0.1:7860/")
     assert link.stdout == f"http://127.0.0.1:7860/enter?key={Authenticator(tmp_path).key}\n"
-    assert run("add", "ann", "--role", "admin", typed="a long secret\n").returncode == 0
+    assert run("add", "ann", "--role", "admin", typed="a long secret\n").status == 0
     assert "a long secret" not in (tmp_path / FILE).read_text()
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
     assert Authenticator(tmp_path).sign_in("ann", "a long secret")

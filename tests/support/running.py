@@ -14,17 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from forked import Finished, Forked
+
 ARENA = Path(sys.executable).with_name("arena")
 READY = re.compile(r"^Arena ready at (http://\S+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """How a command that ended by itself ended."""
-
-    status: int
-    stdout: str
-    stderr: str
 
 
 @dataclass(frozen=True)
@@ -55,16 +48,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 def run_arena(*arguments: str | Path, cwd: Path, timeout: float = 240) -> Finished:
     """Run `arena <arguments>` in a folder until it ends by itself."""
-    done = subprocess.run(
-        [str(ARENA), *map(str, arguments)],
-        cwd=cwd,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    return Forked(arguments, cwd=cwd, environment=clean_environment()).wait(timeout)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Finished, Forked
 from tuning_fixtures import make_base, rows, write_rows
 
 from tuning.variant import Variant, read_variant
@@ -105,17 +106,37 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(settings: dict[str, Any], script: str, **variables: str) -> subprocess.Popen[str]:
+class Started:
+    """A new interpreter with the ways of `Forked`: libraries look for DeepSpeed as they load."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def kill(self) -> None:
+        """End it as the kernel would."""
+        self._process.kill()
+
+    def wait(self) -> Finished:
+        """How it ended."""
+        printed, errors = self._process.communicate(timeout=400)
+        return Finished(self._process.returncode, printed, errors)
+
+
+Child = Forked | Started
+
+
+def start(settings: dict[str, Any], script: str, **variables: str) -> Child:
     """One process that runs `script` on the settings."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment |= {"TORCHDYNAMO_DISABLE": "1", **variables}  # nothing here waits for a compiler
-    command = [sys.executable, "-c", script, json.dumps(settings)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    if "ACCELERATE_USE_DEEPSPEED" in variables:
+        return Started([sys.executable, "-c", script, json.dumps(settings)], environment)
+    return Forked([json.dumps(settings)], script=script, environment=environment)
 
 
-def start_two(
-    settings: dict[str, Any], way: str, *, before: str = ""
-) -> list[subprocess.Popen[str]]:
+def start_two(settings: dict[str, Any], way: str, *, before: str = "") -> list[Child]:
     """Two processes under the variables that torchrun sets, one for each rank."""
     assert not way.startswith("zero") or DEEPSPEED.is_dir(), "run `make test`, which installs it"
     common = {**LAUNCHED[way], "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -128,20 +149,20 @@ def start_two(
     return [start(settings, script, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
 
 
-def torchrun(settings: dict[str, Any]) -> subprocess.Popen[str]:
+def torchrun(settings: dict[str, Any]) -> Child:
     """Two processes by the command that the documentation gives."""
     home, file = settings["home"], Path(settings["home"]) / "run.yaml"
     file.write_text(json.dumps({key: settings[key] for key in settings if key != "home"}))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     command += ["2", "-m", "arena.cli", "tune", "--config", str(file), "--home", home]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return Started(command)
 
 
-def finish(*children: subprocess.Popen[str]) -> None:
+def finish(*children: Child) -> None:
     """Wait until all are done, well."""
     for child in children:
-        _, errors = child.communicate(timeout=400)
-        assert child.returncode == 0, errors
+        done = child.wait()
+        assert done.status == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -231,9 +252,9 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on(
 ) -> None:
     settings = settings_of(place, "lora", "stopped", 4)
     for child in start_two(settings, "ddp", before=STOPPED):
-        _, errors = child.communicate(timeout=400)
-        assert child.returncode == 1
-        assert "stopped: stopped at step 4 of 6 and saved" in errors
+        done = child.wait()
+        assert done.status == 1
+        assert "stopped: stopped at step 4 of 6 and saved" in done.stderr
     finish(*start_two(settings, "ddp"))
     made = read_variant(place / "models" / "stopped")
     assert made.run["resumed_at"] == 4
@@ -278,10 +299,9 @@ def test_a_killed_sharded_run_goes_on_to_the_same_weights(
 ) -> None:
     settings = settings_of(place, method, f"{way}-{method}-cut", 4)
     first, second = start_two(settings, way, before=KILLED)
-    first.communicate(timeout=400)
-    assert first.returncode == -signal.SIGKILL
+    assert first.wait().status == -signal.SIGKILL
     second.kill()
-    second.communicate()
+    second.wait()
     finish(*start_two(settings, way))
     made = read_variant(place / "models" / settings["name"])
     assert made.run["resumed_at"] == 3

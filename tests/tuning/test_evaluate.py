@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Finished, Forked
 from tuning_fixtures import make_base, rows, write_rows
 
 from tuning import TuningConfig, tune
@@ -222,10 +221,9 @@ def test_forgetting_is_measured_against_the_base(home: Path) -> None:
         assert made.to_json()["base_perplexity"] == made.base_perplexity
 
 
-def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(home: Path, *arguments: str) -> Finished:
     """Run the real command."""
-    command = [sys.executable, "-m", "arena.cli", *arguments, "--home", str(home)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return Forked([*arguments, "--home", home]).wait()
 
 
 @pytest.mark.slow
@@ -245,7 +243,7 @@ def test_eval_command(home: Path, tmp_path: Path) -> None:
         "--plot",
         str(tmp_path / "p.png"),
     )
-    assert made.returncode == 0, made.stderr
+    assert made.status == 0, made.stderr
     content = json.loads(made.stdout)
     assert content["suite"] == suite
     assert [item["name"] for item in content["results"]] == ["lora", str(home / "base")]
@@ -262,7 +260,7 @@ def test_models_commands(home: Path, tmp_path: Path) -> None:
     listed = json.loads(run(home, "models", "list", "--json").stdout)["models"]
     assert {"full", "lora", "prefix", "prompt"} <= {row["name"] for row in listed}
     verified = run(home, "models", "verify", "lora", "full", "prefix")
-    assert verified.returncode == 0, verified.stderr
+    assert verified.status == 0, verified.stderr
     assert verified.stdout.count("all tensors good") == 3
     other = tmp_path / "home"
     made = run(
@@ -277,14 +275,14 @@ def test_models_commands(home: Path, tmp_path: Path) -> None:
         "--max-steps",
         "1",
     )
-    assert made.returncode == 0, made.stderr
+    assert made.status == 0, made.stderr
     assert "Made x (lora)" in made.stdout
     (other / "models" / "x" / "adapter_config.json").write_text("{}")
     broken = run(other, "models", "verify", "x")
-    assert broken.returncode == 1
+    assert broken.status == 1
     assert "adapter_config.json: content differs" in broken.stderr
     told = run(other, "models", "verify", "x", str(home / "base"), "--json")
-    assert told.returncode == 1
+    assert told.status == 1
     bad, good = json.loads(told.stdout)["models"]
     assert (bad["good"], good["good"], good["problem"]) == (False, True, None)
     assert "adapter_config.json: content differs" in bad["problem"]
@@ -292,10 +290,10 @@ def test_models_commands(home: Path, tmp_path: Path) -> None:
     cut_short = other / "models" / ".x.removed.tmp"  # by a kill
     cut_short.mkdir()
     (cut_short / "left").touch()
-    assert run(other, "models", "remove", "x", "--yes").returncode == 0
+    assert run(other, "models", "remove", "x", "--yes").status == 0
     assert list((other / "models").iterdir()) == []
     gone = run(other, "models", "remove", "x", "--yes")
-    assert gone.returncode == 1
+    assert gone.status == 1
     assert gone.stderr.count("\n") == 1
 
 
@@ -324,7 +322,7 @@ def test_tune_command_names_mistakes_in_one_line(
         "x",
         *arguments,
     )
-    assert wrong.returncode == 1
+    assert wrong.status == 1
     assert wrong.stderr.startswith("arena: ")
     assert wrong.stderr.count("\n") == 1, wrong.stderr
     assert arguments[-1].partition("=")[0] in wrong.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import matplotlib.colors
 import matplotlib.image
 import pytest
 import torch
+from forked import Finished, Forked
 from rich.console import Console
 from tuning_fixtures import files_at_most, make_base, rows, write_rows
 
@@ -194,29 +193,28 @@ def test_mcnemar_p_values() -> None:
 
 @pytest.mark.slow
 def test_commands(home: Path, tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "arena.cli", *arguments, "--home", str(home)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+    def run(*arguments: str) -> Finished:
+        return Forked([*arguments, "--home", home]).wait()
 
     source = ("--base", str(home / "base"), "--data", str(home / "rows.jsonl"))
     shown = run("tune", *source, "--preview", "1")
-    assert shown.returncode == 0, shown.stderr
+    assert shown.status == 0, shown.stderr
     assert shown.stdout.count("⟦") == 1
     again = run("tune", "--reproduce", "lora", "--json")
-    assert again.returncode == 0, again.stderr
+    assert again.status == 0, again.stderr
     assert json.loads(again.stdout)["same"] is True
     refused = run("tune", "--reproduce", "lora", "--base", "starter", "--set", "seed=3")
-    assert refused.returncode == 1
+    assert refused.status == 1
     assert "cannot take --base, --set; leave them out" in refused.stderr
     picture = tmp_path / "losses.png"
     drawn = run("models", "plot", "lora", "prefix", "--out", str(picture))
-    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.status == 0, drawn.stderr
     pixels = matplotlib.image.imread(picture)[..., :3].reshape(-1, 3)
     for name in ("C0", "C1"):  # a curve for each
         colour = matplotlib.colors.to_rgb(name)
         assert (abs(pixels - colour).max(axis=1) < 0.01).sum() > 100, name
     merged = run("models", "merge", "lora", "--as", "m")
-    assert merged.returncode == 0, merged.stderr
+    assert merged.status == 0, merged.stderr
     assert "greedy answers are the same" in merged.stdout
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import run_script
 from preference_fixtures import pairs, write_pairs
 from tuning_fixtures import make_base, rows, write_rows
 
@@ -161,14 +159,8 @@ def test_a_killed_run_goes_on_with_the_reference_it_had(
     for key, value in config.to_json().items():
         inner = value if isinstance(value, dict) else None
         flat.update({key: value} if inner is None else {f"{key}.{k}": v for k, v in inner.items()})
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(flat)],
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = run_script(SCRIPT, json.dumps(flat))
+    assert done.status == -signal.SIGKILL, done.stderr
     whole = tune(config_for(place, **{**settings, "name": "whole"}))
 
     def refuse(*arguments: Any) -> Any:

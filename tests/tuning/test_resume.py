@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import run_script
 from tuning_fixtures import files_at_most, make_base, rows, write_rows
 
 from tuning import TuningConfig, TuningError, tune
@@ -95,14 +94,8 @@ def settings_of(config: TuningConfig) -> str:
 def run_until(config: TuningConfig, step: int, *, during: bool = False) -> None:
     """Run in another process that is killed with SIGKILL at a checkpoint."""
     environment = {**os.environ, "STOP_AT": str(step), "DURING": "1" if during else ""}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, settings_of(config)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = run_script(SCRIPT, settings_of(config), environment=environment)
+    assert done.status == -signal.SIGKILL, done.stderr
 
 
 def steps_of(config: TuningConfig) -> list[str]:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import run_script
 from preference_fixtures import pairs, write_pairs
 from tuning_fixtures import make_base, make_tokenizer, write_rows
 from typer.testing import CliRunner
@@ -47,6 +44,21 @@ if base != folder:
 batch = tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt")
 with torch.no_grad():
     print(json.dumps(model.eval()(**batch).logits[:, 0].tolist()))
+"""
+# Dies, hard, right after its checkpoint of step 4.
+KILLED = """
+import json, os, signal, sys
+from tuning import tune
+from tuning.config_files import load_config
+from tuning.training.checkpoints import RunFolder
+commit = RunFolder.commit
+def commit_and_die(self, written, step, *others, **named):
+    made = commit(self, written, step, *others, **named)
+    if step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return made
+RunFolder.commit = commit_and_die
+tune(load_config(None, json.loads(sys.argv[1])))
 """
 
 
@@ -89,8 +101,8 @@ def test_a_reward_model_learns_and_scores_the_same_in_a_new_process(
     ours = load_scorer("judge", tmp_path).scores_of_ids(rows)
     assert all(first > second for first, second in zip(ours[::2], ours[1::2], strict=True))
     base = str(tiny_base if made.is_adapter else made.folder)
-    command = [sys.executable, "-c", SCORE_ANEW, str(made.folder), base, json.dumps(rows)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_script(SCORE_ANEW, made.folder, base, json.dumps(rows))
+    assert done.status == 0, done.stderr
     assert json.loads(done.stdout) == pytest.approx(ours, abs=1e-6)
     verify_variant(made.folder, tiny_base)
     report = json.loads((made.folder / "reward_report.json").read_text())
@@ -338,20 +350,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_base: Path, tmp_path: Pat
     settings = {"epochs": 6, "checks.save_steps": 2, "patience": "none"}
     whole = tune(config_for(tiny_base, data, tmp_path / "whole", **settings))
     config = config_for(tiny_base, data, tmp_path / "killed", **settings)
-    lines = "\n".join(
-        [
-            "import json, sys, time",
-            "from tuning import tune",
-            "from tuning.config_files import load_config",
-            "from tuning.training.trainer import RunTrainer",
-            "usual = RunTrainer.training_step",
-            "def step(self, *rest):",
-            "    time.sleep(0.05)",
-            "    return usual(self, *rest)",
-            "RunTrainer.training_step = step",
-            "tune(load_config(None, json.loads(sys.argv[1])))",
-        ]
-    )
     given = {
         "base": str(tiny_base),
         "data": [str(data)],
@@ -363,18 +361,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_base: Path, tmp_path: Pat
         "learning_rate": 3e-3,
         **settings,
     }
-    child = subprocess.Popen([sys.executable, "-c", lines, json.dumps(given)])
-    run = config.folder.with_name(".judge.run")
-    deadline = time.monotonic() + 240
-    while not list(run.glob("step-*/manifest.json")):
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    died = run_script(KILLED, json.dumps(given))
+    assert died.status == -signal.SIGKILL, died.stderr
     assert not config.folder.exists()
     resumed = tune(config)
-    assert resumed.run["resumed_at"] is not None
+    assert resumed.run["resumed_at"] == 4
     assert resumed.weights_sha256 == whole.weights_sha256
 
 

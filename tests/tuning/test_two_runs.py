@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
+from forked import Forked
 from tuning_fixtures import rows, write_rows
 
 from tuning import TuningConfig, tune
@@ -50,7 +50,7 @@ def config_for(base: Path, data: Path, home: Path) -> TuningConfig:
 
 
 @contextmanager
-def another_run(base: Path, data: Path, home: Path) -> Iterator[subprocess.Popen[str]]:
+def another_run(base: Path, data: Path, home: Path) -> Iterator[Forked]:
     """The same run in a process of its own, with one checkpoint behind it."""
     settings = {
         "base": str(base),
@@ -63,15 +63,17 @@ def another_run(base: Path, data: Path, home: Path) -> Iterator[subprocess.Popen
         "save_steps": 4,
         "samples": 0,
     }
-    command = [sys.executable, "-c", SCRIPT, json.dumps(settings)]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    run = Forked([json.dumps(settings)], script=SCRIPT)
     try:
-        assert run.stdout is not None
-        assert run.stdout.readline() == "saved\n"
+        deadline = monotonic() + 240
+        while not run.printed:
+            assert run.status is None, run.wait().stderr
+            assert monotonic() < deadline
+            sleep(0.05)
         yield run
     finally:
         run.kill()
-        run.communicate()
+        run.wait()
 
 
 @pytest.mark.slow
@@ -86,10 +88,9 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tiny_base: Path, tmp_
                 tune(second)
             assert f"a run of this name is going on (process {first.pid}," in str(caught.value)
             assert "\n" not in str(caught.value)
-        command = [sys.executable, "-m", "arena.cli", "tune", "--home", str(tmp_path)]
-        command += ["--base", str(tiny_base), "--data", str(data), "--name", "v"]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert told.returncode == 1
+        command = ["tune", "--home", tmp_path, "--base", tiny_base, "--data", data, "--name", "v"]
+        told = Forked(command).wait()
+        assert told.status == 1
         assert told.stderr.startswith("arena: name 'v': a run of this name is going on")
         assert told.stderr.count("\n") == 1
         other = tune(replace(config, name="w"))
@@ -98,7 +99,7 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tiny_base: Path, tmp_
             "step-000000004"
         ]
         os.kill(first.pid, signal.SIGKILL)
-        first.wait()
+        first.join()
         made = tune(config)
     assert made.run["resumed_at"] == 4
     assert made.weights_sha256 == other.weights_sha256

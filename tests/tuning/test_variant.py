@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import run_script
 
 from tuning.variant import (
     VARIANT_FILE,
@@ -67,7 +68,8 @@ def test_whoever_may_read_one_file_may_read_the_weights(
         "save_file({'a': torch.ones(1)}, folder / 'model.safetensors'); "
         "seal_variant(folder, name='v', kind='full')"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path), str(umask)], check=True)
+    done = run_script(script, tmp_path, str(umask))
+    assert done.status == 0, done.stderr
     assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
         ["config.json", "model.safetensors", "variant.json"], mode
     )

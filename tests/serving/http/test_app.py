@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ import httpx
 import openai
 import pytest
 import serving_models as tiny
+from forked import Forked
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, UnknownError, ValidationError
 from serving_fixtures import tiny_config
@@ -457,10 +456,7 @@ def test_the_command_prints_one_line_and_fails(tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         base = tiny.save_checkpoint("llama", tmp_path / "b")
-        done = subprocess.run(
-            [sys.executable, "-m", "arena.cli", "serve", "--base", str(base), "--port", port],
-            capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[3],
-        )  # fmt: skip
-    assert done.returncode == 1
+        done = Forked(["serve", "--base", base, "--port", port]).wait()
+    assert done.status == 1
     assert "is in use" in done.stderr
     assert done.stderr.count("\n") == 1
