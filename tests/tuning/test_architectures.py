@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import SKIPPED, kinds, make_tiny
+from tuning_fixtures import make_tokenizer, rows, write_rows
 
 from tuning.config import LoraOptions, PrefixOptions, TuningConfig
 from tuning.data.encode import TokenRow
+from tuning.hardware import EAGER_LENGTH
 from tuning.methods.adapters import build_model
 from tuning.methods.requirements import MethodError
 from tuning.models.generate import greedy_answers
@@ -52,6 +54,21 @@ def test_a_cell_of_the_table_holds(kind: str, method: str, tmp_path: Path) -> No
     }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_neo"])
+def test_long_rows_are_tuned_where_there_is_no_fused_attention(kind: str, tmp_path: Path) -> None:
+    """Rows that are longer than those for which plain attention is asked for."""
+    place = architectures.make_place(kind, tmp_path)
+    longer = rows(8)
+    for row in longer:
+        row["messages"][0]["content"] += " red" * EAGER_LENGTH
+    write_rows(place.data, longer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = architectures.try_method(place, "lora")
+    assert {step for step, outcome in found.items() if outcome != "good"} <= {"serve"}
+
+
 def test_the_page_is_written_from_what_was_found() -> None:
     """Every architecture is in the table, skipped with a reason, or named as not tried."""
     found = architectures.read_found()
@@ -64,7 +81,12 @@ def test_the_page_is_written_from_what_was_found() -> None:
 
 def build(kind: str, method: str, **settings: Any) -> Any:
     """The model that a run of this method would train."""
-    rows = [
+    return adapt(make_tiny(kind, VOCABULARY, **settings).eval(), method)
+
+
+def adapt(model: Any, method: str) -> Any:
+    """That of a base in memory."""
+    encoded = [
         TokenRow(ids, ids, number)
         for number, ids in enumerate(
             np.random.default_rng(0).integers(3, VOCABULARY, (4, 16)).astype(np.int32)
@@ -79,7 +101,7 @@ def build(kind: str, method: str, **settings: Any) -> Any:
         prefix=PrefixOptions(virtual_tokens=3),
     )
     with known_warnings_hidden():
-        return build_model(config, make_tiny(kind, VOCABULARY, **settings).eval(), rows)
+        return build_model(config, model, encoded)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +160,62 @@ def test_a_base_that_no_method_can_teach_is_refused(
         build(kind, method, **settings)
 
 
+@pytest.mark.parametrize("kind", ["cohere_compass_text", "gpt2"])
+def test_a_prefix_starts_where_a_base_that_answers_would_put_it(kind: str) -> None:
+    """A base that trains may keep nothing in its cache, or drop a part of it out at random."""
+    model = adapt(make_tiny(kind, VOCABULARY).train(), "prefix")
+    wanted = [part for part in build(kind, "prefix").parameters() if part.requires_grad]
+    given = [part for part in model.parameters() if part.requires_grad]
+    assert model.training
+    assert len(wanted) == 1
+    assert torch.equal(given[0], wanted[0])
+
+
+@pytest.mark.parametrize(
+    ("at_once", "error", "message"),
+    [
+        (
+            1,
+            KeyError("experts"),
+            r"base: LlamaForCausalLM fails on a short row \('experts'\); give",
+        ),
+        (1, AssertionError(), r"base: LlamaForCausalLM fails on a short row \(AssertionError\); g"),
+        (
+            2,
+            AttributeError("no layers"),
+            r"prefix.init: Llama.* cannot start from rows \(no layers",
+        ),
+        (2, StopIteration(), r"\(StopIteration\); set prefix.init to random, or use --method lora"),
+    ],
+)
+def test_whatever_an_architecture_raises_is_one_sentence(
+    at_once: int, error: Exception, message: str
+) -> None:
+    model = make_tiny("llama", VOCABULARY)
+    model.lm_head.register_forward_pre_hook(_failing(at_once, error))
+    with pytest.raises(MethodError, match=message) as caught:
+        adapt(model, "prefix")
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_that_is_out_is_not_blamed_on_the_architecture() -> None:
+    for at_once in (1, 2):
+        model = make_tiny("llama", VOCABULARY)
+        model.lm_head.register_forward_pre_hook(_failing(at_once, MemoryError()))
+        with pytest.raises(MemoryError):
+            adapt(model, "prefix")
+
+
+def _failing(at_once: int, error: Exception) -> Any:
+    """A layer that fails on at least so many rows at once."""
+
+    def fail(layer: Any, inputs: Any) -> None:
+        if len(inputs[0]) >= at_once:
+            raise error
+
+    return fail
+
+
 @pytest.mark.parametrize("kind", ["bert", "falcon", "mpt", "xglm", "gpt_bigcode", "trocr"])
 def test_prefixes_have_the_size_of_the_keys_that_are_cached(kind: str) -> None:
     """Also where PEFT asks for settings that there are none of."""
@@ -188,11 +266,9 @@ def test_a_try_changes_neither_weights_nor_random_numbers() -> None:
     assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["llama", "rwkv", "bert", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "rwkv", "bert", "gpt2", "git"])
 def test_batches_answer_as_single_prompts_do(kind: str) -> None:
-    """Padding is kept from architectures that read it as text."""
-    from tuning_fixtures import make_tokenizer
-
+    """Padding is kept from architectures that read it as text, at once or from their cache."""
     tokenizer = make_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     model = make_tiny(kind, len(tokenizer)).eval()

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from tuning.errors import TuningError
+from tuning.errors import TuningError, is_out_of_memory
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
-# How torch says that memory is out on a processor, where it has no exception of its own for it.
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
 
 class MachineError(TuningError):
@@ -34,7 +32,7 @@ def told(command: Callable[Parameters, Returned]) -> Callable[Parameters, Return
         except OSError as error:
             raise MachineError(_of_file(error)) from error
         except (MemoryError, RuntimeError) as error:
-            if not _is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise MachineError(
                 "memory: there is not enough for this model and these rows; give a smaller base, "
@@ -48,10 +46,3 @@ def _of_file(error: OSError) -> str:
     names = " and ".join(str(name) for name in (error.filename, error.filename2) if name)
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     return f"{names or 'a file'}: {reason}; see that it is there, may be used and has room"
-
-
-def _is_memory(error: Exception) -> bool:
-    """Whether it is a MemoryError or torch's way of one, on a GPU or a processor."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return any(sign in str(error) for sign in OUT_OF_MEMORY)

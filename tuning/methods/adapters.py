@@ -12,7 +12,8 @@ import torch
 
 from tuning.config import TuningConfig
 from tuning.data.encode import TokenRow
-from tuning.methods.fitness import check_base, check_fit
+from tuning.errors import is_out_of_memory
+from tuning.methods.fitness import check_base, check_fit, refusal_named
 from tuning.methods.layers import ia3_layers, is_stored_turned, left_out, linear_modules
 from tuning.methods.requirements import MethodError
 from tuning.methods.virtual_tokens import cache_sizes, start_from_data
@@ -32,18 +33,14 @@ def build_model(
         check_base(model, rows[0].ids.tolist())
     if config.method == "full":
         return model
-    from peft import get_peft_model
-
-    peft_config, known = _peft_config(config, model), linear_modules(model)
-    try:
-        tuned = get_peft_model(model, peft_config)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise _refusal(config, known, error) from error
+    tuned = _with_adapter(config, model, _peft_config(config, model))
     virtual = config.method in ("prefix", "prompt") and config.prefix.init == "data"
     if is_tried:
         check_fit(tuned, config.method, rows[0].ids.tolist())
     if virtual and not (config.method == "prefix" and config.prefix.projection):
-        start_from_data(tuned, rows, config)
+        remedy = "set prefix.init to random, or use --method lora"
+        with refusal_named(tuned, "prefix.init", "cannot start from rows", remedy):
+            start_from_data(tuned, rows, config)
     return tuned
 
 
@@ -58,19 +55,27 @@ def build_scorer(config: TuningConfig, model: Any) -> Any:
             )
     if config.method == "full":
         return model
+    peft_config = _peft_config(config, model, "SEQ_CLS")
+    peft_config.modules_to_save = ["score"]
+    return _with_adapter(config, model, peft_config)
+
+
+def _with_adapter(config: TuningConfig, model: Any, peft_config: Any) -> Any:
+    """The adapter on `model`; MethodError for whatever PEFT makes of an architecture."""
     from peft import get_peft_model
 
-    peft_config, known = _peft_config(config, model, "SEQ_CLS"), linear_modules(model)
-    peft_config.modules_to_save = ["score"]
+    known = linear_modules(model)
     try:
         return get_peft_model(model, peft_config)
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise _refusal(config, known, error) from error
 
 
 def _refusal(config: TuningConfig, known: Sequence[str], error: Exception) -> MethodError:
     """What PEFT will not do with a model, with what may be given instead."""
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     if config.method not in ("lora", "qlora"):
         return MethodError(f"method {config.method}: {reason}; use --method lora")
     if not known:
@@ -93,10 +98,13 @@ def _peft_config(config: TuningConfig, model: Any, task: str = "CAUSAL_LM") -> A
 
     common: dict[str, Any] = {"task_type": task, "base_model_name_or_path": config.base}
     if config.method == "prefix":
+        remedy = "use --method lora"
+        with refusal_named(model, "method prefix", "fails on a short row", remedy):
+            sizes = cache_sizes(model, config.prefix)
         return peft.PrefixTuningConfig(
             num_virtual_tokens=config.prefix.virtual_tokens,
             prefix_projection=config.prefix.projection,
-            **cache_sizes(model, config.prefix),
+            **sizes,
             **common,
         )
     if config.method == "prompt":

@@ -6,11 +6,13 @@ not of a list of names. Knows models in memory; knows neither data files nor run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from tuning.errors import TuningError, is_out_of_memory
 from tuning.methods.requirements import MethodError
 
 PROBE = 12
@@ -42,18 +44,34 @@ def check_fit(model: Any, method: str, ids: Sequence[int]) -> None:
     _try(model, ids, f"method {method}", remedy, is_adapted=True)
 
 
+@contextmanager
+def refusal_named(model: Any, what: str, doing: str, remedy: str) -> Iterator[None]:
+    """MethodError in one sentence for whatever the code of an architecture raises in the block.
+
+    It may fail in any way of its own; memory that is out, and what is an error of ours already,
+    passes as it is.
+    """
+    try:
+        yield
+    except TuningError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise MethodError(f"{what}: {_architecture(model)} {doing} ({said}); {remedy}") from error
+
+
 def _try(model: Any, ids: Sequence[int], what: str, remedy: str, *, is_adapted: bool) -> None:
     row = torch.tensor([list(ids)[:PROBE]], device=model.device)
     was_training = model.training
     model.eval()
-    with torch.random.fork_rng(devices=[]):
+    named = refusal_named(model, what, "fails on a short row", remedy)
+    with named, torch.random.fork_rng(devices=[]):
         try:
             if not _is_number(model, row):
                 return  # of the settings, not of the architecture; the first step names it
             reason = _gradient_fault(model, row, is_adapted) or _generation_fault(model, row)
-        except Exception as error:  # an architecture may fail in any way of its own
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            reason = f"fails on a short row ({said.rstrip('.')})"
         finally:
             model.train(was_training)
     if reason is not None:

@@ -63,20 +63,26 @@ def start_from_data(model: Any, rows: Sequence[TokenRow], config: TuningConfig) 
 
     Several stretches of training rows, each ending with a whole row, are tried on other rows and
     the one with the lowest loss is taken: virtual tokens that begin as a worked example start
-    where in-context learning already is (Li and Liang 2021 initialise from real words).
+    where in-context learning already is (Li and Liang 2021 initialise from real words). The model
+    is asked as it answers, not as it trains: some keep nothing in their cache while they train.
     """
+    was_training = model.training
+    model.eval()
     generator = np.random.default_rng([config.seed, 7])
     count = config.prefix.virtual_tokens
     sample = [rows[i] for i in generator.permutation(len(rows))[:INIT_ROWS]]
     best: tuple[float, torch.Tensor] | None = None
-    for _ in range(INIT_CANDIDATES):
-        context = _context(rows, count, generator)
-        _set_virtual_tokens(model, context, config.method)
-        loss = _loss(model, sample, config.method, count)
-        if best is None or loss < best[0]:
-            best = (loss, context)
-    assert best is not None
-    _set_virtual_tokens(model, best[1], config.method)
+    try:
+        for _ in range(INIT_CANDIDATES):
+            context = _context(rows, count, generator)
+            _set_virtual_tokens(model, context, config.method)
+            loss = _loss(model, sample, config.method, count)
+            if best is None or loss < best[0]:
+                best = (loss, context)
+        assert best is not None
+        _set_virtual_tokens(model, best[1], config.method)
+    finally:
+        model.train(was_training)
     return best[0]
 
 

@@ -103,12 +103,14 @@ def _needs_equal(model: Any) -> bool:
 
 
 def _is_blind_to_padding(model: Any, row: Sequence[int], pad: int) -> bool:
-    """Whether a row gets the same logits behind padding: some architectures read its positions."""
+    """Whether a row gets the same logits behind padding, of the next token and, from the cache, of
+    the one after: some architectures read its positions, or lose them once they are cached."""
     from transformers import GenerationConfig
 
     settings = GenerationConfig(
         do_sample=False,
-        max_new_tokens=1,
+        max_new_tokens=2,
+        min_new_tokens=2,
         pad_token_id=pad,
         output_logits=True,
         return_dict_in_generate=True,
@@ -119,7 +121,7 @@ def _is_blind_to_padding(model: Any, row: Sequence[int], pad: int) -> bool:
         mask = torch.ones_like(ids)
         mask[:, :num_pads] = 0
         made = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-        logits.append(made.logits[0].float())
+        logits.append(torch.stack(made.logits).float())
     allowed = 1e-3 if model.dtype == torch.float32 else 5e-2
     return float((logits[0] - logits[1]).abs().max()) <= allowed * float(logits[0].abs().max())
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tuning.data.batching import Plan
 from tuning.data.encode import TokenRow
-from tuning.errors import TuningError
+from tuning.errors import TuningError, is_out_of_memory
 
 # Largest difference of logits, relative to the largest, that rounding can make.
 ROUNDING = 1e-4
@@ -46,8 +46,10 @@ def check_packing(model: Any, rows: Sequence[TokenRow], plan: Plan) -> None:
         alone = _last_logits(model, second)
         behind = _last_logits(model, first, second)
         changed = _last_logits(model, first[::-1], second)
-    except (TypeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # an architecture may fail in any way of its own
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise _refusal(model, f"takes no packed rows ({reason})") from error
     finally:
         model.train(was_training)
