@@ -124,9 +124,12 @@ def try_method(place: Place, method: str) -> dict[str, str]:
 def _outcome(step: Callable[[], None]) -> str:
     from serving.errors import EngineFailure, ModelLoadError
     from tuning.errors import TuningError
+    from tuning.training.train import InterruptedRunError
 
     try:
         step()
+    except InterruptedRunError:
+        raise  # by a signal to this process; it says nothing of the architecture
     except (TuningError, ModelLoadError, EngineFailure) as error:
         return f"refused: {error}"
     except DiffersError as error:
@@ -297,7 +300,11 @@ def try_kind(kind: str) -> dict[str, dict[str, str]]:
     quiet_libraries()
     with tempfile.TemporaryDirectory() as scratch, known_warnings_hidden():
         place = make_place(kind, Path(scratch))
-        return {method: try_method(place, method) for method in METHODS}
+        found = {method: try_method(place, method) for method in METHODS}
+    return {
+        method: {step: said.replace(f"{scratch}/", "…/") for step, said in steps.items()}
+        for method, steps in found.items()
+    }
 
 
 def read_found() -> dict[str, Any]:
