@@ -13,7 +13,7 @@ from serving.http.server import ServerThread
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["openai", "huggingface_hub"])
+@pytest.mark.parametrize("name", ["openai", "huggingface_hub", "text-generation", "curl"])
 def test_clients_of_the_test_environment_work(
     tiny_server: ServerThread, tiny_home: Path, name: str
 ) -> None:
