@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from preference_fixtures import pairs, write_pairs
 from tuning_fixtures import make_base, rows, write_rows
 
@@ -135,11 +134,12 @@ def test_a_loop_that_was_killed_goes_on_and_ends_alike(
     given = json.dumps({**killed.to_json(), "home": str(place)})
     state = killed.folder / "state"
     for count in (2, 6):
-        process = subprocess.Popen([sys.executable, "-c", code, given])
-        while len(list(state.glob("*.json"))) < count and process.poll() is None:
+        process = Forked([given], script=code)
+        while len(list(state.glob("*.json"))) < count and process.status is None:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        process.kill()
+        done = process.wait()
+        assert done.status == -signal.SIGKILL, f"it ended before it was killed: {done.stderr}"
     report = run(killed, "curve", "inverted")
     assert report["left_out"]["reward-half"] == "curve is skipped"
     tasks = sorted(path.stem for path in state.glob("*.json"))
