@@ -135,7 +135,7 @@ assert told.completion
 """,
     ),
     "lm-eval": ClientCheck(
-        ("lm-eval[api]",),
+        ("lm-eval[api]", "transformers"),
         """
 from lm_eval.api.instance import Instance
 from lm_eval.models.openai_completions import LocalCompletionsAPI

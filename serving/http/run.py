@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import unquote, urlsplit
 
 from fastapi import Request
 
@@ -126,11 +127,18 @@ def openai_name(request: Request, body: OpenAIRequest) -> str | None:
     return below_path(request, adapter, "adapter_id")
 
 
+def _is_address_of(model: str, named: str) -> bool:
+    """Whether a client repeats the per-model URL that it was given, as huggingface.js does."""
+    parts = urlsplit(named)
+    below = unquote(parts.path).rstrip("/").removesuffix("/v1")
+    return parts.scheme in ("http", "https") and below.endswith(f"/models/{model}")
+
+
 def below_path(request: Request, named: str | None, param: str) -> str | None:
     """The model of a per-model URL, which a body may repeat or leave open, else the one named."""
     path: str | None = request.path_params.get("model")
     if path is None:
         return named
-    if named not in (None, path, *BASE_ALIASES):
+    if named not in (None, path, *BASE_ALIASES) and not _is_address_of(path, named):
         raise invalid(f"`{param}` {named!r} differs from {path!r} in the URL; give one", param)
     return path

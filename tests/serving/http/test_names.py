@@ -109,6 +109,7 @@ def test_one_model_of_several_is_told(server: ServerThread) -> None:
         ("tokenize", {**ASK, "parameters": {"adapter_id": "full"}}),
         ("v1/completions", {"prompt": "a", "max_tokens": 1, "model": "full"}),
         ("v1/completions", {"prompt": "a", "max_tokens": 1, "model": "base"}),
+        ("v1/completions", {"prompt": "a", "max_tokens": 1, "model": "http://a/models/full"}),
         ("v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "model": "full"}),
         ("v1/completions", {"prompt": "a", "max_tokens": 1, "adapter_id": "prefix"}),
         ("chat_tokenize", {"messages": [{"role": "user", "content": "a"}], "adapter_id": "full"}),
@@ -122,7 +123,10 @@ def test_a_url_and_a_body_that_name_two_models_are_refused(
     assert "differs from 'lora' in the URL" in reply.json()["error"]
 
 
-@pytest.mark.parametrize("named", ["lora", "", "tgi", "dummy", None])
+@pytest.mark.parametrize(
+    "named",
+    ["lora", "", "tgi", "dummy", None, "http://a:1/models/lora", "http://a/p/models/lora/v1/"],
+)
 def test_a_body_may_repeat_the_url(tiny_server: ServerThread, named: str | None) -> None:
     url = f"{tiny_server.url}/models/lora"
     text = {"prompt": "a", "max_tokens": 1, "model": named}
