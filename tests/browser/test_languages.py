@@ -148,16 +148,19 @@ def test_whatever_the_page_says_is_in_the_visitors_language(
     page.wait_for_selector("dialog#help[open]")
     look("help")
     page.keyboard.press("Escape")
-    tabs = page.get_by_role("tab")
-    for number, filled in enumerate(("#leaderboard table", "#history li", "#admin-live table"), 1):
-        tabs.nth(number).click()
+    for tab, filled in (
+        ("leaderboard", "#leaderboard table"),
+        ("history", "#history li"),
+        ("admin", "#admin-live table"),
+    ):
+        page.get_by_role("tab", name=say(f"page.tab_{tab}"), exact=True).click()
         page.wait_for_selector(filled)
-        if number == 1:
+        if tab == "leaderboard":
             page.check("#board-style input")
             page.wait_for_selector(f"#leaderboard th:has-text('{say('leaderboard.plain')}')")
             page.click("#draw-over-time")
             page.wait_for_selector("#over-time figure svg")
-        if number == 3:
+        if tab == "admin":
             page.wait_for_selector("#flagged td:has-text('70')")
             assert page.locator("#flagged tbody tr").count() == len(MARKS) + 1
         look(filled)
