@@ -219,6 +219,7 @@ class Renderer:
             page.board_since: "leaderboard.since",
             page.board_until: "leaderboard.until",
             page.board_style: "leaderboard.style",
+            page.board_without_flagged: "leaderboard.without_flagged",
             page.admin.format: "admin.format",
             page.admin.redact: "admin.redact",
         }
