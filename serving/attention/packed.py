@@ -262,6 +262,10 @@ def packed_attention(
     for name in UNSUPPORTED:
         if kwargs.get(name) is not None:
             raise ModelLoadError(f"{type(module).__name__}: attention with {name} is not supported")
+    if attention_mask is not None:  # transformers makes none for this function: the model did
+        raise ModelLoadError(
+            f"{type(module).__name__}: attention with a mask of the model's own is not supported"
+        )
     state: AttentionState = getattr(module, STATE)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = int(module.layer_idx)  # type: ignore[arg-type]
