@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ class Figures:
 
     def _take(self, line: bytes) -> None:
         try:
-            record = json.loads(line)
-        except ValueError:
+            record = json.loads(line, parse_constant=lambda _: None)  # no answer can say NaN
+        except (ValueError, RecursionError):
             return  # a line that a full disk cut off
         if not isinstance(record, dict):
             return
@@ -76,8 +77,8 @@ class Figures:
             ("learning_rate", self.rates),
             ("eval_loss", self.heldout),
         ):
-            if isinstance(value := record.get(key), int | float):
-                kept.append((step, float(value)))
+            if (value := _number(record.get(key))) is not None:
+                kept.append((step, value))
         if isinstance(record.get("samples"), list):
             self.samples.append({"step": step, "samples": record["samples"]})
         if "loss" in record:
@@ -86,16 +87,15 @@ class Figures:
     @property
     def progress(self) -> float:
         """From 0 to 1."""
-        value = self.last.get("progress", 0.0)
-        return float(value) if isinstance(value, int | float) else 0.0
+        return min(1.0, max(0.0, _number(self.last.get("progress")) or 0.0))
 
     @property
     def seconds_left(self) -> float | None:
         """By how far it came in the time it took; None before that says anything."""
-        seconds = self.last.get("seconds")
-        if not isinstance(seconds, int | float) or self.progress <= 0.01:
+        seconds = _number(self.last.get("seconds"))
+        if seconds is None or self.progress <= 0.01:
             return None
-        return round(float(seconds) * (1 / self.progress - 1), 1)
+        return round(seconds * (1 / self.progress - 1), 1)
 
     def summary(self) -> dict[str, Any]:
         """The newest figures, without the curves."""
@@ -106,8 +106,8 @@ class Figures:
             "loss": _mean([loss for _, loss in self.losses[-20:]]),
             "heldout_loss": self.heldout[-1][1] if self.heldout else None,
             "learning_rate": self.rates[-1][1] if self.rates else None,
-            "tokens_per_second": self.last.get("tokens_per_second"),
-            "seconds": self.last.get("seconds"),
+            "tokens_per_second": _number(self.last.get("tokens_per_second")),
+            "seconds": _number(self.last.get("seconds")),
             "seconds_left": self.seconds_left,
         }
 
@@ -126,6 +126,16 @@ def thinned(points: list[tuple[int, float]]) -> list[list[float]]:
     stretch = -(-len(points) // POINTS) or 1
     parts = [points[at : at + stretch] for at in range(0, len(points), stretch)]
     return [[part[-1][0], round(sum(y for _, y in part) / len(part), 6)] for part in parts]
+
+
+def _number(value: Any) -> float | None:
+    """A number that JSON has; None for any other value, also for one past every float."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _mean(values: list[float]) -> float | None:

@@ -196,6 +196,21 @@ def test_figures_are_read_on_as_they_grow(tmp_path: Path) -> None:
     assert growing.read().losses == [(1, 10.0)]
 
 
+def test_figures_that_no_answer_can_say_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "live.jsonl"
+    path.write_text(
+        '{"run": {"steps": NaN}}\n'
+        '{"step": 1, "loss": NaN, "progress": Infinity, "seconds": 1e999, "eval_loss": Infinity}\n'
+        f'{{"step": 2, "loss": {"9" * 400}, "tokens_per_second": {"9" * 400}}}\n'
+        + "[" * 100_000
+        + '\n{"step": 3, "loss": 2.5, "samples": [{"answer": NaN}]}\n',
+        encoding="utf-8",
+    )
+    figures = Figures(path).read()
+    assert json.dumps({**figures.summary(), **figures.curves()}, allow_nan=False)
+    assert (figures.losses, figures.heldout, figures.progress) == ([(3, 2.5)], [], 0.0)
+
+
 def test_a_long_curve_keeps_its_mean_and_its_end() -> None:
     points = [(step, float(step % 7)) for step in range(1, 10_001)]
     thin = thinned(points)
