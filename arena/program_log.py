@@ -91,6 +91,12 @@ class ProgramLog:
                 _say(terminal, f"arena: {self._path} is not written ({error.strerror or error})\n")
 
 
+def tell_terminal(text: str) -> None:
+    """Say a text on the terminal alone: a log is sent to others, and keeps no secret."""
+    if sys.__stderr__ is not None:
+        _say(sys.__stderr__, text)
+
+
 def _say(terminal: TextIO, text: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # it went away or is closed: the file has it
         terminal.write(text)

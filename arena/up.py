@@ -15,7 +15,7 @@ import httpx2
 from arena.children import Child, ModelServer, SmolLM2
 from arena.config.page_config import PageConfig
 from arena.errors import ArenaError
-from arena.program_log import program_log
+from arena.program_log import program_log, tell_terminal
 from arena.web.server import QuietServer, bind, prepare_home, run
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _tell_key(config: PageConfig) -> None:
     authenticator = Authenticator(config.home)
     if config.host in LOOPBACK and authenticator.users is None:
         link = f"{config.page_url}/enter?key={authenticator.key}"
-        print(f"arena: to tune on the page, open {link}", file=sys.stderr, flush=True)
+        tell_terminal(f"arena: to tune on the page, open {link}\n")
 
 
 async def _keep_up(child: Child, pool: BackendPool, page: QuietServer) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from arena import program_log as module
+from arena.config.page_config import PageConfig
 from arena.errors import ArenaError
 from arena.program_log import ProgramLog, program_log
+from arena.up import _tell_key
+from arena.web.authentication import Authenticator
 
 
 def kept(folder: Path) -> list[str]:
@@ -96,3 +99,15 @@ def test_neither_a_lost_terminal_nor_a_full_disk_ends_anything(tmp_path: Path) -
         log.show("page", "two\n", full)
         log.close()
         assert "No space left" in full.getvalue()
+
+
+def test_the_link_with_the_key_is_on_the_terminal_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", terminal)
+    with program_log(tmp_path, 7860):
+        print("ready")
+        _tell_key(PageConfig((), tmp_path))
+    assert f"/enter?key={Authenticator(tmp_path).key}" in terminal.getvalue()
+    assert kept(tmp_path / "logs") == ["page ready"]
