@@ -6,10 +6,12 @@ They lie in `<home>/data`. The same content is the same file, and none is ever w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ FOLDER = "data"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(?:jsonl|ndjson|json|csv|parquet)")
 FILE_BYTES = 64 << 20
 ALL_BYTES = 2 << 30
+BESIDE = ".upload-"
+ABANDONED_SECONDS = 3600.0
+"""What nobody has written to for so long was left by a page that was killed."""
 OWNER_ONLY = 0o600
 
 
@@ -44,10 +49,11 @@ async def keep(home: Path, name: str, pieces: AsyncIterator[bytes]) -> Path:
             "(.json, .jsonl, .ndjson, .csv or .parquet)"
         )
     folder = home / FOLDER
-    beside = folder / f".upload-{secrets.token_hex(8)}"
+    beside = folder / f"{BESIDE}{secrets.token_hex(8)}"
     digest, size = hashlib.sha256(), 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         most = min(FILE_BYTES, ALL_BYTES - sum(found["bytes"] for found in uploads(home)))
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
         with os.fdopen(handle, "wb") as sink:
@@ -64,11 +70,29 @@ async def keep(home: Path, name: str, pieces: AsyncIterator[bytes]) -> Path:
         stem, _, suffix = name.rpartition(".")
         path = folder / f"{stem}-{digest.hexdigest()[:12]}.{suffix}"
         os.replace(beside, path)
+        await asyncio.to_thread(_sync, folder)
         return path
     except OSError as error:
         raise _refused(f"{name} could not be kept ({error.strerror})") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what uploads left whose page was killed."""
+    for path in folder.glob(f"{BESIDE}*"):
+        with contextlib.suppress(FileNotFoundError):  # another page was first
+            if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def uploads(home: Path) -> list[dict[str, Any]]:
