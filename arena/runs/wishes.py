@@ -20,6 +20,7 @@ PLAIN = re.compile(r"[A-Za-z0-9][\w.-]*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 KEY = re.compile(r"[a-z][a-z_]*(?:\.[a-z][a-z_]*)?")
 FILES = ("data_options.heldout_file", "template.file")
+MODELS = ("base", "preference.reward")
 OWN = ("home", "name", "restart")
 """What the page says itself."""
 TEXT_CHARS = 2_000
@@ -61,8 +62,9 @@ def request_of(
     for key in FILES:
         if made.get(key):
             made[key] = _file(home, key, str(made[key]), own_machine)
-    if "base" in made:
-        _check_base(str(made["base"]), own_machine)
+    for key in MODELS:
+        if made.get(key):
+            _check_model(key, str(made[key]), own_machine)
     return RunRequest(name, made, share, restart)
 
 
@@ -106,7 +108,7 @@ def _file(home: Path, key: str, name: str, own_machine: bool) -> str:
     return name if uploaded is None else str(uploaded)
 
 
-def _check_base(base: str, own_machine: bool) -> None:
-    is_hub_id = HUB_ID.fullmatch(base) and not Path(base).exists()
-    if not (own_machine or PLAIN.fullmatch(base) or is_hub_id):
-        raise RunRefusedError(f"base {base!r}: give a model by its name, or a hub id")
+def _check_model(key: str, name: str, own_machine: bool) -> None:
+    is_hub_id = HUB_ID.fullmatch(name) and not Path(name).exists()
+    if not (own_machine or PLAIN.fullmatch(name) or is_hub_id):
+        raise RunRefusedError(f"{key} {name!r}: give a model by its name, or a hub id")

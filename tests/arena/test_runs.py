@@ -124,6 +124,19 @@ def test_full_data_folder_takes_no_more(tmp_path: Path, monkeypatch: pytest.Monk
     assert list((tmp_path / "data").iterdir()) == [], "nothing of it stays"
 
 
+def test_uploads_that_a_kill_left_behind_go_with_the_next_one(tmp_path: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    (tmp_path / "data").mkdir()
+    left, running = (tmp_path / "data" / f".upload-{name}" for name in ("left", "running"))
+    for path in (left, running):
+        path.write_bytes(b"half")
+    os.utime(left, (1_000_000_000, 1_000_000_000))
+    kept = asyncio.run(keep(tmp_path, "rows.csv", pieces()))
+    assert set((tmp_path / "data").iterdir()) == {kept, running}
+
+
 def test_words_of_a_run_are_no_options_of_ours(tmp_path: Path) -> None:
     settings = {
         "data": ["--json", "votes"],
@@ -157,6 +170,7 @@ def test_words_of_a_run_are_no_options_of_ours(tmp_path: Path) -> None:
         ("one", {"data": ["/etc/passwd"]}, "/etc/passwd"),
         ("one", {"data": "../rows.jsonl"}, "../rows.jsonl"),
         ("one", {"base": "/root/model"}, "/root/model"),
+        ("one", {"preference.reward": "../reward"}, "../reward"),
         ("one", {"template.file": "/etc/passwd"}, "template.file"),
         ("one", {"data_options.heldout_file": "x.jsonl"}, "heldout_file"),
     ],
@@ -167,7 +181,8 @@ def test_what_cannot_be_asked_is_refused_by_name(
     """For an admin of a page where people sign in, who has no other access to the machine."""
     with pytest.raises(RunRefusedError, match=named.replace("/", ".")):
         request_of(tmp_path, name, settings, own_machine=False)
-    assert request_of(tmp_path, "one", {"data": ["votes", "owner/set"]}, own_machine=False)
+    kept = {"data": ["votes", "owner/set"], "preference.reward": "suite"}
+    assert request_of(tmp_path, "one", kept, own_machine=False)
 
 
 def test_figures_are_read_on_as_they_grow(tmp_path: Path) -> None:
