@@ -137,7 +137,8 @@ def _for_ollama(
     models: list[tuple[str, Path]], folder: Path, file_type: str, home: Path
 ) -> tuple[Bundle, dict[str, str]]:
     """A folder with GGUF file and Modelfile for each model, merged, and the script for all."""
-    from serving.deploy.ollama import ollama_bundle
+    from serving.deploy.ollama import ollama_bundle, ollama_name
+    from serving.errors import ServingError
     from tuning.errors import TuningError
     from tuning.models.export.export import export_variant
     from tuning.models.export.gguf_file import FILE_TYPES
@@ -148,17 +149,22 @@ def _for_ollama(
         raise DeployError(f"--type {file_type!r}: is unknown; known are {', '.join(FILE_TYPES)}")
     quiet_libraries()
     base, done, left_out = str(models[0][1]), {}, {}
+    there: dict[str, str] = {}  # whose Ollama's names are
     for name, source in models:
         try:
+            called = ollama_name(name)
+            if called in there:
+                left_out[name] = f"has the name of {there[called]} there; rename one of the folders"
+                continue
             variant = read_variant(source)
             own = base if variant.is_adapter else None
             export_variant(
                 str(source), home, "ollama", folder / name, file_type=file_type, base=own
             )
-        except TuningError as error:
+        except (TuningError, ServingError) as error:
             left_out[name] = str(error)
         else:
-            done[name] = variant
+            done[name], there[called] = variant, name
     if not done:
         raise DeployError(f"no model is left for ollama: {'; '.join(left_out.values())}")
     return ollama_bundle(done), left_out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -193,11 +194,18 @@ def test_any_name_is_quoted_or_labelled(tiny_home: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_ollama_gets_a_model_a_folder(tiny_home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = deployed("ollama", tiny_home, out, "--type", "f16")
-    assert {one["name"] for one in done["models"]} | set(done["left_out"]) == {
-        "base", "full", "lora", "prefix",
+    odd = [tmp_path / name for name in ("LORA", "so $(odd)")]
+    for folder in odd:
+        shutil.copytree(tiny_home / "lora", folder)
+    names = [str(folder) for folder in (*map(tiny_home.joinpath, ("lora", "prefix")), *odd)]
+    done = deployed("ollama", tiny_home, out, "--type", "f16", *names)
+    left_out = done["left_out"]
+    assert {one["name"] for one in done["models"]} | set(left_out) == {
+        "base", "lora", "prefix", "LORA", "so $(odd)",
     }  # fmt: skip
-    assert "prefix" in done["left_out"]
+    assert "prefix" in left_out
+    assert "name of lora there" in left_out["LORA"], "the one would overwrite the other"
+    assert "Ollama takes letters" in left_out["so $(odd)"]
     for one in done["models"]:
         assert (out / one["name"] / "Modelfile").read_text().startswith("FROM ./")
         assert f"./{one['name']}/Modelfile" in (out / "create.sh").read_text()
