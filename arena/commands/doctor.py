@@ -109,10 +109,18 @@ def _libraries() -> Iterator[Diagnosis]:
 
 def _disk(home: Path) -> Diagnosis:
     """Whether home can be written to and has room; it need not be there yet."""
-    place = next(path for path in (home.absolute(), *home.absolute().parents) if path.exists())
-    shown = f"{home.absolute()}" + ("" if home.exists() else " (made when it is needed)")
+    remedy = "give a folder of yours with --home"
+    places = (home.absolute(), *home.absolute().parents)
+    place = next(path for path in places if os.path.exists(path))
+    shown = f"{home.absolute()}" + ("" if place == places[0] else " (made when it is needed)")
+    try:
+        home.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # the name is too long, or a folder before it is closed to us
+        told = f"{shown[:500]} cannot be used ({error.strerror})"
+        return Diagnosis("home", "broken", told, remedy)
     if not place.is_dir() or not os.access(place, os.W_OK):
-        remedy = "give a folder of yours with --home"
         return Diagnosis("home", "broken", f"{shown}, but {place} cannot be written to", remedy)
     free = shutil.disk_usage(place).free
     value = f"{shown}, {free / GIB:.1f} GiB free"

@@ -66,3 +66,8 @@ def test_a_torn_model_a_silent_server_and_a_file_for_home_are_broken(tmp_path: P
     (tmp_path / "file").touch()
     status, found = run(tmp_path / "file")
     assert (status, found["home"]["status"]) == (1, "broken")
+
+
+def test_a_home_that_no_system_takes_is_broken(tmp_path: Path) -> None:
+    found = next(one for one in examine(tmp_path / ("x" * 300)) if one.what == "home")
+    assert (found.status, "too long" in found.value) == ("broken", True)
