@@ -127,7 +127,13 @@ def test_a_suite_of_ones_own_becomes_rows_once(tmp_path: Path) -> None:
     assert all(str(questions[row["prompt"]]) in row["completion"] for row in rows)
     assert with_verified_rows(config, said.append).data == (file,)
     assert said[-1].endswith(f"rows made before, {file}")
-    for wrong in ("verified:", "verified:form:0", "verified:form:many", "verified:nothing.jsonl"):
+    for wrong in (
+        "verified:",
+        "verified:form:0",
+        "verified:form:0001000000",
+        "verified:form:many",
+        "verified:nothing.jsonl",
+    ):
         with pytest.raises(Exception, match=r"verified|suite"):
             with_verified_rows(load_config(None, {**given, "data": wrong}), print)
     base = load_config(None, {**given, "base": "starter", "data": "verified:form:5"})

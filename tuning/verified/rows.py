@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -116,7 +117,7 @@ def _file_of(source: str, config: TuningConfig, say: Callable[[str], None]) -> P
 def _count_of(source: str, text: str) -> int:
     if not text:
         return ROWS
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:6]) <= 20_000:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) <= 20_000:
         raise VerifiedRowsError(
             f"data {source!r}: {text[:20]!r} is no number of prompts from 1 to 20000"
         )
