@@ -203,7 +203,7 @@ def holder_of(path: Path) -> int:
         os.kill(pid, 0)
     except PermissionError:
         pass  # it lives, and is somebody else's
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return 0
     return pid if is_locked(path) else 0
 
@@ -230,6 +230,6 @@ def _time(path: Path) -> int:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -70,6 +70,8 @@ class RunQueue:
                     f"run {request.name!r} is {found.state} already; stop or remove it first, or "
                     "choose another name"
                 )
+            if found is not None and found.state == "done":
+                self._check_may_replace(request)
             if len([one for one in requests(self.home) if one.phase == "queued"]) >= MOST_WAITING:
                 raise RunRefusedError(
                     f"{MOST_WAITING} runs are waiting already; remove some of them first"
@@ -79,6 +81,16 @@ class RunQueue:
             write_request(self.home, replace(request, phase="queued", stop=False, order_ms=now))
         self.tick()
         return self.get(request.name)
+
+    def _check_may_replace(self, request: RunRequest) -> None:
+        """What a finished run left is forgotten only for a run that may take its place."""
+        if str(request.settings.get("overwrite")).lower() != "true":
+            raise RunRefusedError(
+                f"{request.name!r} is a variant already; choose another name, remove it first, or "
+                "set overwrite"
+            )
+        if self.jobs.is_going(request.name):
+            raise RunRefusedError(f"{request.name!r} is being scored or exported; wait for the end")
 
     def get(self, name: str) -> FoundRun:
         """The run as it is now. Raises UnknownRunError."""

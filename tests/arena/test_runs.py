@@ -279,6 +279,26 @@ def test_files_tell_how_a_run_stands(tmp_path: Path) -> None:
         assert finder.all() is not None
 
 
+def test_a_finished_run_is_not_forgotten_for_one_that_may_not_replace_it(tmp_path: Path) -> None:
+    asked = RunRequest("one", {"base": "starter", "data": ["starter"]}, phase="started")
+    write_request(tmp_path, asked)
+    folder = folder_of(tmp_path, "one")
+    (folder / "log.txt").write_text("")
+    (folder / "result.json").write_text('{"folder": "x"}')
+    (tmp_path / "models" / "one").mkdir(parents=True)
+    (tmp_path / "models" / "one" / "variant.json").write_text("[" * 100_000)
+    queue = RunQueue(tmp_path)
+    with pytest.raises(RunRefusedError, match="is a variant already"):
+        queue.add(RunRequest("one", {"base": "starter", "data": ["starter"]}))
+    with (folder / "score.log").open("w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(RunRefusedError, match="is being scored"):
+            queue.add(RunRequest("one", {**asked.settings, "overwrite": True}))
+    (tmp_path / "models" / ".one.run").mkdir()
+    (tmp_path / "models" / ".one.run" / "lock").write_text("9" * 30)
+    assert queue.get("one").state == "done"
+
+
 def wait(client: httpx2.Client, name: str, *states: str, seconds: float = 400) -> dict[str, Any]:
     """The run once it is in one of the states."""
     limit = time.monotonic() + seconds
