@@ -20,6 +20,7 @@ from arena.runs.requests import HALF, RunRefusedError, folder_of
 
 JobKind = Literal["score", "export"]
 KINDS: tuple[JobKind, ...] = ("score", "export")
+JOB_FILES = tuple(f"{kind}.{ending}" for kind in KINDS for ending in ("log", "json"))
 TARGETS = ("gguf", "ollama", "folder")
 PROMPTS = 120
 """So many prompts of the suite are asked: its whole takes minutes on a processor."""

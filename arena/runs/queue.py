@@ -29,7 +29,7 @@ from arena.runs.found import (
     RunFinder,
     unfinished_of,
 )
-from arena.runs.jobs import JobTable
+from arena.runs.jobs import JOB_FILES, JobTable
 from arena.runs.requests import (
     FOLDER,
     RunRefusedError,
@@ -76,7 +76,7 @@ class RunQueue:
                 raise RunRefusedError(
                     f"{MOST_WAITING} runs are waiting already; remove some of them first"
                 )
-            shutil.rmtree(folder_of(self.home, request.name), ignore_errors=True)
+            self._clear(request)
             now = time.time_ns() // 1_000_000
             write_request(self.home, replace(request, phase="queued", stop=False, order_ms=now))
         self.tick()
@@ -91,6 +91,18 @@ class RunQueue:
             )
         if self.jobs.is_going(request.name):
             raise RunRefusedError(f"{request.name!r} is being scored or exported; wait for the end")
+
+    def _clear(self, request: RunRequest) -> None:
+        """Remove what the page kept of an earlier run of the name.
+
+        A run that goes on goes on with its tracker's files, too, which lie there.
+        """
+        folder = folder_of(self.home, request.name)
+        if request.restart:
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in (LOG, RESULT, *JOB_FILES):
+            with suppress(OSError):
+                (folder / name).unlink()
 
     def get(self, name: str) -> FoundRun:
         """The run as it is now. Raises UnknownRunError."""

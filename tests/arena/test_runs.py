@@ -299,6 +299,23 @@ def test_a_finished_run_is_not_forgotten_for_one_that_may_not_replace_it(tmp_pat
     assert queue.get("one").state == "done"
 
 
+def test_a_run_goes_on_with_its_trackers_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunQueue, "tick", lambda _: None)  # it waits
+    asked = RunRequest("one", {"base": "starter", "data": ["starter"]}, phase="started")
+    write_request(tmp_path, asked)
+    folder = folder_of(tmp_path, "one")
+    for name in ("log.txt", "result.json", "score.log", "events.out.tfevents.1"):
+        (folder / name).write_text("arena: no room\n")
+    queue = RunQueue(tmp_path)
+    assert queue.resume("one").state == "queued"
+    assert {path.name for path in folder.iterdir()} == {"request.json", "events.out.tfevents.1"}
+    queue.stop("one")
+    assert queue.resume("one", restart=True).state == "queued"
+    assert {path.name for path in folder.iterdir()} == {"request.json"}
+
+
 def wait(client: httpx2.Client, name: str, *states: str, seconds: float = 400) -> dict[str, Any]:
     """The run once it is in one of the states."""
     limit = time.monotonic() + seconds
