@@ -230,6 +230,20 @@ def test_a_loop_begun_anew_forgets_what_it_made_and_nothing_else(tmp_path: Path)
         assert not unfinished.exists()
 
 
+def test_a_loop_whose_settings_are_gone_is_told_so(tmp_path: Path) -> None:
+    settings = LoopSettings(base="b", data=("d",), name="n", home=tmp_path)
+    folder = LoopFolder(settings.folder)
+    with folder.opened(settings, restart=False):
+        folder.keep("export", {})
+    for torn in ('{"format_version": 1}', '{"format_version": 1, "settings": 3}', "[]"):
+        (settings.folder / "loop.json").write_text(torn)
+        with (
+            pytest.raises(TuningError, match=r"loop\.json: cannot be read .*--restart"),
+            folder.opened(settings, restart=False),
+        ):
+            pass
+
+
 def test_the_verdict_is_by_the_rule() -> None:
     half = [True, False] * 50
     gained = [True] * 12 + half[12:]

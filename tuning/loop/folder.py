@@ -84,6 +84,8 @@ class LoopFolder:
         before = self._read(path)
         if before.get("format_version") != FORMAT_VERSION:
             raise LoopError(f"{path}: is of another version; give --restart or another --name")
+        if not isinstance(before.get("settings"), dict):
+            raise _torn(path, ValueError("it has no settings"))
         if told := changed(before["settings"], now):
             raise LoopError(
                 f"loop {settings.name!r}: was begun with {'; '.join(told)}; repeat the command "
