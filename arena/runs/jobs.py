@@ -47,7 +47,10 @@ class JobTable:
             raise RunRefusedError(f"target {target[:40]!r}: give {', '.join(TARGETS)}")
         suffix = "model.gguf" if target == "gguf" else target
         out = self._home / "exports" / f"{name}-{suffix}"
-        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunRefusedError(f"{out.parent}: cannot be made ({error.strerror})") from error
         self._start(name, "export", ["models", "export", name, "--to", target, "--out", str(out)])
 
     def is_going(self, name: str) -> bool:

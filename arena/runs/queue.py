@@ -177,7 +177,18 @@ class RunQueue:
         return found
 
     def tick(self) -> None:
-        """Start the next run if none goes on; called now and then, and after each act."""
+        """Start the next run if none goes on; called now and then, and after each act.
+
+        Raises RunRefusedError where files cannot be written.
+        """
+        try:
+            self._start_next()
+        except OSError as error:
+            raise RunRefusedError(
+                f"no run can be started ({error}); see that home can be written to and has room"
+            ) from error
+
+    def _start_next(self) -> None:
         with self._lock:
             for name, child in list(self._children.items()):
                 if child.poll() is not None:

@@ -75,13 +75,14 @@ async def keep(home: Path, name: str, pieces: AsyncIterator[bytes]) -> Path:
     except OSError as error:
         raise _refused(f"{name} could not be kept ({error.strerror})") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # named, or never made; what is left is swept later
+            beside.unlink()
 
 
 def _sweep(folder: Path) -> None:
     """Remove what uploads left whose page was killed."""
     for path in folder.glob(f"{BESIDE}*"):
-        with contextlib.suppress(FileNotFoundError):  # another page was first
+        with contextlib.suppress(OSError):  # another page was first
             if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
                 path.unlink()
 

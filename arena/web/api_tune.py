@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
 
 from arena.runs import uploads
 from arena.runs.commands import ask_command
@@ -101,8 +102,11 @@ def _add_choices(router: APIRouter, home: Path) -> None:
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    async for piece in request.stream():
-        yield piece
+    try:
+        async for piece in request.stream():
+            yield piece
+    except ClientDisconnect as error:
+        raise uploads.UploadRefusedError("the upload broke off; repeat it") from error
 
 
 def _add_runs(router: APIRouter, queue: RunQueue) -> None:

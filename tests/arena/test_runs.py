@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -135,6 +136,39 @@ def test_uploads_that_a_kill_left_behind_go_with_the_next_one(tmp_path: Path) ->
     os.utime(left, (1_000_000_000, 1_000_000_000))
     kept = asyncio.run(keep(tmp_path, "rows.csv", pieces()))
     assert set((tmp_path / "data").iterdir()) == {kept, running}
+
+
+def test_folders_that_cannot_be_made_and_broken_uploads_are_told(
+    page: PageServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    home, port = page.config.home, page.config.port
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        head = f"PUT /api/tune/data/d.csv HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+        head += f"authorization: Bearer {Authenticator(home).key}\r\ncontent-length: 99\r\n\r\nx"
+        connection.sendall(head.encode())
+        limit = time.monotonic() + 30
+        while not list((home / "data").glob(".upload-*")):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+    while list((home / "data").iterdir()):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    (home / "data").rmdir()
+    (home / "models" / "made").mkdir(parents=True)
+    for name in ("variant.json", "history.jsonl"):
+        (home / "models" / "made" / name).write_text("{}")
+    for name in ("data", "exports", "runs"):
+        (home / name).write_text("a file")
+    with admin(page) as client:
+        assert client.put("/api/tune/data/d.csv", content=b"x").status_code == 422
+        to = {"to": "gguf"}
+        assert client.post("/api/tune/runs/made/export", json=to).status_code == 409
+        assert client.post("/api/tune/runs", json=ASKED).status_code == 409
+    with pytest.raises(RunRefusedError, match="no run can be started"):
+        write_request(home / "other", RunRequest("one"))
+        (home / "other" / "runs" / ".queue.lock").mkdir()
+        RunQueue(home / "other").tick()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_words_of_a_run_are_no_options_of_ours(tmp_path: Path) -> None:
