@@ -129,7 +129,10 @@ def openai_name(request: Request, body: OpenAIRequest) -> str | None:
 
 def _is_address_of(model: str, named: str) -> bool:
     """Whether a client repeats the per-model URL that it was given, as huggingface.js does."""
-    parts = urlsplit(named)
+    try:
+        parts = urlsplit(named)
+    except ValueError:  # as http://[ is none
+        return False
     below = unquote(parts.path).rstrip("/").removesuffix("/v1")
     return parts.scheme in ("http", "https") and below.endswith(f"/models/{model}")
 

@@ -110,6 +110,7 @@ def test_one_model_of_several_is_told(server: ServerThread) -> None:
         ("v1/completions", {"prompt": "a", "max_tokens": 1, "model": "full"}),
         ("v1/completions", {"prompt": "a", "max_tokens": 1, "model": "base"}),
         ("v1/completions", {"prompt": "a", "max_tokens": 1, "model": "http://a/models/full"}),
+        ("v1/completions", {"prompt": "a", "max_tokens": 1, "model": "http://[/models/lora"}),
         ("v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "model": "full"}),
         ("v1/completions", {"prompt": "a", "max_tokens": 1, "adapter_id": "prefix"}),
         ("chat_tokenize", {"messages": [{"role": "user", "content": "a"}], "adapter_id": "full"}),
