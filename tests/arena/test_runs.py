@@ -164,9 +164,9 @@ def test_folders_that_cannot_be_made_and_broken_uploads_are_told(
         to = {"to": "gguf"}
         assert client.post("/api/tune/runs/made/export", json=to).status_code == 409
         assert client.post("/api/tune/runs", json=ASKED).status_code == 409
+    write_request(home / "other", RunRequest("one"))
+    (home / "other" / "runs" / ".queue.lock").mkdir()
     with pytest.raises(RunRefusedError, match="no run can be started"):
-        write_request(home / "other", RunRequest("one"))
-        (home / "other" / "runs" / ".queue.lock").mkdir()
         RunQueue(home / "other").tick()
     assert "Traceback" not in capfd.readouterr().err
 
