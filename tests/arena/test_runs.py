@@ -215,7 +215,7 @@ def test_what_cannot_be_asked_is_refused_by_name(
     """For an admin of a page where people sign in, who has no other access to the machine."""
     with pytest.raises(RunRefusedError, match=named.replace("/", ".")):
         request_of(tmp_path, name, settings, own_machine=False)
-    kept = {"data": ["votes", "owner/set"], "preference.reward": "suite"}
+    kept: dict[str, Any] = {"data": ["votes", "owner/set"], "preference.reward": "suite"}
     assert request_of(tmp_path, "one", kept, own_machine=False)
 
 
