@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import architectures
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 from tiny_models import SKIPPED, kinds, make_tiny
 from tuning_fixtures import make_tokenizer, rows, write_rows
 
@@ -20,6 +24,8 @@ from tuning.hardware import EAGER_LENGTH
 from tuning.methods.adapters import build_model
 from tuning.methods.requirements import MethodError
 from tuning.models.generate import greedy_answers
+from tuning.models.peft_adapters import put_on
+from tuning.models.resolve import BaseError
 from tuning.quiet import known_warnings_hidden
 
 pytestmark = [
@@ -130,6 +136,38 @@ def test_a_method_that_does_not_hold_is_refused(kind: str, method: str, message:
     assert "\n" not in str(caught.value)
     assert "peft_config" not in str(caught.value)
     assert build(kind, "lora") is not None
+
+
+def test_an_adapter_that_peft_would_not_load_again_is_refused(tmp_path: Path) -> None:
+    """PEFT renames Laguna's shared experts, which have their new name already, and skips them."""
+    message = "method lora: Laguna.* would leave out 6 tuned tensors .*shared_experts.* --method f"
+    with pytest.raises(MethodError, match=message):
+        build("laguna", "lora")
+    base = make_tiny("laguna", VOCABULARY)
+    config = LoraConfig(r=2, target_modules=["down_proj", "q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(copy.deepcopy(base), config).save_pretrained(tmp_path)
+    with pytest.raises(BaseError, match=r"read 2 of its \d+ tensors"):
+        put_on(base, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixtral"])
+def test_an_adapter_is_put_on_as_its_file_says(kind: str, tmp_path: Path) -> None:
+    base = make_tiny(kind, VOCABULARY)
+    tuned = build(kind, "lora")
+    tuned.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    saved = {name: part + 1 for name, part in load_file(file).items()}
+    save_file(saved, file, {"format": "pt"})
+    with known_warnings_hidden():
+        read = get_peft_model_state_dict(put_on(copy.deepcopy(base), tmp_path))
+    assert all(torch.equal(read[name], part) for name, part in saved.items())
+    gone = saved.popitem()[0]
+    save_file(saved, file, {"format": "pt"})
+    with (
+        known_warnings_hidden(),
+        pytest.raises(BaseError, match=re.escape(gone.removesuffix(".weight"))),
+    ):
+        put_on(base, tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "window"), [("mistral", 2), ("gemma2", 3)])

@@ -14,6 +14,7 @@ import torch
 
 from tuning.errors import TuningError, is_out_of_memory
 from tuning.methods.requirements import MethodError
+from tuning.models.peft_adapters import lost_when_loaded
 
 PROBE = 12
 # Of the largest logit: how far answers token by token may be from the whole row at once.
@@ -42,6 +43,14 @@ def check_fit(model: Any, method: str, ids: Sequence[int]) -> None:
     """
     remedy = "use --method full" if method == "lora" else "use --method lora"
     _try(model, ids, f"method {method}", remedy, is_adapted=True)
+    doing = "cannot be loaded again"
+    with refusal_named(model, f"method {method}", doing, remedy):
+        lost = lost_when_loaded(model) if hasattr(model, "active_peft_config") else []
+    if lost:
+        raise MethodError(
+            f"method {method}: {_architecture(model)} {doing}: PEFT would leave out {len(lost)} "
+            f"tuned tensors ({lost[0]}); {remedy}"
+        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from tuning.config import LoraOptions, PrefixOptions, TuningConfig
 from tuning.methods.requirements import MethodError
 from tuning.models.merge import MERGEABLE
+from tuning.models.peft_adapters import put_on
 
 METHODS = {"lora": "lora", "dora": "lora", "prefix": "prefix", "prompt": "prompt", "ia3": "ia3"}
 VIRTUAL = ("prefix", "prompt")
@@ -51,13 +52,11 @@ def continue_adapter(model: Any, folder: Path) -> Any:
     It begins exactly as it was saved. What once projected its virtual tokens was left behind when
     they were saved, so the tokens themselves are trained.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
 
     virtual = bool(PeftConfig.from_pretrained(str(folder)).is_prompt_learning)
     # PEFT loads virtual tokens frozen only.
-    tuned = PeftModel.from_pretrained(
-        model, folder, is_trainable=not virtual, local_files_only=True
-    )
+    tuned = put_on(model, folder, is_trainable=not virtual)
     if virtual:
         for part in tuned.prompt_encoder.parameters():
             part.requires_grad_(True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tuning.models.peft_adapters import put_on
 from tuning.models.resolve import BaseError, resolve_base
 from tuning.variant.checkpoint import check_checkpoint, one_line, refuse_missing
 from tuning.variant.folder import (
@@ -60,11 +61,9 @@ def load_variant(name: str, home: Path, base: str | None = None) -> Loaded:
     if not variant.is_adapter:
         model = load_model(folder, dtype=torch.float32)
         return Loaded(variant, model.eval(), load_tokenizer(folder), None)
-    from peft import PeftModel
-
     base_folder = find_base(variant, home, base)
     model = load_model(base_folder, dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, folder, local_files_only=True)
+    model = put_on(model, folder)
     return Loaded(variant, model.eval(), load_tokenizer(folder), base_folder)
 
 

@@ -19,6 +19,7 @@ from tuning.data.rendering import TemplateError
 from tuning.data.template import render_training
 from tuning.errors import TuningError
 from tuning.models.loading import find_base, load_reported
+from tuning.models.peft_adapters import put_on
 from tuning.models.resolve import BaseError, resolve_base
 from tuning.variant.checkpoint import refuse_missing
 from tuning.variant.folder import Variant, read_variant
@@ -220,9 +221,7 @@ def load_scorer(name: str, home: Path, base: str | None = None) -> Scorer:
     where = find_base(variant, home, base) if variant.is_adapter else folder
     model = load_head(where, tokenizer.pad_token_id, dtype=torch.float32)
     if variant.is_adapter:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, folder, local_files_only=True)
+        model = put_on(model, folder)
     text = model.config.get_text_config()
     most = int(getattr(text, "max_position_embeddings", None) or 2048)
     return Scorer(variant, model.eval(), tokenizer, most)
