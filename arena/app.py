@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -68,6 +69,7 @@ log = logging.getLogger(__name__)
 WRITERS = 32
 SWEEP_SECONDS = 15.0
 QUEUE_SECONDS = 1.0
+AGAIN_SECONDS = 5.0
 
 
 def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
@@ -138,12 +140,12 @@ def _lifespan(service: BattleService, drawer: Drawer, queue: RunQueue) -> Any:
         asyncio.get_running_loop().set_default_executor(pool)
         await service.pool.backends()  # within a deadline: the first battle need not wait
         acts = (
-            _sweep(service),
-            service.watch_store(),
-            keep_partial_texts(service.store, service.running_battles),
-            _run_queue(queue),
+            partial(_sweep, service),
+            service.watch_store,
+            partial(keep_partial_texts, service.store, service.running_battles),
+            partial(_run_queue, queue),
         )
-        beside = [asyncio.create_task(one) for one in acts]
+        beside = [asyncio.create_task(go_on(act)) for act in acts]
         yield
         for task in beside:
             task.cancel()
@@ -152,6 +154,20 @@ def _lifespan(service: BattleService, drawer: Drawer, queue: RunQueue) -> Any:
         await drawer.close()
 
     return lifespan
+
+
+async def go_on(act: Callable[[], Awaitable[object]], seconds: float = AGAIN_SECONDS) -> None:
+    """Do what the page does beside its requests; begun again after `seconds` where it fails.
+
+    Nobody waits for it, so that a failure would be heard of by nobody, and the work stay undone.
+    """
+    while True:
+        try:
+            await act()
+            return
+        except Exception:  # whatever it is: the log has it, and the page lives on
+            log.exception("work beside the page failed, and begins again in %g s", seconds)
+        await asyncio.sleep(seconds)
 
 
 async def _sweep(service: BattleService) -> None:

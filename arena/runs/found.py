@@ -140,7 +140,6 @@ class RunFinder:
         self, name: str, request: RunRequest | None, state: RunState
     ) -> tuple[str, str, str]:
         """Base, method and objective: as asked, else as the run or the variant says."""
-        keys = ("base", "method", "objective")
         if request is not None:
             defaults = {"method": "lora", "objective": "sft"}
             told = {**defaults, **{k: v for k, v in request.settings.items() if v is not None}}
@@ -151,7 +150,10 @@ class RunFinder:
             told = config if isinstance(config, dict) else {}
         else:
             told = self.settings_of(name)
-        return tuple(str(told.get(key) or "") for key in keys)  # type: ignore[return-value]
+        base, method, objective = (
+            str(told.get(key) or "") for key in ("base", "method", "objective")
+        )
+        return base, method, objective
 
     def settings_of(self, name: str) -> dict[str, Any]:
         """The settings of an unfinished run, as it noted them with its first checkpoint."""

@@ -203,7 +203,7 @@ def test_words_of_a_run_are_no_options_of_ours(tmp_path: Path) -> None:
         ("one", {"seed": "1" * 9999}, "seed"),
         ("one", {"data": ["/etc/passwd"]}, "/etc/passwd"),
         ("one", {"data": "../rows.jsonl"}, "../rows.jsonl"),
-        ("one", {"base": "/root/model"}, "/root/model"),
+        ("one", {"base": "/somewhere/model"}, "/somewhere/model"),
         ("one", {"preference.reward": "../reward"}, "../reward"),
         ("one", {"template.file": "/etc/passwd"}, "template.file"),
         ("one", {"data_options.heldout_file": "x.jsonl"}, "heldout_file"),
