@@ -398,6 +398,7 @@ def _number(reasons: dict[str, int], method: str, kind: str, outcome: str) -> in
     said = re.sub(r"\b\w+(?:LMHeadModel|ForCausalLM|ForConditionalGeneration|Decoder)\b", "…", said)
     said = re.sub(r"(name some of the model's layers: ).*", r"\1…", said)
     said = re.sub(r"(target_parameters is )\[.*\]", r"\1[…]", said)
+    said = said.replace("`", "'")  # others' words; what stands in backticks here is ours
     if outcome.startswith("fault: "):
         said = f"a fault: {said}"
     return reasons.setdefault(said, len(reasons) + 1)
