@@ -8,6 +8,7 @@ transformers without torch, and nothing of this program.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -32,12 +33,13 @@ def main() -> None:
         used = int(STATM.read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    send(line, {"ready": True})
-    while (request := receive(line)) is not None:
-        signal.setitimer(signal.ITIMER_VIRTUAL, cpu_seconds)
-        answer = render(render_jinja_template, request, most_characters)
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        send(line, answer)
+    with contextlib.suppress(ConnectionError):  # a parent that died leaves nobody to tell
+        send(line, {"ready": True})
+        while (request := receive(line)) is not None:
+            signal.setitimer(signal.ITIMER_VIRTUAL, cpu_seconds)
+            answer = render(render_jinja_template, request, most_characters)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            send(line, answer)
 
 
 def render(function: Any, request: dict[str, Any], most_characters: int) -> dict[str, Any]:

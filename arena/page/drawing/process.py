@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import signal
 import struct
@@ -39,8 +40,12 @@ def main(seconds: float, memory: int) -> None:
     while (body := _read(source)) is not None:
         drawn = [_draw(job, seconds) for job in json.loads(body)]
         reply = json.dumps(drawn, separators=(",", ":")).encode()
-        sink.write(LENGTH.pack(len(reply)) + reply)
-        sink.flush()
+        try:
+            sink.write(LENGTH.pack(len(reply)) + reply)
+            sink.flush()
+        except BrokenPipeError:  # a page that died leaves nobody to tell, at the exit neither
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
+            return
 
 
 def _draw(job: Any, seconds: float) -> tuple[Any, str]:
