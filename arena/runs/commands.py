@@ -1,6 +1,7 @@
-"""Short commands of `arena` as subprocesses, for somebody who waits; knows their JSON alone.
+"""Commands of `arena` as processes: short ones for somebody who waits, long ones that outlive us.
 
-So the page shows what `arena tune` and `arena models` say, without a line of their code.
+Knows their JSON alone. So the page shows what `arena tune` and `arena models` say, without a line
+of their code.
 """
 
 from __future__ import annotations
@@ -10,19 +11,46 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import IO, Any
 
 from arena.runs.requests import HALF, RunRefusedError
 
 PROGRAM = (sys.executable, "-m", "arena.cli")
 SECONDS = 120.0
 TOLD = "arena: "
+NICENESS = 10
+"""Of what runs beside the answers: they go first."""
 
 
 class CommandRefusedError(RunRefusedError):
     """A command ended with an error; the message is its own."""
 
     status = 422
+
+
+class LongCommand(subprocess.Popen[bytes]):
+    """`arena WORDS` at a lower priority, as a process that goes on when the page ends.
+
+    Raises OSError where it cannot be started.
+    """
+
+    def __init__(
+        self, words: Sequence[str], stdout: IO[bytes], stderr: int, *, share: int = HALF
+    ) -> None:
+        super().__init__(
+            [*PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            env=environment(share),
+        )
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self.pid, NICENESS)
+
+    def __del__(self) -> None:
+        """Say nothing of a process that still runs, unlike the class above: it is meant to."""
 
 
 def run_command(words: Sequence[str], seconds: float = SECONDS) -> str:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from arena.runs.commands import PROGRAM, environment
+from arena.runs.commands import LongCommand
 from arena.runs.found import is_locked, last_word
-from arena.runs.requests import HALF, RunRefusedError, folder_of
+from arena.runs.requests import RunRefusedError, folder_of
 
 JobKind = Literal["score", "export"]
 KINDS: tuple[JobKind, ...] = ("score", "export")
@@ -25,7 +23,6 @@ TARGETS = ("gguf", "ollama", "folder")
 PROMPTS = 120
 """So many prompts of the suite are asked: its whole takes minutes on a processor."""
 CARD_CHARS = 40_000
-NICENESS = 10
 
 
 class JobTable:
@@ -33,7 +30,7 @@ class JobTable:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._children: list[subprocess.Popen[bytes]] = []  # kept until they have ended
+        self._children: list[LongCommand] = []  # kept until they have ended
 
     def score(self, name: str, base: str) -> None:
         """Ask a variant and its base the same prompts of the suite `starter`."""
@@ -89,23 +86,14 @@ class JobTable:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.truncate(handle, 0)
             with result.open("wb") as sink:
-                child = subprocess.Popen(
-                    [*PROGRAM, *words, "--home", str(self._home), "--json"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=sink,
-                    stderr=handle,
-                    start_new_session=True,
-                    env=environment(HALF),
-                )
+                words = [*words, "--home", str(self._home), "--json"]
+                self._children.append(LongCommand(words, sink, handle))
         except BlockingIOError as error:
             raise RunRefusedError(f"{name!r}: this goes on already; wait for it") from error
         except OSError as error:
             raise RunRefusedError(f"{name!r}: could not be started ({error})") from error
         finally:
             os.close(handle)
-        self._children.append(child)
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
 
 
 def card_of(home: Path, name: str) -> str:

@@ -11,14 +11,13 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from arena.runs.commands import PROGRAM, environment, run_command
+from arena.runs.commands import LongCommand, run_command
 from arena.runs.found import (
     GOING,
     LOCK,
@@ -43,7 +42,6 @@ from arena.runs.requests import (
 
 log = logging.getLogger(__name__)
 
-NICENESS = 10
 QUEUE_LOCK = ".queue.lock"
 MOST_WAITING = 50
 
@@ -56,7 +54,7 @@ class RunQueue:
         self.finder = RunFinder(self.home)
         self.jobs = JobTable(self.home)
         self._lock = threading.Lock()
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, LongCommand] = {}
         self._holds: int | None = None
 
     def add(self, request: RunRequest) -> FoundRun:
@@ -231,21 +229,12 @@ class RunQueue:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)  # who looks lets go at once
             with (folder / RESULT).open("wb") as result:
-                child = subprocess.Popen(
-                    [*PROGRAM, "tune", *words],
-                    stdin=subprocess.DEVNULL,
-                    stdout=result,
-                    stderr=handle,
-                    start_new_session=True,  # what ends the page does not end its runs
-                    env=environment(request.share),
-                )
+                child = LongCommand(["tune", *words], result, handle, share=request.share)
         except OSError as error:
             os.write(handle, f"arena: the run could not be started ({error})\n".encode())
             return
         finally:
             os.close(handle)
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)  # answers go first
         self._children[request.name] = child
         write_request(self.home, replace(request, pid=child.pid))
         log.info("run %s is process %d", request.name, child.pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import hashlib
 import http.client
 import json
@@ -24,6 +25,7 @@ from page_server import PageServer
 from tuning_fixtures import make_base, rows, write_rows
 
 from arena.runs import uploads
+from arena.runs.commands import LongCommand
 from arena.runs.figures import POINTS, Figures, thinned
 from arena.runs.found import RunFinder, unfinished_of
 from arena.runs.queue import RunQueue
@@ -447,3 +449,16 @@ def test_scores_and_exports_are_told_by_their_files(tmp_path: Path) -> None:
     assert queue.jobs.told("one")["score"]["result"] == {"suite": "starter"}
     with pytest.raises(RunRefusedError, match=r"target '\.\./x'"):
         queue.jobs.export("one", "../x")
+
+
+def test_nothing_is_said_of_a_run_that_outlives_its_page(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        command = LongCommand(["--version"], out, out.fileno())
+        pid = command.pid
+        del command  # warnings are errors here, and one from `__del__` ends this test
+        gc.collect()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert not recwarn.list
+    assert b"arena" in (tmp_path / "out").read_bytes()
