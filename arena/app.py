@@ -39,7 +39,7 @@ from arena.page.actions.prompt_sets import PromptSetActions
 from arena.page.actions.results import ResultActions
 from arena.page.client_api import add_client_api
 from arena.page.drawing.drawer import Drawer
-from arena.page.gradio_patch import send_only_changes
+from arena.page.gradio_patch import look_less_often, send_only_changes
 from arena.page.layout import Page
 from arena.page.live_routes import live_router
 from arena.page.live_updates import ElementNumbers
@@ -237,6 +237,7 @@ def build_blocks(
     demo.queue(
         max_size=config.limits.waiting_battles, default_concurrency_limit=None, api_open=False
     )
+    look_less_often(demo)
     return demo, renderer
 
 

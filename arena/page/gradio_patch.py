@@ -1,8 +1,10 @@
-"""Spares Gradio its largest waste: what a step of an event leaves alone is not built anew.
+"""Spares Gradio two large wastes: to build anew what a step leaves alone, and to look for work.
 
 Gradio makes a new component for every output of an event at each step of a stream, also for those
-that the step says nothing about. With forty outputs that is most of its work. Knows one inner
-step of Gradio, whose version is pinned; a test holds that what is sent stays the same.
+that the step says nothing about. With forty outputs that is most of its work. And its queue looks
+a thousand times a second for a new event, and a hundred times for progress, also when nobody is
+there. Knows these inner parts of Gradio, whose version is pinned; tests hold that what is sent
+stays the same and that an event is begun in time.
 """
 
 from __future__ import annotations
@@ -11,6 +13,20 @@ import copy
 from typing import Any
 
 import gradio as gr
+
+# A press waits half of it on average, which nobody feels; the looking costs no measurable time.
+LOOKS_SECONDS = 0.02
+# For `gr.Progress`, which the page does not use.
+PROGRESS_SECONDS = 0.5
+
+
+def look_less_often(demo: gr.Blocks) -> None:
+    """Let the queue of these blocks sleep longer between two looks; call it after `queue()`."""
+    queue = demo._queue
+    assert hasattr(queue, "sleep_when_free"), "Gradio's queue names its pause otherwise now"
+    assert hasattr(queue, "progress_update_sleep_when_free"), "likewise"
+    queue.sleep_when_free = LOOKS_SECONDS
+    queue.progress_update_sleep_when_free = PROGRESS_SECONDS
 
 
 def send_only_changes(demo: gr.Blocks) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import gradio as gr
 
-from arena.page.gradio_patch import send_only_changes
+from arena.page.gradio_patch import LOOKS_SECONDS, look_less_often, send_only_changes
 
 
 def sent(handler: Any, *, patched: bool) -> tuple[list[Any], list[str]]:
@@ -58,3 +59,32 @@ def test_what_is_left_alone_is_not_made_anew() -> None:
         return {button: gr.update(interactive=False)}
 
     assert len(sent(change, patched=True)[1]) < len(sent(change, patched=False)[1])
+
+
+async def _looks(seconds: float) -> tuple[int, float]:
+    """How often an idle queue looks for an event, and in which time."""
+    with gr.Blocks(analytics_enabled=False) as demo:
+        gr.Button("b").click(lambda: None)
+    demo.queue()
+    look_less_often(demo)
+    seen = 0
+
+    class Watched(type(demo._queue)):  # type: ignore[misc]
+        def __len__(self) -> int:
+            nonlocal seen
+            seen += 1
+            return 0
+
+    demo._queue.__class__ = Watched
+    began = time.monotonic()
+    looking = asyncio.create_task(demo._queue.start_processing())
+    await asyncio.sleep(seconds)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    return seen, time.monotonic() - began
+
+
+def test_an_idle_queue_looks_rarely() -> None:
+    """A pause is never shorter than was asked for, however fast or slow the machine is."""
+    seen, took = asyncio.run(_looks(0.3))
+    assert 1 <= seen <= took / LOOKS_SECONDS + 2
