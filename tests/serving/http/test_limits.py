@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import threading
+import time
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
@@ -179,3 +180,29 @@ def test_head_is_answered_wherever_get_is(tiny_server: ServerThread) -> None:
         assert head.content == b""
     assert httpx.head(f"{tiny_server.url}/models/nobody").status_code == 404
     assert httpx.head(f"{tiny_server.url}/generate").status_code == 405
+
+
+@pytest.mark.slow
+def test_a_long_text_to_tokenize_holds_nobody_up(tiny_server: ServerThread) -> None:
+    """/health answers while a long text is taken apart: its longest wait is a part of that."""
+    text = "the river " * 60_000
+    waits: list[float] = []
+    done = threading.Event()
+
+    def poll() -> None:
+        with httpx.Client(base_url=tiny_server.url, timeout=60) as client:
+            while not done.is_set():
+                asked = time.monotonic()
+                assert client.get("/health").is_success
+                waits.append(time.monotonic() - asked)
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    asked = time.monotonic()
+    reply = httpx.post(f"{tiny_server.url}/tokenize", json={"inputs": text}, timeout=120)
+    took = time.monotonic() - asked
+    done.set()
+    poller.join()
+    assert reply.status_code == 422
+    assert "Given: 1" in reply.json()["error"]
+    assert max(waits) < took / 3
