@@ -151,15 +151,19 @@ assert len(found) == 3 and all(value < 0 for value, _ in found), found
     "guidellm": ClientCheck(
         ("guidellm",),
         """
-import subprocess
+import json, subprocess
 from pathlib import Path
-command = Path(sys.executable).with_name("guidellm")
+command, report = Path(sys.executable).with_name("guidellm"), Path(sys.prefix) / "report.json"
 done = subprocess.run([
-    command, "benchmark", "run", "--target", URL, "--model", MODEL, "--profile", "synchronous",
-    "--max-requests", "2", "--processor", TOKENIZER, "--data", "prompt_tokens=16,output_tokens=8",
-    "--output-dir", sys.prefix,
+    command, "run", "--backend", f"kind=openai_http,target={URL},model={MODEL}",
+    "--profile", "kind=synchronous", "--constraint", "kind=max_requests,count=2",
+    "--tokenizer", f"kind=hf_auto,model={TOKENIZER}",
+    "--data", "kind=synthetic_text,prompt_tokens=16,output_tokens=8",
+    "--output", f"kind=json,path={report}", "--disable-console",
 ], capture_output=True, text=True)
 assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+totals = json.loads(report.read_text())["benchmarks"][0]["metrics"]["request_totals"]
+assert (totals["successful"], totals["errored"]) == (2, 0), totals
 """,
     ),
     "openai (npm)": ClientCheck(
