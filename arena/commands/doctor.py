@@ -164,12 +164,15 @@ def _compiled() -> Diagnosis:
     """Whether steps of few tokens run as compiled loops (`serving.kernels`)."""
     try:
         import serving.kernels.step
+        from serving.kernels.bf16_products import has_bf16_products
     except Exception as error:  # numba and llvmlite raise what their versions lead to
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         remedy = "install numba and llvmlite again; answers are right without, but slower"
         return Diagnosis("compiled steps", "note", f"cannot be compiled ({reason})", remedy)
     name = serving.kernels.step.step.__name__
-    return Diagnosis("compiled steps", "good", f"numba {version('numba')} compiles {name!r}")
+    way = "the processor's own products" if has_bf16_products() else "widening"
+    value = f"numba {version('numba')} compiles {name!r}; bf16 by {way}"
+    return Diagnosis("compiled steps", "good", value)
 
 
 def _models(home: Path) -> Iterator[Diagnosis]:

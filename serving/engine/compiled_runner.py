@@ -21,7 +21,10 @@ from serving.attention.pool import KVPool
 from serving.engine.batch import StepPlan
 from serving.engine.thread_team import Kernel, ThreadTeam
 from serving.kernels.layout import (
+    BF16,
+    BF16_PRODUCTS,
     DOWN,
+    FP32,
     GATE_UP,
     HEAD,
     OUT_PROJ,
@@ -72,6 +75,13 @@ def reason_against(model: PreTrainedModel) -> str | None:
     return None
 
 
+def has_bf16_products() -> bool:
+    """Whether this processor multiplies bf16 itself, and compiled code may ask it to."""
+    from serving.kernels import bf16_products  # needs numba
+
+    return bf16_products.has_bf16_products()
+
+
 class CompiledRunner:
     """The compiled form of one engine's model. `takes` says whether a step can run in it.
 
@@ -107,6 +117,9 @@ class CompiledRunner:
 
         Seconds the first time on a machine, kept on its disk then: a step of no phases.
         """
+        if self._arrays.like.dtype == BF16 and has_bf16_products():
+            self._arrays = self._arrays._replace(like=np.empty(0, dtype=BF16_PRODUCTS))
+            self._workspace = self._new_workspace(1)
         none = np.zeros(0, dtype=np.int64)
         tokens, logits = (
             StepTokens(*[none] * len(StepTokens._fields)),
@@ -194,7 +207,7 @@ class CompiledRunner:
             ends=np.array([table.data_ptr(), last.data_ptr()]),
             sizes=np.array([heads, kv_heads, head, 0, 0]),
             reals=np.array([config.rms_norm_eps, attention.scaling], dtype=np.float32),
-            like=np.empty(0, dtype=np.float32 if model.dtype == torch.float32 else np.uint16),
+            like=np.empty(0, dtype=FP32 if model.dtype == torch.float32 else BF16),
         )  # fmt: skip
         for i, layer in enumerate(self._layers):
             own, mlp = layer.self_attn, layer.mlp
@@ -228,7 +241,11 @@ class CompiledRunner:
             (MOST_TOKENS, shapes[OUT_PROJ, 1]), (MOST_TOKENS, shapes[DOWN, 1]),
             (MOST_TOKENS, hidden), (threads, self._num_positions),
         )  # fmt: skip
-        return Workspace(*(np.zeros(size, dtype=np.float32) for size in sizes))
+        like = self._arrays.like.dtype
+        most = MOST_TOKENS * shapes[:, 1].max() if like == BF16_PRODUCTS else 0
+        stored = np.zeros((threads, most), dtype=like)
+        spaces = [np.zeros(size, dtype=np.float32) for size in sizes]
+        return Workspace._make([*spaces, stored])
 
     def _follow_pool(self) -> None:
         """Learn where keys and values are, after the pool changed its shape."""

@@ -1,6 +1,6 @@
 """The few machine instructions and number formats that compiled loops need and Python lacks.
 
-Addresses, prefetching, counters that threads share, bf16 kept as uint16, e^x; and how all loops are
+Addresses, counters that threads share, bf16 kept as uint16 or int16, e^x; and how all loops are
 compiled and kept on disk. Needs numba.
 """
 
@@ -23,7 +23,7 @@ from numba.extending import intrinsic, overload
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 OPTIONS: dict[str, Any] = {"fastmath": FAST, "nogil": True, "error_model": "numpy", "cache": True}
 # What is compiled into each other, constants included.
-SOURCES = ("layout.py", "intrinsics.py", "step.py")
+SOURCES = ("layout.py", "intrinsics.py", "bf16_products.py", "products.py", "step.py")
 
 
 def compiled(**more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -57,21 +57,6 @@ def pointer(_: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(address), build
-
-
-@intrinsic
-def prefetch(_: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, which need not exist."""
-
-    def build(context: Any, builder: Any, _: Any, args: Any) -> Any:
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        place = builder.inttoptr(args[0], cgutils.voidptr_t)
-        builder.call(call, [place, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(address), build
 
 
 @intrinsic
@@ -119,7 +104,7 @@ def widen(value):
 
 @overload(widen, inline="always")
 def _widen_by_type(value):
-    if value == types.uint16:
+    if value in (types.uint16, types.int16):
         return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
     return lambda value: value
 
@@ -131,7 +116,7 @@ def narrow(value, like):
 
 @overload(narrow, inline="always")
 def _narrow_by_type(value, like):
-    if like.dtype != types.uint16:
+    if like.dtype not in (types.uint16, types.int16):
         return lambda value, like: value
 
     def to_bf16(value, like):

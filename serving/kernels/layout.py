@@ -11,6 +11,8 @@ import numpy as np
 
 # The kinds of work of a step; the first five are linear layers, as `ModelArrays` numbers them.
 QKV, OUT_PROJ, GATE_UP, DOWN, HEAD, ATTEND, EMBED = range(7)
+# bf16 is uint16 where loops widen it, int16 where the processor multiplies it.
+FP32, BF16, BF16_PRODUCTS = np.dtype(np.float32), np.dtype(np.uint16), np.dtype(np.int16)
 LAYER_KINDS = (QKV, ATTEND, OUT_PROJ, GATE_UP, DOWN)
 
 
@@ -43,7 +45,7 @@ class ModelArrays(NamedTuple):
     ends: np.ndarray  # addresses of the embedding and of the head
     sizes: np.ndarray  # heads, kv_heads, head, rank columns, lines
     reals: np.ndarray  # epsilon of the norms, scale of the scores
-    like: np.ndarray  # an empty array of the weights' number format
+    like: np.ndarray  # an empty array of the weights' number format, as above
 
 
 class StepTokens(NamedTuple):
@@ -75,3 +77,6 @@ class Workspace(NamedTuple):
     inner: np.ndarray
     output: np.ndarray
     scores: np.ndarray
+    stored: (
+        np.ndarray
+    )  # the tokens' numbers in the weights' format, flat; empty if that is not int16

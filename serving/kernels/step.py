@@ -1,9 +1,10 @@
 """A whole decoder step as compiled loops, for steps of few tokens on a CPU.
 
 With few tokens a step is bound by reading the weights, and of the rest most is calls: here there
-is one call for all layers. Weights stay where torch put them, in fp32 or bf16 (as uint16), and
-are read through their addresses; sums are fp32. Knows arrays and addresses of a Llama-type
-decoder; does not know torch, models or requests (`serving.engine.compiled_runner`). Needs numba.
+is one call for all layers. Weights stay where torch put them, in fp32 or bf16, and are read
+through their addresses (`serving.kernels.products`); sums are fp32. Knows arrays and addresses of
+a Llama-type decoder; does not know torch, models or requests
+(`serving.engine.compiled_runner`). Needs numba.
 """
 
 from __future__ import annotations
@@ -17,16 +18,10 @@ from serving.kernels.intrinsics import (
     increment_atomic,
     load_atomic,
     narrow,
-    prefetch,
-    use_wide_vectors,
     widen,
 )
 from serving.kernels.layout import ATTEND, DOWN, EMBED, GATE_UP, HEAD, LAYER_KINDS, OUT_PROJ, QKV
-
-# Rows of a weight that are multiplied together, and how far ahead of them memory is asked for:
-# the hardware alone follows such short rows at half the speed.
-STRIP = 4
-AHEAD_BYTES = 4096
+from serving.kernels.products import STRIP, as_stored, matmul
 
 
 @compiled()
@@ -48,101 +43,6 @@ def _rms_norm(source, places, weight, epsilon, target):
         factor = np.float32(1) / np.sqrt(total / np.float32(size) + epsilon)
         for k in range(size):
             target[i, k] = source[t, k] * factor * weight[k]
-
-
-@compiled()
-def _dot_4x4(x, w, out, t, n):
-    """Four tokens times four rows of the weight."""
-    use_wide_vectors()
-    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
-    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = np.float32(0)
-    for k in range(w.shape[1]):
-        w0, w1 = widen(w[n, k]), widen(w[n + 1, k])
-        w2, w3 = widen(w[n + 2, k]), widen(w[n + 3, k])
-        x0, x1, x2, x3 = x[t, k], x[t + 1, k], x[t + 2, k], x[t + 3, k]
-        a00 += w0 * x0
-        a01 += w1 * x0
-        a02 += w2 * x0
-        a03 += w3 * x0
-        a10 += w0 * x1
-        a11 += w1 * x1
-        a12 += w2 * x1
-        a13 += w3 * x1
-        a20 += w0 * x2
-        a21 += w1 * x2
-        a22 += w2 * x2
-        a23 += w3 * x2
-        a30 += w0 * x3
-        a31 += w1 * x3
-        a32 += w2 * x3
-        a33 += w3 * x3
-    out[t, n], out[t, n + 1], out[t, n + 2], out[t, n + 3] = a00, a01, a02, a03
-    out[t + 1, n], out[t + 1, n + 1], out[t + 1, n + 2], out[t + 1, n + 3] = a10, a11, a12, a13
-    out[t + 2, n], out[t + 2, n + 1], out[t + 2, n + 2], out[t + 2, n + 3] = a20, a21, a22, a23
-    out[t + 3, n], out[t + 3, n + 1], out[t + 3, n + 2], out[t + 3, n + 3] = a30, a31, a32, a33
-
-
-@compiled()
-def _dot_2x4(x, w, out, t, n):
-    """Two tokens times four rows of the weight."""
-    use_wide_vectors()
-    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
-    for k in range(w.shape[1]):
-        w0, w1 = widen(w[n, k]), widen(w[n + 1, k])
-        w2, w3 = widen(w[n + 2, k]), widen(w[n + 3, k])
-        x0, x1 = x[t, k], x[t + 1, k]
-        a00 += w0 * x0
-        a01 += w1 * x0
-        a02 += w2 * x0
-        a03 += w3 * x0
-        a10 += w0 * x1
-        a11 += w1 * x1
-        a12 += w2 * x1
-        a13 += w3 * x1
-    out[t, n], out[t, n + 1], out[t, n + 2], out[t, n + 3] = a00, a01, a02, a03
-    out[t + 1, n], out[t + 1, n + 1], out[t + 1, n + 2], out[t + 1, n + 3] = a10, a11, a12, a13
-
-
-@compiled()
-def _dot_1x4(x, w, out, t, n):
-    """One token times four rows of the weight."""
-    use_wide_vectors()
-    a0 = a1 = a2 = a3 = np.float32(0)
-    for k in range(w.shape[1]):
-        x0 = x[t, k]
-        a0 += widen(w[n, k]) * x0
-        a1 += widen(w[n + 1, k]) * x0
-        a2 += widen(w[n + 2, k]) * x0
-        a3 += widen(w[n + 3, k]) * x0
-    out[t, n], out[t, n + 1], out[t, n + 2], out[t, n + 3] = a0, a1, a2, a3
-
-
-@compiled()
-def _matmul(x, num_tokens, address, w, low, high, out):
-    """out[t, n] = x[t] . w[n] for rows n of the weight (at `address`) in [low, high)."""
-    size = w.shape[1]
-    row_bytes = size * w.itemsize
-    n = low
-    while n + STRIP <= high:
-        ahead = address + n * row_bytes + AHEAD_BYTES
-        for place in range(ahead, ahead + STRIP * row_bytes, 64):
-            prefetch(place)
-        t = 0
-        while t + 4 <= num_tokens:
-            _dot_4x4(x, w, out, t, n)
-            t += 4
-        if t + 2 <= num_tokens:
-            _dot_2x4(x, w, out, t, n)
-            t += 2
-        if t < num_tokens:
-            _dot_1x4(x, w, out, t, n)
-        n += STRIP
-    for m in range(n, high):
-        for t in range(num_tokens):
-            total = np.float32(0)
-            for k in range(size):
-                total += widen(w[m, k]) * x[t, k]
-            out[t, m] = total
 
 
 @compiled()
@@ -289,8 +189,8 @@ def _scale(row, address, owner, total, low, like):
 
 
 @compiled()
-def _linear(kind, layer, part, parts, x, m, tokens, s, out):
-    """A part's share of a linear layer over x, and of what is done to its outputs next."""
+def _linear(kind, layer, part, parts, x, stored, m, tokens, s, out):
+    """A part's share of a linear layer over x, `stored` as weights are, and of what follows."""
     total, size, width = m.shapes[kind, 0], m.shapes[kind, 1], m.shapes[kind, 2]
     spans = 2 if kind == GATE_UP else 1
     low, high = _part_rows(total // spans, part, parts)
@@ -299,7 +199,7 @@ def _linear(kind, layer, part, parts, x, m, tokens, s, out):
     w = at(address, total, size, m.like)
     for span in range(spans):
         a, b = span * (total // 2) + low, span * (total // 2) + high
-        _matmul(x, count, address, w, a, b, out)
+        matmul(stored, count, w, a, b, out)
         if kind == QKV and m.biases[layer] != 0:
             bias = at(m.biases[layer], 1, total, m.like)[0, a:b]
             for t in range(count):
@@ -350,7 +250,9 @@ def _run_part(kind, layer, part, parts, thread, is_first, m, tokens, s, logits):
         x = s.inner
     elif kind == HEAD:
         out = logits
-    _linear(kind, layer, part, parts, x, m, tokens, s, out)
+    count = len(tokens.wanted) if kind == HEAD else len(tokens.all)
+    stored = as_stored(x, count, s.stored[thread], is_first, m.like)
+    _linear(kind, layer, part, parts, x, stored, m, tokens, s, out)
 
 
 @compiled()

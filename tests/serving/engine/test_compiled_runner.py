@@ -17,6 +17,7 @@ import transformers
 
 from serving import kernels
 from serving.config import EngineLimits
+from serving.engine import compiled_runner
 from serving.engine.compilation import compile_beside
 from serving.engine.compiled_runner import reason_against
 from serving.engine.engine import Engine
@@ -47,8 +48,16 @@ def started(model: transformers.PreTrainedModel, num_threads: int) -> Engine:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("own_products", [True, False])
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
-def test_in_bf16_it_is_nearer_the_exact_answer_than_torch(architecture: str) -> None:
+def test_in_bf16_it_is_nearer_the_exact_answer_than_torch(
+    monkeypatch: pytest.MonkeyPatch, architecture: str, own_products: bool
+) -> None:
+    """With the processor's own products of bf16, where it has them, and without."""
+    if not own_products:
+        monkeypatch.setattr(compiled_runner, "has_bf16_products", lambda: False)
+    elif not compiled_runner.has_bf16_products():
+        pytest.skip("this processor has no products of bf16")
     half = tiny.make_model(architecture).to(torch.bfloat16)
     exact = tiny.make_model(architecture)
     exact.load_state_dict(half.state_dict())  # The same weights, fp32 arithmetic.
