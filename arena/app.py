@@ -100,7 +100,7 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
     )
     app.state.service = service
     app.include_router(api_router(service, set_judging, config.home))
-    app.include_router(tune_router(queue))
+    app.include_router(tune_router(queue, service))
     app.add_api_route(
         "/api/{rest:path}", answer_unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]
     )

@@ -214,6 +214,9 @@ class CheckOptions:
     report_to: Annotated[tuple[Tracker, ...], Several] = ()
     """Trackers that get losses and rates as well: trackio, wandb, tensorboard (under `runs/` of
     home)."""
+    challengers: Literal["none", "until_done", "kept"] = "none"
+    """Whether the adapter of each evaluation is a variant `NAME@STEP` too, served while the run
+    goes on: until it is done, or kept."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Target:
     `/chat_tokenize`, `openai` only what is under `/v1`. `adapter_id` is None where the server
     must not be told (a plain TGI knows its one model under no name). `is_mode_open`: nobody has
     said whether the model has a chat template. `template`: what the page renders itself.
+    `is_checkpoint`: of a run that goes on, asked by name alone.
     """
 
     participant: Participant
@@ -48,6 +49,7 @@ class Target:
     key_env: str | None = None
     is_mode_open: bool = False
     template: ChatTemplate | None = None
+    is_checkpoint: bool = False
 
     @property
     def name(self) -> str:

@@ -169,6 +169,11 @@ class BackendPool:
             if target.name not in left_out
         }
 
+    async def contenders(self) -> dict[str, Target]:
+        """Those that are drawn for blind battles: all but the checkpoints of runs that go on."""
+        targets = await self.targets()
+        return {name: one for name, one in targets.items() if not one.is_checkpoint}
+
     async def scorers(self) -> list[RewardServer]:
         """The reward models that are served now, in the servers' order."""
         return [scorer for backend in await self.backends() for scorer in backend.scorers]

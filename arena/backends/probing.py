@@ -256,4 +256,5 @@ def _target(
         adapter_id=model if kind else None,
         max_model_len=count_of(entry.get("max_model_len")) or None,
         is_mode_open=not is_plain_base and "chat_template" not in entry,
+        is_checkpoint=word_of(entry.get("checkpoint_of")) is not None,
     )

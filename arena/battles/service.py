@@ -184,7 +184,7 @@ class BattleService(BattleVoting):
         put to two of the starter's family.
         """
         prompt = self.check_prompt(prompt)
-        targets = await self.pool.targets()
+        targets = await self.pool.contenders()
         if len(targets) < 2:
             self.pool.check_not_restarting()
         is_open = prompt in OPEN_EXAMPLES

@@ -58,7 +58,7 @@ async def _run(
     config = PageConfig(tuple(backends), home)
     pool = BackendPool(config.backends, config.sampling, read_arena_config(home / FILE))
     service = BattleService(Store(config.database), pool, config.limits, config.deadlines)
-    names = tuple(dict.fromkeys(participants)) or tuple(await pool.targets())
+    names = tuple(dict.fromkeys(participants)) or tuple(await pool.contenders())
     if not 2 <= len(names) <= len(SIDES):
         raise SetError(
             f"a set is answered by 2 to {len(SIDES)} participants, not {len(names)}; "

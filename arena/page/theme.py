@@ -82,7 +82,7 @@ def head(root_path: str, prompt_chars: int) -> str:
         root_path: the path that the page lies under.
         prompt_chars: the longest prompt.
     """
-    scripts = ("live.js", "arena.js", "texts.js", "tune_chart.js", "tune.js")
+    scripts = ("live.js", "arena.js", "texts.js", "tune_chart.js", "tune_watch.js", "tune.js")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in scripts)
     return (
         '<meta name="robots" content="noindex">'

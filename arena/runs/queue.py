@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from arena.runs import challengers
 from arena.runs.commands import LongCommand, run_command
 from arena.runs.found import (
     GOING,
@@ -158,6 +159,7 @@ class RunQueue:
                 run_command(["models", "remove", name, "--yes", "--home", str(self.home)])
             else:
                 _discard(unfinished_of(self.home, name))
+            challengers.remove(self.home, name)
             shutil.rmtree(folder_of(self.home, name), ignore_errors=True)
 
     def score(self, name: str) -> None:
@@ -175,12 +177,15 @@ class RunQueue:
         return found
 
     def tick(self) -> None:
-        """Start the next run if none goes on; called now and then, and after each act.
+        """Start the next run if none goes on, and serve no checkpoints of runs that are over.
+
+        Called now and then, and after each act.
 
         Raises RunRefusedError where files cannot be written.
         """
         try:
             self._start_next()
+            challengers.sweep(self.finder)
         except OSError as error:
             raise RunRefusedError(
                 f"no run can be started ({error}); see that home can be written to and has room"

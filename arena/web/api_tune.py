@@ -15,14 +15,16 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
+from arena.battles.service import BattleService
 from arena.runs import uploads
+from arena.runs.challengers import challengers, to_watch
 from arena.runs.commands import ask_command
 from arena.runs.found import RESUMABLE, FoundRun
 from arena.runs.jobs import card_of
 from arena.runs.queue import RunQueue
-from arena.runs.requests import HALF, RunRequest, Setting
+from arena.runs.requests import HALF, RunRefusedError, RunRequest, Setting
 from arena.runs.wishes import request_of
-from arena.web.visitors import visitor_of
+from arena.web.visitors import caller_secret, visitor_of
 
 PREVIEW_SECONDS = 300.0
 
@@ -51,6 +53,13 @@ class NewExport(BaseModel):
     to: str
 
 
+class Watch(BaseModel):
+    """A prompt for the base, the checkpoints and the variant of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: str
+
+
 class Look(BaseModel):
     """Which rows to show as they would be trained."""
 
@@ -59,7 +68,7 @@ class Look(BaseModel):
     rows: int = Field(6, ge=1, le=50)
 
 
-def tune_router(queue: RunQueue) -> APIRouter:
+def tune_router(queue: RunQueue, service: BattleService) -> APIRouter:
     """The routes under `/api/tune`."""
 
     async def admins_only(request: Request) -> None:
@@ -70,6 +79,7 @@ def tune_router(queue: RunQueue) -> APIRouter:
     _add_runs(router, queue)
     _add_acts(router, queue)
     _add_jobs(router, queue)
+    _add_watch(router, queue, service)
     return router
 
 
@@ -177,6 +187,29 @@ def _add_jobs(router: APIRouter, queue: RunQueue) -> None:
         return await asyncio.to_thread(_after_json, queue, name)
 
 
+def _add_watch(router: APIRouter, queue: RunQueue, service: BattleService) -> None:
+    """One prompt to the base, the checkpoints that are served, and the variant that was made."""
+
+    @router.post("/runs/{name}/watch", status_code=201)
+    async def watch(name: str, body: Watch, request: Request) -> dict[str, Any]:
+        run = await asyncio.to_thread(queue.get, name)
+        left = await asyncio.to_thread(challengers, queue.home, run.name)
+        served = await service.pool.targets()
+        steps = [one.name for one in left if one.name in served]
+        final = run.name if run.name in served and run.state == "done" else None
+        bases = [served[one].participant.base for one in (*steps, final) if one is not None]
+        base = next((one for one in bases if one in served), None)
+        names = to_watch(steps, base, final)
+        if len(names) < 2:
+            raise RunRefusedError(
+                f"run {name!r}: no checkpoint of it is served; wait for its next evaluation, or "
+                "start a run whose checkpoints are served"
+            )
+        voter = await service.voter(caller_secret(request.scope), visitor_of(request.scope).address)
+        opened = await service.open_named(voter, names, body.prompt, source="api")
+        return {"battle": opened.battle_id, "token": opened.token or "", "models": names}
+
+
 def _after_json(queue: RunQueue, name: str) -> dict[str, Any]:
     run = queue.get(name)
     return {"card": card_of(queue.home, run.name), "jobs": queue.jobs.told(run.name)}
@@ -203,6 +236,7 @@ def run_json(queue: RunQueue, run: FoundRun) -> dict[str, Any]:
         "method": run.method,
         "objective": run.objective,
         "by": "page" if asked else "terminal",
+        "checkpoints": [one.name for one in challengers(queue.home, run.name)],
         "can_resume": run.state in RESUMABLE,
         "changed_ms": run.changed_ms,
         "command": asked.command(queue.home) if asked else None,

@@ -100,6 +100,7 @@ def model_json(model: ServedModel) -> dict[str, Any]:
         "max_model_len": model.max_total_tokens,
         "permission": [],
         "kind": model.kind,
+        "checkpoint_of": model.checkpoint_of,
         "weights_sha256": model.weights_sha256,
         "chat_template": model.has_chat_template,
     }

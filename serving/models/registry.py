@@ -66,6 +66,8 @@ class ServedModel:
     templates: TemplateRenderer
     head: torch.Tensor | None = None
     """Of a reward model, [hidden], which scores texts and writes none."""
+    checkpoint_of: str | None = None
+    """The run that goes on whose checkpoint this is; None for a variant that is done."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -302,6 +304,7 @@ class Registry:
         return ServedModel(
             name, variant.kind, parent.engine, key, tokenizer, variant.folder,
             variant.weights_sha256, parent.name, ends, self._templates, adapter.head,
+            variant.checkpoint_of,
         )  # fmt: skip
 
     def _probe(self, name: str, variant: Variant, parent: ServedModel, adapter: Adapter) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fault_server import FaultServer, Script
 from page_server import PageServer
 from tuning_fixtures import make_base, rows, write_rows
 
 from arena.web.authentication import Authenticator
+from serving.config import ServeConfig
+from serving.http.server import ServerThread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -26,7 +27,9 @@ def test_model_is_tuned_on_the_page_and_watched(page: Page, tmp_path: Any) -> No
     page.set_default_timeout(LOADING_MS)
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
-    with FaultServer({"tiny": Script()}) as server, PageServer(tmp_path, server.url) as arena:
+    tiny = tmp_path / "models" / "tiny"
+    serve = ServeConfig(base=tiny, base_name="tiny", home=tmp_path, port=0)
+    with ServerThread(serve) as server, PageServer(tmp_path, server.url) as arena:
         page.goto(arena.url)
         page.wait_for_selector("#prompt textarea")
         assert page.get_by_role("tab", name="Tune").count() == 0, "no voter is shown the tab"
@@ -46,6 +49,10 @@ def test_model_is_tuned_on_the_page_and_watched(page: Page, tmp_path: Any) -> No
 
         page.select_option("#tune-base", "tiny")
         assert page.input_value("#tune-name") == "tiny-lora-1"
+        page.select_option("#tune-method", "full")
+        assert page.is_disabled("#tune-challengers"), "whole checkpoints are not served"
+        page.select_option("#tune-method", "lora")
+        page.select_option("#tune-challengers", "kept")
         page.locator("#tune-more summary").press("Enter")
         page.get_by_label("training.epochs").fill("60")
         page.get_by_label("data_options.heldout", exact=True).fill("0.1")
@@ -58,6 +65,7 @@ def test_model_is_tuned_on_the_page_and_watched(page: Page, tmp_path: Any) -> No
         page.wait_for_selector("#tune-chart .curve")
         page.wait_for_selector(".tune-run[data-state=done]")
         page.wait_for_selector(".tune-samples tbody tr")
+        watch_it_learn(page)
         page.get_by_role("button", name="Model card: tiny-lora-1").press("Enter")
         page.wait_for_selector(".tune-card-text:has-text('tiny-lora-1')")
         found = axe.Axe().run(page).response["violations"]
@@ -69,4 +77,22 @@ def test_model_is_tuned_on_the_page_and_watched(page: Page, tmp_path: Any) -> No
         page.wait_for_selector("#models [class*=token] >> nth=1")
         assert "models=tiny%2Ctiny-lora-1" in page.url
     assert (tmp_path / "models" / "tiny-lora-1" / "variant.json").is_file()
+    assert len(list((tmp_path / "models").glob("tiny-lora-1@*"))) == 5, "kept, as asked"
     assert failures == []
+
+
+def watch_it_learn(page: Page) -> None:
+    """One prompt for the base, the five checkpoints and the variant, by keyboard."""
+    page.locator(".tune-watch summary").press("Enter")
+    box = page.locator(".tune-watch textarea")
+    box.fill("Say red then blue number 5.")
+    box.press("Enter")
+    page.wait_for_selector(".tune-watch a[href*='battle=']")
+    heads = page.locator(".tune-watched h4").all_inner_texts()
+    assert heads[0] == "tiny"
+    assert heads[-1] == "tiny-lora-1"
+    assert [name.partition("@")[0] for name in heads[1:-1]] == ["tiny-lora-1"] * 5
+    answers = page.locator(".tune-answer").all_inner_texts()
+    assert len(answers) == 7
+    assert not page.locator(".tune-watched .tune-error").count(), answers
+    assert "…" not in answers

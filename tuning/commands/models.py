@@ -6,7 +6,6 @@ Turns results into tables and JSON; the work itself is in the modules it calls.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from tuning.commands.edge import told
 from tuning.commands.outputs import PICTURES, check_output
 from tuning.errors import TuningError
 from tuning.variant.folder import VariantError, list_variants, read_variant
+from tuning.variant.manifest import remove_folder
 
 
 class FolderCommandError(TuningError):
@@ -147,23 +147,12 @@ def run_remove(name: str, home: Path, *, yes: bool) -> None:
 
         typer.confirm(f"Remove {folder} for good?", abort=True)
     try:
-        _remove(folder)
+        remove_folder(folder)
     except OSError as error:
         raise FolderCommandError(
             f"{folder}: cannot be removed ({error.strerror}); see who may write there"
         ) from error
     print(f"removed {folder}")
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_symlink():
-        folder.unlink()
-        return
-    # Renamed first, so that a removal cut short leaves no half variant under its name.
-    doomed = folder.with_name(f".{folder.name}.removed.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was cut short
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
 
 
 @told

@@ -33,13 +33,13 @@ class RunControl(TrainerCallback):  # type: ignore[misc]
         history: History,
         *,
         has_heldout: bool,
-        sample: Callable[[int], None],
+        after_evaluation: Callable[[int], None],
     ) -> None:
         self._clock = clock
         self._checks = checks
         self._history = history
         self._has_heldout = has_heldout
-        self._sample = sample
+        self._after_evaluation = after_evaluation
         self._evaluated = 0
         self._saved_at = time.monotonic()
         self.stopped_early = False
@@ -68,8 +68,8 @@ class RunControl(TrainerCallback):  # type: ignore[misc]
         control.should_save = wish != GO_ON and not over
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Sample answers, then early stopping by the held-out loss; the best weights are saved."""
-        self._sample(state.global_step)
+        """Show the model, then early stopping by the held-out loss; the best weights are saved."""
+        self._after_evaluation(state.global_step)
         patience, best = self._checks.patience, self._history.best_step
         if patience is None:
             return

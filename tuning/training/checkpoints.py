@@ -31,7 +31,7 @@ LOCK_FILE = "lock"
 DAY = "day"
 KEPT = 2
 # Settings that may change between the two halves of a run without changing its weights.
-FREE_CHECKS = ("save_every", "save_steps", "samples", "report_to")
+FREE_CHECKS = ("save_every", "save_steps", "samples", "report_to", "challengers")
 FREE_SETTINGS = frozenset(
     {"overwrite", "restart", "home", *(f"checks.{name}" for name in FREE_CHECKS)}
 )

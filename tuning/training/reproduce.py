@@ -132,6 +132,7 @@ def _config_of(variant: Variant, home: Path) -> TuningConfig:
     settings.update({"overwrite": False, "restart": False, "checks.save_every": 0.0})
     settings["checks.save_steps"] = None
     settings["checks.report_to"] = ()
+    settings["checks.challengers"] = "none"
     return load_config(None, settings)
 
 

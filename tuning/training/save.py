@@ -116,6 +116,35 @@ def save_variant(config: TuningConfig, prepared: Inputs, outcome: Outcome) -> No
         ) from error
 
 
+def write_step(
+    config: TuningConfig,
+    prepared: Inputs,
+    model: Any,
+    step: int,
+    history: History,
+    run: dict[str, Any],
+) -> None:
+    """Write the adapter as it is now to `NAME@STEP` beside the variant's folder.
+
+    OSError and VariantError where that fails; the folder is whole or absent.
+    """
+    target = config.folder.with_name(f"{config.name}@{step}")
+    outcome = Outcome(model, None, history, run, {})
+    with whole_folder(target, replace=True) as folder:
+        pad_id = prepared.tokenizer.pad_token_id
+        _save_weights(outcome, folder, list(prepared.stop_ids), pad_id, adapts=prepared.base.id)
+        save_tokenizer(prepared.tokenizer, folder)
+        seal_variant(
+            folder,
+            name=target.name,
+            kind=config.kind,
+            base=prepared.base,
+            run=run,
+            metrics=metrics_of(history, step),
+            parent=prepared.parent.name,
+        )
+
+
 def _fill(folder: Path, config: TuningConfig, prepared: Inputs, outcome: Outcome) -> None:
     tokenizer = prepared.tokenizer
     adapts = None if config.method == "full" else prepared.base.id

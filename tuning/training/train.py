@@ -28,6 +28,7 @@ from tuning.methods.requirements import check_method, default_learning_rate
 from tuning.models.tokenizers import WRITE_ERRORS
 from tuning.quiet import known_warnings_hidden, quiet_libraries
 from tuning.training.callbacks import Display, RunControl
+from tuning.training.challengers import Challengers, check_challengers
 from tuning.training.checkpoints import (
     DAY,
     Checkpoint,
@@ -93,6 +94,7 @@ def run_tuning(
     out = console if console is not None and is_main_process() else Console(quiet=True)
     check_method(config.method)
     check_trackers(config)
+    check_challengers(config)
     check_home(config)
     with locked_run(run_path(config), config.name) if is_main_process() else nullcontext():
         check_name(config)
@@ -107,6 +109,7 @@ def run_tuning(
             outcome = run.train()
             if is_main_process():
                 save_variant(config, prepared, outcome)
+                run.challengers.end()
                 folder.discard()
         wait_for_all()
     return read_variant(config.folder)
@@ -169,17 +172,20 @@ class _Run:
         self.display = Display(out, self.clock, self.history)
         self.trackers = tracker_callbacks(config, say)
         self.live = LiveFile(folder.folder, say)
+        self.challengers = Challengers(config, prepared, say)
         self.control = RunControl(
             self.clock,
             config.checks,
             self.history,
             has_heldout=bool(prepared.heldout),
-            sample=self._sample,
+            after_evaluation=self._after_evaluation,
         )
 
     def train(self) -> Outcome:
         """Train from the start or from the newest whole checkpoint."""
         checkpoint = self._resume()
+        if checkpoint is None and is_main_process():
+            self.challengers.remove()  # of an earlier run of the name
         self._announce(checkpoint)
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="arena-trainer-") as scratch:
@@ -327,11 +333,18 @@ class _Run:
         if is_main_process():
             self.live.add({**record, "tokens_per_second": round(self.display.rate, 1)})
 
-    def _sample(self, step: int) -> None:
-        """Answer a few held-out prompts with the model as it is now."""
+    def _after_evaluation(self, step: int) -> None:
+        """Show what the model answers now, and let others ask it."""
         # Sharded weights can answer on all processes together only; the others do not come here.
         if not is_main_process() or is_sharded():
             return
+        self._sample(step)
+        if self.challengers.are_wanted:
+            run = describe_run(self.config, self.prepared, self.precision, self.rate)
+            self.challengers.publish(self.model, step, self.history, {**run, "steps": step})
+
+    def _sample(self, step: int) -> None:
+        """Answer a few held-out prompts with the model as it is now."""
         samples = self.objective.sample(self.config, self.prepared, self.model)
         if not samples:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ ADAPTER_KINDS = frozenset({"lora", "dora", "prefix", "prompt", "ia3"})
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+CHECKPOINT_NAME = re.compile(r"(?P<run>.+)@(?P<step>[0-9]{1,12})")
+"""What the checkpoints of a run are called that are served while it goes on."""
 # A person may rewrite the card without the variant being another one; nothing loads it.
 UNSEALED_FILES = frozenset({VARIANT_FILE, "README.md"})
 # A config, an index or a seal has kilobytes; more would only fill the memory.
@@ -65,6 +68,13 @@ class Variant:
     def is_adapter(self) -> bool:
         """True when the weights are a PEFT adapter that needs its base; a reward model may be."""
         return self.kind in ADAPTER_KINDS or ADAPTER_WEIGHTS in self.files
+
+    @property
+    def checkpoint_of(self) -> str | None:
+        """The run whose checkpoint this is, served while it goes on; None for any other variant."""
+        noted = self.run.get("checkpoint")
+        of = noted.get("of") if isinstance(noted, dict) else None
+        return of if isinstance(of, str) else None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `variant.json`; folder and fingerprint follow from where the files are."""

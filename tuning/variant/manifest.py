@@ -166,6 +166,20 @@ def publish(temporary: Path, folder: Path, *, replace: bool = False) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a variant's folder, or the link to it. Raises OSError.
+
+    Renamed first, so that a removal cut short leaves no half variant under its name.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    doomed = folder.with_name(f".{folder.name}.removed.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was cut short
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
 def flush_directory(folder: Path) -> None:
     """Flush the names in a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)

@@ -12,6 +12,7 @@ from arena.i18n import Words
 
 OBJECTIVES = ("sft", "reward", "dpo", "kto", "rl")
 METHODS = ("lora", "full", "prefix", "prompt", "ia3", "qlora")
+CHALLENGERS = ("none", "until_done", "kept")
 SHARES = (25, 50, 75, 100)
 
 
@@ -69,6 +70,7 @@ def _model(say: Words) -> str:
         '<input id="tune-name" type="text" required maxlength="96" spellcheck="false" '
         'pattern="[A-Za-z0-9][A-Za-z0-9._\\-]*">'
     )
+    served = "".join(_option(key, say(f"tune.challengers_{key}")) for key in CHALLENGERS)
     fields = (
         ("tune-base", "base", _select("tune-base", "")),
         ("tune-objective", "objective", _select("tune-objective", objectives)),
@@ -76,6 +78,7 @@ def _model(say: Words) -> str:
         ("tune-name", "name", name),
         ("tune-minutes", "minutes", minutes),
         ("tune-share", "share", _select("tune-share", shares)),
+        ("tune-challengers", "challengers", _select("tune-challengers", served)),
     )
     made = "".join(_field(id_, say(f"tune.{key}"), control) for id_, key, control in fields)
     return (

@@ -5,7 +5,7 @@
   const EVERY_MS = 1500;
   const SURE_MS = 6000;
   const GOING = ["starting", "running", "stopping"];
-  const OWN = ["base", "data", "name", "method", "objective", "home", "restart", "training.max_minutes"];
+  const OWN = ["base", "data", "name", "method", "objective", "home", "restart", "training.max_minutes", "checks.challengers"];
   const byId = (id) => document.getElementById(id);
   const made = (name, kind = "", text = "") => {
     const node = document.createElement(name);
@@ -82,6 +82,11 @@
     showHub();
   };
 
+  // Adapters that write answers can be asked while they learn.
+  const showChallengers = () => {
+    byId("tune-challengers").disabled = byId("tune-method").value === "full" || byId("tune-objective").value === "reward";
+  };
+
   const showHub = () => { byId("tune-hub-field").hidden = byId("tune-data").value !== "hub"; };
 
   const showSettings = () => {
@@ -133,6 +138,8 @@
     };
     const minutes = byId("tune-minutes").value.trim();
     if (minutes) settings["training.max_minutes"] = minutes;
+    const challengers = byId("tune-challengers");
+    if (challengers.value !== "none" && !challengers.disabled) settings["checks.challengers"] = challengers.value;
     document.querySelectorAll("#tune-settings [data-setting]").forEach((input) => {
       if (input.value.trim()) settings[input.dataset.setting] = input.value.trim();
     });
@@ -286,7 +293,7 @@
     inChart.append(box, made("span", "", say("show")));
     acts.append(inChart);
     card.append(head, bar, made("dl", "tune-figures"), made("p", "tune-error"), acts, made("div", "tune-samples"),
-      made("div", "tune-after"));
+      made("div", "tune-after"), window.arena.watchBox(say, run.name));
     card.dataset.name = run.name;
     return card;
   };
@@ -334,6 +341,7 @@
     card.querySelectorAll("[data-tune]").forEach((button) => { button.hidden = !may[button.dataset.tune]; });
     card.querySelector("[data-chart]").checked = Boolean(compared.get(run.name));
     card.dataset.base = run.base;
+    card.querySelector(".tune-watch").hidden = !run.checkpoints.length;
     showSamples(card.querySelector(".tune-samples"), whole ? whole.samples : []);
   };
 
@@ -489,6 +497,7 @@
       if (target.value === "votes" && objective.value === "sft") objective.value = "dpo";
     }
     if (target.id === "tune-base" || target.id === "tune-method") suggest();
+    showChallengers();
     if (target.id === "tune-file" && target.files[0]) {
       upload(target.files[0].name, target.files[0]);
       target.value = "";
