@@ -18,6 +18,9 @@ ASK_SECONDS = 10.0
 """From the connection, or the first byte of a further request, to the end of its headers."""
 TELL_SECONDS = 10.0
 BACKLOG = 512
+ACCEPTED_AT_ONCE = 1
+"""asyncio calls this its backlog as well. Of several that cannot be accepted for want of descriptors
+each would set a timer of its own, and all of them would try again: tens of thousands soon."""
 MOST_CONNECTIONS = 2000
 """Requests at once, pages that watch included; one more is answered 503."""
 
@@ -72,6 +75,8 @@ class AcceptFailures:
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's handler of what nobody else handles."""
         error = context.get("exception")
+        if isinstance(error, ValueError) and "_start_serving" in str(context.get("handle")):
+            return  # It was to accept again, and the server has ended meanwhile.
         if not (isinstance(error, OSError) and "accept()" in str(context.get("message"))):
             loop.default_exception_handler(context)
             return

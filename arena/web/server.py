@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from arena.errors import ArenaError
-from arena.web.connections import BACKLOG, MOST_CONNECTIONS, AcceptFailures, PunctualProtocol
+from arena.web.connections import (
+    ACCEPTED_AT_ONCE,
+    BACKLOG,
+    MOST_CONNECTIONS,
+    AcceptFailures,
+    PunctualProtocol,
+)
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -85,6 +91,12 @@ class QuietServer(uvicorn.Server):
         super().__init__(config)
         self._before_end = before_end
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and let as many wait as before."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell, then close."""
         with contextlib.suppress(TimeoutError):
@@ -121,7 +133,7 @@ def run(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=30,
         http=PunctualProtocol,
-        backlog=BACKLOG,
+        backlog=ACCEPTED_AT_ONCE,
         limit_concurrency=MOST_CONNECTIONS,
         server_header=False,
         proxy_headers=False,

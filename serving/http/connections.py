@@ -18,6 +18,10 @@ HEADER_SECONDS = 10.0
 # Without having taken what was written to it, 64 KiB at most.
 DEAF_SECONDS = 60.0
 COMPLAINT_SECONDS = 10.0
+BACKLOG = 2048
+# Asyncio calls this its backlog as well. Of several that cannot be accepted for want of descriptors
+# each would set a timer of its own, and all of them would try again: tens of thousands soon.
+ACCEPTED_AT_ONCE = 1
 
 
 class BoundedProtocol(H11Protocol):
@@ -80,6 +84,8 @@ class QuietLoop:
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's handler of what nobody else handles."""
         error = context.get("exception")
+        if isinstance(error, ValueError) and "_start_serving" in str(context.get("handle")):
+            return  # It was to accept again, and the server has ended meanwhile.
         if not (isinstance(error, OSError) and "accept()" in str(context.get("message"))):
             loop.default_exception_handler(context)
             return

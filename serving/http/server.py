@@ -27,7 +27,7 @@ from serving.elsewhere.vllm_process import VllmConfig, VllmProcess
 from serving.engine.worker import Worker
 from serving.errors import PortInUseError, ServingError
 from serving.http.app import create_app
-from serving.http.connections import BoundedProtocol, QuietLoop
+from serving.http.connections import ACCEPTED_AT_ONCE, BACKLOG, BoundedProtocol, QuietLoop
 from serving.models.registry import Registry
 from serving.models.watcher import Watcher
 
@@ -46,7 +46,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(2048)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -200,6 +200,7 @@ class _Uvicorn(uvicorn.Server):
                 timeout_keep_alive=keep_alive,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 http=BoundedProtocol,
+                backlog=ACCEPTED_AT_ONCE,
             )
         )
         self._on_ready = on_ready
@@ -209,6 +210,8 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(QuietLoop())
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # as many wait as before
         if self.started and self._on_ready is not None:
             self._on_ready()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -147,6 +148,7 @@ def test_without_descriptors_the_log_stays_small_and_the_server_recovers() -> No
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
+        began = time.monotonic()
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
         deadline = time.monotonic() + 60
         while True:
@@ -155,13 +157,19 @@ def test_without_descriptors_the_log_stays_small_and_the_server_recovers() -> No
                 break
             except httpx.HTTPError:
                 assert time.monotonic() < deadline, "it does not recover"
-        for line in idle:
+        again = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        process.terminate()
+        process.wait(30)
+        for line in (*idle, *again):
             line.close()
     finally:
         process.kill()
         _, log = process.communicate()
     assert "connections cannot be accepted (Too many open files" in log
     assert len(log) < 5_000
+    assert "Traceback" not in log
+    times = sum(map(int, re.findall(r"(\d+) times since", log)))
+    assert times <= time.monotonic() - began + 2, "it tries again once a second"
 
 
 def test_a_body_has_a_bound(tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

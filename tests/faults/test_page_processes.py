@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -75,25 +76,38 @@ def few_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
 
 
+def idle_connections(port: int) -> list[socket.socket]:
+    """More than the page has descriptors for; they say nothing."""
+    made = []
+    for _ in range(2 * FILES):
+        connection = socket.socket()
+        connection.settimeout(0.5)
+        with contextlib.suppress(OSError):
+            connection.connect(("127.0.0.1", port))
+            made.append(connection)
+    return made
+
+
 @pytest.mark.slow
 def test_page_without_descriptors_says_so_once_and_comes_back(tmp_path: Path) -> None:
     with (
         FaultServer({"one": Script(), "two": Script()}) as server,
-        ui(tmp_path, server, preexec_fn=few_files) as (url, port, log, _),
+        ui(tmp_path, server, preexec_fn=few_files) as (url, port, log, process),
     ):
-        idle = []
-        for _ in range(2 * FILES):
-            connection = socket.socket()
-            connection.settimeout(0.5)
-            with contextlib.suppress(OSError):
-                connection.connect(("127.0.0.1", port))
-                idle.append(connection)
+        began, idle = time.monotonic(), idle_connections(port)
         assert len(idle) > FILES - 100
         until(lambda: is_healthy(url), DEAD_SECONDS, "it takes connections again")
         for connection in idle:
             connection.close()
         assert log.stat().st_size < 100_000, "the log stays small"
         assert "connections cannot be accepted" in log.read_text()
+        times = sum(map(int, re.findall(r"(\d+) times since", log.read_text())))
+        assert times <= time.monotonic() - began + 2, "it tries again once a second"
+        idle = idle_connections(port)
+        stop(process)
+        for connection in idle:
+            connection.close()
+        assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.slow
