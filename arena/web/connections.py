@@ -19,8 +19,8 @@ ASK_SECONDS = 10.0
 TELL_SECONDS = 10.0
 BACKLOG = 512
 ACCEPTED_AT_ONCE = 1
-"""asyncio calls this its backlog as well. Of several that cannot be accepted for want of descriptors
-each would set a timer of its own, and all of them would try again: tens of thousands soon."""
+"""asyncio calls this its backlog as well. Of several that cannot be accepted for want of
+descriptors each would set a timer, and all of those would try again: tens of thousands soon."""
 MOST_CONNECTIONS = 2000
 """Requests at once, pages that watch included; one more is answered 503."""
 

@@ -19,8 +19,8 @@ HEADER_SECONDS = 10.0
 DEAF_SECONDS = 60.0
 COMPLAINT_SECONDS = 10.0
 BACKLOG = 2048
-# Asyncio calls this its backlog as well. Of several that cannot be accepted for want of descriptors
-# each would set a timer of its own, and all of them would try again: tens of thousands soon.
+# Asyncio calls this its backlog as well. Of several that cannot be accepted for want of
+# descriptors each would set a timer, and all of those would try again: tens of thousands soon.
 ACCEPTED_AT_ONCE = 1
 
 
