@@ -28,6 +28,7 @@ SHAPES: dict[str, dict[str, int]] = {
 }  # fmt: skip
 BATCH, LENGTH, MASKED = 4, 190, 120
 PACK_LENGTH = 512
+Adapt = Callable[[Any], Any]
 Row = tuple[list[int], int]
 """Token ids, and how many of them at the start are masked."""
 
@@ -89,7 +90,14 @@ def with_lora(model: Any) -> Any:
     return get_peft_model(model, lora)
 
 
-def common_arguments(folder: Path, steps: int, half: bool, pack: bool) -> dict[str, Any]:
+def whole(model: Any) -> Any:
+    """All weights, for full tuning."""
+    return model
+
+
+def common_arguments(
+    folder: Path, steps: int, half: bool, pack: bool, device: str = "cpu"
+) -> dict[str, Any]:
     """Arguments that all Trainers share."""
     return {
         "output_dir": str(folder),
@@ -99,7 +107,7 @@ def common_arguments(folder: Path, steps: int, half: bool, pack: bool) -> dict[s
         "lr_scheduler_type": "constant",
         "optim": "adamw_torch_fused",
         "bf16": half,
-        "use_cpu": True,
+        "use_cpu": device == "cpu",
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
@@ -108,7 +116,9 @@ def common_arguments(folder: Path, steps: int, half: bool, pack: bool) -> dict[s
     }
 
 
-def make_ours(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any]) -> Any:
+def make_ours(
+    shape: dict[str, int], rows: list[Row], arguments: dict[str, Any], adapt: Adapt = with_lora
+) -> Any:
     """Our trainer, as `arena tune` builds it."""
     import numpy as np
     from transformers import TrainingArguments
@@ -138,7 +148,7 @@ def make_ours(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any])
         pack_length=PACK_LENGTH if pack else None,
     )
     longest = PACK_LENGTH if pack else max(lengths)
-    model = with_lora(build_base(shape, pick_attention(longest)))
+    model = adapt(build_base(shape, pick_attention(longest)))
     batch = Collator(0)([[row] for row in encoded[:2]])
     step = pick_width_step("bf16" if arguments["bf16"] else "fp32")
     lean = make_lean(model, lambda lean: label_loss(model, batch, lean=lean)[0])
@@ -162,13 +172,15 @@ def make_ours(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any])
     )
 
 
-def make_transformers(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any]) -> Any:
+def make_transformers(
+    shape: dict[str, int], rows: list[Row], arguments: dict[str, Any], adapt: Adapt = with_lora
+) -> Any:
     """The plain Trainer on input ids and labels, padded by its own collator."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     data = [{"input_ids": ids, "labels": [-100] * masked + ids[masked:]} for ids, masked in rows]
     return Trainer(
-        model=with_lora(build_base(shape)),
+        model=adapt(build_base(shape)),
         args=TrainingArguments(**arguments),
         train_dataset=data,  # type: ignore[arg-type]
         data_collator=DataCollatorForSeq2Seq(make_tokenizer(shape)),
@@ -188,7 +200,9 @@ def make_tokenizer(shape: dict[str, int]) -> Any:
     )
 
 
-def make_trl(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any]) -> Any:
+def make_trl(
+    shape: dict[str, int], rows: list[Row], arguments: dict[str, Any], adapt: Adapt = with_lora
+) -> Any:
     """TRL's SFTTrainer on the same tokenized rows, gradient checkpointing off."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -198,7 +212,7 @@ def make_trl(shape: dict[str, int], rows: list[Row], arguments: dict[str, Any]) 
     data = [{"input_ids": ids, "completion_mask": mask} for (ids, _), mask in pairs]
     pack = arguments["per_device_train_batch_size"] == 1
     return SFTTrainer(
-        model=with_lora(build_base(shape)),
+        model=adapt(build_base(shape)),
         args=SFTConfig(
             **arguments,
             gradient_checkpointing=False,
@@ -218,10 +232,17 @@ MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def trainer_steps(name: str, shape: dict[str, int], half: bool) -> Callable[[], float]:
+def trainer_steps(
+    name: str,
+    shape: dict[str, int],
+    half: bool,
+    device: str = "cpu",
+    adapt: Adapt = with_lora,
+) -> Callable[[], float]:
     """Forward and backward of one batch through the Trainer's own `training_step`."""
     folder = Path(tempfile.mkdtemp())
-    trainer = MAKERS[name](shape, step_rows(shape), common_arguments(folder, 1, half, False))
+    arguments = common_arguments(folder, 1, half, False, device)
+    trainer = MAKERS[name](shape, step_rows(shape), arguments, adapt)
     model = trainer.accelerator.prepare_model(trainer.model)
     batch = next(iter(trainer.get_train_dataloader()))
     count = (batch["labels"] != -100).sum()
