@@ -14,7 +14,7 @@ from tuning.evaluation.verifiers import parse_check
 from tuning.starter import shipped_models
 from tuning.verified import asks
 from tuning.verified.cleaning import is_worth_learning, whole_sentences, without_filler
-from tuning.verified.prompts import DEMANDS, CheckedPrompt, form_asks
+from tuning.verified.prompts import DEMANDS, TOPIC, CheckedPrompt, form_asks
 from tuning.verified.rows import (
     AS_IT_WAS,
     IN_FORM,
@@ -62,7 +62,7 @@ def test_what_is_brought_into_form_passes(kind: str) -> None:
     chance = random.Random(0)
     for _ in range(20):
         demand, content = DEMANDS[kind](chance, "the sea")
-        assert "{" not in demand.replace("{text}", "")
+        assert "{" not in demand.replace(TOPIC, "")
         check = parse_check(content)
         shaped = shape(check, whole_sentences(TEXT), POEM, chance)
         if check.kind not in WAYS:
@@ -86,9 +86,31 @@ def test_filler_goes_and_what_speaks_of_itself_is_not_learnt() -> None:
     for bad in ("", "It rains. It rains.", "In three short sentences, it rains."):
         assert not is_worth_learning(bad)
     assert not is_worth_learning("It rains. And then it")
+    assert not is_worth_learning("A message of love and support was a message of love and support.")
     assert whole_sentences("- The sea sings\n- Gulls cry loudly.\nIt ends in the mid") == [
         "Gulls cry loudly."
     ]
+
+
+def test_an_answer_that_says_its_prompt_again_is_not_learnt() -> None:
+    """Unless the prompt asks for those words."""
+    bullets = parse_check({"kind": "bullets", "count": 2, "relation": "exactly"})
+    ask = CheckedPrompt("Write two bullet points. Compose a brief piece on a lost key.", bullets)
+    parrot = Sampled("- Keys\n- Compose a brief piece on a lost key", True)
+    assert choose(ask, [parrot], None, random.Random(0)) is None
+    phrase = "Every time I look back, I see it."
+    begins = parse_check({"kind": "starts_with", "phrase": phrase})
+    ask = CheckedPrompt(f"Write about rain. Start with: {phrase}", begins)
+    kept = choose(ask, [Sampled(f"{phrase} It rains.", True)], None, random.Random(0))
+    assert kept is not None
+    assert kept.how == AS_IT_WAS
+
+
+def test_titles_and_names_are_what_the_answer_is_about() -> None:
+    check = parse_check({"kind": "json", "keys": ["title", "text"]})
+    shaped = shape(check, whole_sentences(TEXT), [], random.Random(0), "the sea")
+    assert shaped is not None
+    assert json.loads(shaped)["title"] == "The sea"
 
 
 def test_an_answer_that_passes_comes_before_one_that_is_made() -> None:

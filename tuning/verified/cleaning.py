@@ -6,8 +6,9 @@ Knows words that small models put around an answer; knows neither prompts nor ch
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from tuning.evaluation.texts import lines_of, sentences_of, words_of
+from tuning.evaluation.texts import lines_of, lower_words, sentences_of, words_of
 
 OPENING = re.compile(
     r"^(?:(?:sure|certainly|of course|absolutely|okay|great question|yes)[^\n.!:]*[.!:,]\s*)?"
@@ -24,9 +25,11 @@ ABOUT_ITSELF = re.compile(
     r"bullet points?|asterisks?|word (?:count|limit)|double quot|square brackets|"
     r"in (?:\w+ )?(?:\d+|one|two|three|four|five|six) "
     r"(?:short |simple )?(?:sentences?|words|lines|paragraphs?|bullet)|"
-    r"placeholders?|lowercase|uppercase|capital letters|json)\b",
+    r"placeholders?|lowercase|uppercase|capital letters|json|"
+    r"(?:glad|happy|here) to (?:help|assist))\b",
     re.IGNORECASE,
 )
+RUN = 5  # words in a row that no writer uses twice by chance
 ENDS = (".", "!", "?", '"', "”", ")", "*", "]", "}", "`", ">")
 
 
@@ -38,18 +41,37 @@ def without_filler(answer: str) -> str:
 def whole_sentences(answer: str) -> list[str]:
     """Its different sentences that are whole and about their subject, on one line each."""
     found: dict[str, str] = {}
+    said: set[tuple[str, ...]] = set()
     for line in lines_of(without_filler(answer)):
         text = re.sub(r"^(?:[-*•]|\d+[.)])\s+|^#+\s*|[*_`<>]", "", line).strip()
         for sentence in sentences_of(text):
             is_whole = sentence.endswith((".", "!", "?")) and sentence[0].isupper()
             if is_whole and len(words_of(sentence)) >= 3 and not ABOUT_ITSELF.search(sentence):
-                found.setdefault(sentence.lower(), sentence)
+                if not said & (runs := set(_runs(sentence))):
+                    found.setdefault(sentence.lower(), sentence)
+                said |= runs
     return list(found.values())
+
+
+def repeats(answer: str, prompt: str, asked_for: Sequence[str] = ()) -> bool:
+    """Whether an answer says words of its prompt over again, but for the texts it was asked for."""
+    for text in asked_for:
+        prompt = prompt.replace(text, " | ")
+    return any(set(_runs(answer)) & set(_runs(part)) for part in prompt.split("|"))
+
+
+def _runs(text: str) -> list[tuple[str, ...]]:
+    """Every `RUN` words in a row of `text`, in lower case."""
+    words = lower_words(text)
+    return [tuple(words[at : at + RUN]) for at in range(len(words) - RUN + 1)]
 
 
 def is_worth_learning(answer: str) -> bool:
     """Whether an answer says something once, ends, and does not speak of itself."""
     if not words_of(answer) or ABOUT_ITSELF.search(answer):
+        return False
+    runs = _runs(answer)
+    if len(set(runs)) < len(runs):
         return False
     sentences = [" ".join(words_of(sentence.lower())) for sentence in sentences_of(answer)]
     lines = lines_of(answer)

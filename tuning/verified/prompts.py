@@ -18,12 +18,13 @@ PLAIN_SHARE = 0.2
 
 @dataclass(frozen=True)
 class CheckedPrompt:
-    """A prompt, the check its answer must pass (None: any whole answer), and a prompt without the
-    demand whose answers may be brought into form."""
+    """A prompt, the check its answer must pass (None: any whole answer), a prompt without the
+    demand whose answers may be brought into form, and what they are about."""
 
     prompt: str
     check: Check | None
     plain: str | None = None
+    topic: str = ""
 
 
 def form_asks(count: int, seed: int) -> list[CheckedPrompt]:
@@ -52,16 +53,20 @@ def _formed(kind: str, chance: random.Random) -> CheckedPrompt:
     demand, check = DEMANDS[kind](chance, topic)
     subject = chance.choice(asks.SUBJECTS).format(topic=topic)
     prompt = chance.choice(asks.LAYOUTS).format(subject=subject, demand=demand)
+    if TOPIC in demand:
+        prompt = demand.replace(TOPIC, topic)
     plain = asks.POEM if kind in ("line_count", "haiku") else asks.PLAIN
-    return CheckedPrompt(prompt, parse_check(check), plain.format(topic=topic))
+    return CheckedPrompt(prompt, parse_check(check), plain.format(topic=topic), topic)
 
 
 Made = tuple[str, dict[str, Any]]
 """A demand in words, and its check."""
+TOPIC = "{topic}"
+"""Stands in a demand that says itself what the answer is to be about."""
 
 
 def _text(kind: str, chance: random.Random, **values: Any) -> str:
-    return chance.choice(asks.DEMANDS[kind]).format(**values)
+    return chance.choice(asks.DEMANDS[kind]).format(topic=TOPIC, **values)
 
 
 def _counted(

@@ -26,7 +26,7 @@ from tuning.evaluation.texts import lines_of
 from tuning.models.generate import context_of, sample_ids
 from tuning.models.loading import Loaded, load_variant
 from tuning.variant.manifest import write_atomically
-from tuning.verified.cleaning import is_worth_learning, whole_sentences, without_filler
+from tuning.verified.cleaning import is_worth_learning, repeats, whole_sentences, without_filler
 from tuning.verified.prompts import CheckedPrompt, form_asks
 from tuning.verified.shaping import shape
 
@@ -36,7 +36,8 @@ ROWS = 1000
 """Prompts asked by default; not every one gives a row."""
 LONGEST = 80
 """Tokens of an answer."""
-TEMPERATURE = 0.7
+TEMPERATURE = 0.35
+"""Low: a small model that is free to wander says things that nobody should learn."""
 TRIES = 4
 """Answers to each prompt of a suite; a built-in prompt gets one, and one without its demand."""
 BATCH = 64
@@ -157,24 +158,44 @@ def choose(
     for answer in answers:
         text = without_filler(answer.text)
         passes = ask.check is None or ask.check.passes(text)
-        if answer.is_whole and passes and is_worth_learning(text):
+        is_own = is_worth_learning(text) and not repeats(text, ask.prompt, _asked_for(ask))
+        if answer.is_whole and passes and is_own:
             return VerifiedRow(ask.prompt, text, PLAIN if ask.check is None else AS_IT_WAS)
     if ask.check is None:
         return _shortened(ask, answers)
     for answer in (*([plain] if plain else []), *answers):
-        lines = [line for line in lines_of(without_filler(answer.text)) if len(line.split()) < 12]
-        shaped = shape(ask.check, whole_sentences(answer.text), lines, chance)
+        asked = (ask.prompt, ask.plain or "")
+        sentences, lines = (
+            [part for part in parts if not any(repeats(part, prompt) for prompt in asked)]
+            for parts in (whole_sentences(answer.text), _verses(answer.text))
+        )
+        shaped = shape(ask.check, sentences, lines, chance, ask.topic)
         if shaped is not None and ask.check.passes(shaped):
             return VerifiedRow(ask.prompt, shaped, IN_FORM)
     return None
+
+
+def _asked_for(ask: CheckedPrompt) -> list[str]:
+    """The texts that an answer has to say as they stand in its prompt."""
+    content = {} if ask.check is None else ask.check.model_dump()
+    texts = [content.get("text"), content.get("phrase"), *(content.get("options") or ())]
+    return [text for text in texts if text]
+
+
+def _verses(answer: str) -> list[str]:
+    """Its different lines that are short enough for verse."""
+    lines = [line for line in lines_of(without_filler(answer)) if len(line.split()) < 12]
+    return list(dict.fromkeys(lines))
 
 
 def _shortened(ask: CheckedPrompt, answers: Sequence[Sampled]) -> VerifiedRow | None:
     """The whole sentences of a plain answer that was cut off, where there are two or more."""
     for answer in answers:
         sentences = whole_sentences(answer.text)
-        if not answer.is_whole and len(sentences) > 1 and is_worth_learning(" ".join(sentences)):
-            return VerifiedRow(ask.prompt, " ".join(sentences), PLAIN)
+        text = " ".join(sentences)
+        is_cut = not answer.is_whole and len(sentences) > 1
+        if is_cut and is_worth_learning(text) and not repeats(text, ask.prompt):
+            return VerifiedRow(ask.prompt, text, PLAIN)
     return None
 
 

@@ -17,19 +17,29 @@ from tuning.evaluation.checks import Check
 from tuning.evaluation.texts import lower_words, words_of
 from tuning.verified.asks import LETTERS
 
+NAMES = ("title", "topic", "name", "subject", "heading", "theme")
+"""Keys of JSON whose values are names and no sentences."""
+
 
 def shape(
-    check: Check, sentences: Sequence[str], lines: Sequence[str], chance: random.Random
+    check: Check,
+    sentences: Sequence[str],
+    lines: Sequence[str],
+    chance: random.Random,
+    topic: str = "",
 ) -> str | None:
     """An answer made of `sentences`, or of `lines` of verse, in the form that `check` asks for.
 
-    None where there is too little of them, or no way to do it in code.
+    `topic` is what they are about, for a title. None where there is too little of them, or no way
+    to do it in code.
     """
     way = WAYS.get(check.kind)
     if way is None or not sentences:
         return None
     try:
-        return way(check, list(lines if check.kind == "line_count" else sentences), chance)
+        named = {"topic": topic} if check.kind in ("json", "title") else {}
+        parts = list(lines if check.kind == "line_count" else sentences)
+        return way(check, parts, chance, **named)
     except _TooLittleError:
         return None
 
@@ -168,16 +178,24 @@ def _sections(check: Any, sentences: list[str], chance: random.Random) -> str:
     return "\n\n".join(f"{check.marker} {at}\n{part}" for at, part in enumerate(parts, 1))
 
 
-def _json(check: Any, sentences: list[str], chance: random.Random) -> str:
+def _json(check: Any, sentences: list[str], chance: random.Random, topic: str = "") -> str:
     keys = check.keys or ("text",)
-    chosen = _take(_short(sentences, len(keys)), len(keys))
+    named = {key: _name(sentences, topic) for key in keys if key in NAMES}
+    said = [key for key in keys if key not in named]
+    chosen = _take(_short(sentences, len(said)), len(said)) if said else []
     values = [_bare(text) if len(words_of(text)) < 8 else text for text in chosen]
-    return json.dumps(dict(zip(keys, values, strict=True)), ensure_ascii=False)
+    found = named | dict(zip(said, values, strict=True))
+    return json.dumps({key: found[key] for key in keys}, ensure_ascii=False)
 
 
-def _title(check: Any, sentences: list[str], chance: random.Random) -> str:
+def _title(check: Any, sentences: list[str], chance: random.Random, topic: str = "") -> str:
+    return f"<<{_name(sentences, topic)}>>\n\n{_some(sentences, chance)}"
+
+
+def _name(sentences: list[str], topic: str) -> str:
+    """What the sentences are about, as a title; else some words of the first."""
     words = [word for word in words_of(sentences[0]) if len(word) > 3][:3]
-    return f"<<{' '.join(_take(words, len(words))).title()}>>\n\n{_some(sentences, chance)}"
+    return topic[0].upper() + topic[1:] if topic else " ".join(_take(words, len(words))).title()
 
 
 def _two_answers(check: Any, sentences: list[str], chance: random.Random) -> str:
@@ -266,7 +284,7 @@ def _lower(check: Any, sentences: list[str], chance: random.Random) -> str:
     return _some(sentences, chance).lower()
 
 
-WAYS: dict[str, Callable[[Any, list[str], random.Random], str]] = {
+WAYS: dict[str, Callable[..., str]] = {
     "sentence_count": _sentence_count,
     "word_count": _word_count,
     "paragraph_count": _paragraphs,
