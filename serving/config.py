@@ -87,12 +87,14 @@ class ServeConfig:
 
     `home` is watched for variants that come and go; `api_key` is asked of every caller when set.
     `allowed_hosts` are names that callers may give the server beside this machine's own; `hosts`
-    are all.
+    are all. `joining` are adapters (name, folder) that come with the model they were made of, and
+    are not missed while that is not here.
     """
 
     base: Path
     base_name: str
     models: tuple[tuple[str, Path], ...] = ()
+    joining: tuple[tuple[str, Path], ...] = ()
     host: str = "127.0.0.1"
     port: int = 8080
     dtype: str = "auto"

@@ -9,6 +9,10 @@ class ModelLoadError(ServingError):
     """A folder that cannot be served: wrong weights, unknown architecture, not this base."""
 
 
+class MissingBaseError(ModelLoadError):
+    """An adapter whose base is not served, or not yet."""
+
+
 class UnknownModelError(ServingError):
     """A model name nobody serves; carries the names that are served."""
 

@@ -29,6 +29,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "quiet",
         "starter.world",
         "starter",
+        "smollm2",
         "variant",
         "data",
         "models",

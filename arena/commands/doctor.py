@@ -179,11 +179,11 @@ def _models(home: Path) -> Iterator[Diagnosis]:
     """The packaged models and those under home, by the hashes of their files."""
     from importlib.util import find_spec
 
-    from tuning.starter import shipped_models
+    from tuning.models.packaged import packaged_models
     from tuning.variant import VariantError, list_variants, read_variant
 
     good: list[str] = []
-    for folder in (*shipped_models().values(), *list_variants(home)):
+    for folder in (*packaged_models().values(), *list_variants(home)):
         try:
             good.append(read_variant(folder).name)
         except VariantError as error:

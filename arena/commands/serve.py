@@ -74,6 +74,7 @@ def serve_models(
     from serving.elsewhere.vllm_process import read_config
     from serving.http.server import serve
     from tuning.models.resolve import resolve_base
+    from tuning.smollm2 import smollm2_variants
     from tuning.starter import shipped_models
     from tuning.variant import list_variants
     from tuning.variant.manifest import sweep_abandoned
@@ -92,6 +93,7 @@ def serve_models(
             variants=list_variants(home),
             given=[(name, resolve_base(name, home, what="model")) for name in model or ()],
         ),
+        joining=tuple(smollm2_variants().items()),
         host=host,
         port=port,
         dtype=dtype,

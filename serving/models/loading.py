@@ -131,6 +131,16 @@ def read_head(folder: Path) -> torch.Tensor:
     raise ModelLoadError(f"{folder}: no {HEAD} among its weights; give a whole reward model")
 
 
+def check_head(folder: Path, head: torch.Tensor | None, engine: Engine) -> None:
+    """ModelLoadError where a head is not as wide as the states of the model it is to read."""
+    width = engine.model.config.get_text_config().hidden_size
+    if head is not None and len(head) != width:
+        raise ModelLoadError(
+            f"{folder}: its head reads {len(head)} numbers, but the model's states have {width}; "
+            "give the base it was made from"
+        )
+
+
 def require_room(folder: Path, need: int, free: int | None) -> None:
     """ModelLoadError when weights of `need` bytes do not go into the memory that is free."""
     if free is not None and need > free:

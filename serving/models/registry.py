@@ -23,8 +23,14 @@ from serving.config import ServeConfig
 from serving.engine.compilation import compile_beside
 from serving.engine.engine import Engine
 from serving.engine.worker import Worker
-from serving.errors import ModelLoadError, ServingError, UnknownModelError, is_panic
-from serving.models.loading import load_engine, read_head
+from serving.errors import (
+    MissingBaseError,
+    ModelLoadError,
+    ServingError,
+    UnknownModelError,
+    is_panic,
+)
+from serving.models.loading import check_head, load_engine, read_head
 from serving.models.names import check_name, printable
 from serving.models.probe import (
     attempt,
@@ -81,16 +87,6 @@ class ServedModel:
         return self.engine.limits.max_total_tokens - self.engine.adapters.num_virtual(self.adapter)
 
 
-def check_head(folder: Path, head: torch.Tensor | None, engine: Engine) -> None:
-    """ModelLoadError where a head is not as wide as the states of the model it is to read."""
-    width = engine.model.config.get_text_config().hidden_size
-    if head is not None and len(head) != width:
-        raise ModelLoadError(
-            f"{folder}: its head reads {len(head)} numbers, but the model's states have {width}; "
-            "give the base it was made from"
-        )
-
-
 def is_called(model: ServedModel, origin: str) -> bool:
     """Whether an adapter's note of its base means this model: its name or its folder."""
     return origin == model.name or (
@@ -132,6 +128,7 @@ class Registry:
         self._holding = threading.Lock()
         self._held: Counter[str | None] = Counter()
         self._number = 0
+        self._waiting = dict(config.joining)
         self.worker.start()
         try:
             self._load_all()
@@ -203,6 +200,39 @@ class Registry:
                 self._discard(old)
             return model
 
+    def offer(self, name: str, folder: Path, *, replace: bool = False) -> bool:
+        """Serve a model if that can be, or note why not; whether it is served.
+
+        An adapter whose base is not here is tried again when that comes.
+        """
+        self._waiting.pop(name, None)
+        try:
+            model = self.load(name, folder, replace=replace)
+        except (ServingError, VariantError) as error:
+            if isinstance(error, MissingBaseError):
+                self._waiting[name] = folder
+            self.refuse(name, folder, error)
+            return False
+        if model.adapter is None:
+            self._load_waiting()
+        return True
+
+    def _load_waiting(self) -> None:
+        for name, folder in list(self._waiting.items()):
+            if name not in self._models:
+                try:
+                    self.load(name, folder)
+                except MissingBaseError:
+                    continue
+                except (ServingError, VariantError) as error:
+                    self.refuse(name, folder, error)
+            del self._waiting[name]
+
+    def forget(self, name: str) -> None:
+        """A folder is gone: no more is said of why it was not served, nor is it waited for."""
+        self.refused.pop(printable(name), None)
+        self._waiting.pop(name, None)
+
     def refuse(self, name: str, folder: Path, error: Exception) -> None:
         """Note why a model is not served: for all to see, but where the folder lies for the log."""
         shown, reason = printable(name), printable(str(error))
@@ -252,10 +282,8 @@ class Registry:
                 config.base_name, config.base, kind if kind in ("base", "full") else "base", sha
             )
         for name, folder in config.models:
-            try:
-                self.load(name, folder)
-            except (ServingError, VariantError) as error:
-                self.refuse(name, folder, error)
+            self.offer(name, folder)
+        self._load_waiting()  # what was made of the base itself
 
     def _load_variant(self, name: str, folder: Path) -> ServedModel:
         with self._beside_streams():
@@ -338,7 +366,7 @@ class Registry:
         for model in self._models.values():
             if model.adapter is None and model.weights_sha256 == variant.base.sha256:
                 return model
-        raise ModelLoadError(
+        raise MissingBaseError(
             f"{name}: tuned from {variant.base.id!r} (weights {variant.base.sha256[:12]}), "
             f"which is not loaded; start the server with --base {variant.base.id}"
         )

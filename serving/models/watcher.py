@@ -13,7 +13,7 @@ from pathlib import Path
 from serving.errors import ServingError, UnknownModelError
 from serving.models.names import printable
 from serving.models.registry import Registry
-from tuning.variant import VARIANT_FILE, VariantError, list_variants
+from tuning.variant import VARIANT_FILE, list_variants
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
@@ -79,14 +79,11 @@ class Watcher:
     def _load(self, name: str, folder: Path) -> None:
         if folder.resolve() == self._registry.base.folder.resolve():
             return
-        try:
-            self._registry.load(name, folder, replace=True)
+        if self._registry.offer(name, folder, replace=True):
             logger.info("model %s appeared and is served", name)
-        except (ServingError, VariantError) as error:
-            self._registry.refuse(name, folder, error)
 
     def _unload(self, name: str) -> None:
-        self._registry.refused.pop(printable(name), None)
+        self._registry.forget(name)
         try:
             self._registry.unload(name)
             logger.info("model %s is gone and served no more", name)

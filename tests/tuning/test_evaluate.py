@@ -20,6 +20,7 @@ from tuning.evaluation.evaluate import (
     compare_all,
     document_perplexity,
     evaluate,
+    plain_documents,
 )
 from tuning.evaluation.statistics import wilson
 from tuning.evaluation.suites import SuiteError, SuiteItem, load_suite
@@ -148,6 +149,13 @@ def test_a_base_is_asked_in_completion_mode(home: Path) -> None:
         special_tokens=True,
     )
     assert answer == raw.strip().split("\n")[0].strip()
+
+
+def test_plain_texts_are_the_starters_or_everyday_english() -> None:
+    worlds, english = plain_documents(of_starter=True), plain_documents(of_starter=False)
+    assert len(worlds) == 100
+    assert len(english) >= 16
+    assert all(60 < len(text.split()) < 120 for text in english)
 
 
 def test_perplexity_is_the_exponential_of_the_mean_loss(home: Path) -> None:

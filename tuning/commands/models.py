@@ -29,9 +29,9 @@ class FolderCommandError(TuningError):
 @told
 def run_list(home: Path, *, json_out: bool) -> None:
     """`arena models list`: the packaged models and the variants under home."""
-    from tuning.starter import shipped_models
+    from tuning.models.packaged import packaged_models
 
-    rows = [_describe(folder, "packaged") for folder in shipped_models().values()]
+    rows = [_describe(folder, "packaged") for folder in packaged_models().values()]
     rows += [_describe(folder, str(home)) for folder in list_variants(home)]
     if json_out:
         print(json.dumps({"models": rows}, ensure_ascii=False))

@@ -144,7 +144,7 @@ def run_eval(
 ) -> None:
     """`arena eval`: score models on a suite; home variants keep the result in variant.json."""
     from tuning.evaluation import evaluate as scoring
-    from tuning.evaluation.suites import load_suite
+    from tuning.evaluation.suites import STARTER, STARTER_TRAINING, load_suite
     from tuning.quiet import quiet_libraries
 
     quiet_libraries()
@@ -152,7 +152,8 @@ def run_eval(
         check_output(answers)
     if plot is not None:
         check_output(plot, PICTURES)
-    documents = scoring.starter_documents() if forgetting else []
+    of_starter = suite in (STARTER, STARTER_TRAINING)
+    documents = scoring.plain_documents(of_starter=of_starter) if forgetting else []
     results: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     scored: list[scoring.Result] = []

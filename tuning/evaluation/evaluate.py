@@ -24,6 +24,8 @@ COMPLETION_NOTE = (
     "asked in completion mode: the plain prompt, the answer cut at the first line break, "
     "which favours it"
 )
+PLAIN_ENGLISH = Path(__file__).parent / "plain_english.txt"
+STARTER_DOCUMENTS = 100
 
 
 @dataclass(frozen=True)
@@ -217,11 +219,17 @@ def document_perplexity(loaded: Loaded, documents: Sequence[str]) -> float:
     return math.exp(document_loss(loaded.model, loaded.tokenizer, documents))
 
 
-def starter_documents(count: int = 100) -> list[str]:
-    """Held-out documents of the starter's corpus, for the forgetting meter."""
+def plain_documents(*, of_starter: bool) -> list[str]:
+    """Texts that no tuning has seen, for the forgetting meter.
+
+    Those of the starter's small world for its family, which has read nothing else; for all other
+    models passages of everyday English, written for this and used for nothing else.
+    """
     from tuning.starter.world.corpus import heldout_documents
 
-    return heldout_documents()[:count]
+    if of_starter:
+        return heldout_documents()[:STARTER_DOCUMENTS]
+    return [text.strip() for text in PLAIN_ENGLISH.read_text(encoding="utf-8").split("\n\n")]
 
 
 def metrics_of(suite: str, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def find_verifiers(
     if named == NONE:
         return Verifiers(None, (), known, why_none="no suite was asked for")
     if named == AUTO:
-        if not (_is_starters(start) or _asks_starter([*trained, *held], known)):
+        if not (is_starters(start) or _asks_starter([*trained, *held], known)):
             why = (
                 "the model is none of the starter's, and the prompts voted on are not its own; "
                 "give a suite of checks with --suite"
@@ -79,7 +79,7 @@ def find_verifiers(
     return Verifiers(named, unseen, known, len(given) - count)
 
 
-def _is_starters(start: Variant) -> bool:
+def is_starters(start: Variant) -> bool:
     """Whether the start is, or was made of, the packaged starter."""
     from tuning.starter import shipped_models
 

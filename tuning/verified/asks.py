@@ -40,7 +40,10 @@ SUBJECTS = (
     "What comes to mind when you think of {topic}?",
     "Compose a brief piece on {topic}.",
 )
-PLAIN = "Write a short paragraph of three or four sentences about {topic}."
+PLAIN = (
+    "Write a short paragraph of three or four sentences about {topic}.",
+    "Describe {topic}.",
+)
 POEM = "Write a short poem about {topic}."
 QUESTIONS = (
     "What is {topic} like?",

@@ -44,7 +44,7 @@ def form_asks(count: int, seed: int) -> list[CheckedPrompt]:
 
 
 def _plain(chance: random.Random) -> CheckedPrompt:
-    pattern = chance.choice((*asks.SUBJECTS, *asks.QUESTIONS))
+    pattern = chance.choice((*asks.PLAIN, *asks.QUESTIONS))
     return CheckedPrompt(pattern.format(topic=chance.choice(asks.TOPICS)), None)
 
 
@@ -55,7 +55,7 @@ def _formed(kind: str, chance: random.Random) -> CheckedPrompt:
     prompt = chance.choice(asks.LAYOUTS).format(subject=subject, demand=demand)
     if TOPIC in demand:
         prompt = demand.replace(TOPIC, topic)
-    plain = asks.POEM if kind in ("line_count", "haiku") else asks.PLAIN
+    plain = asks.POEM if kind in ("line_count", "haiku") else chance.choice(asks.PLAIN)
     return CheckedPrompt(prompt, parse_check(check), plain.format(topic=topic), topic)
 
 

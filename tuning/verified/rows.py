@@ -28,7 +28,7 @@ from tuning.models.loading import Loaded, load_variant
 from tuning.variant.manifest import write_atomically
 from tuning.verified.cleaning import is_worth_learning, repeats, whole_sentences, without_filler
 from tuning.verified.prompts import CheckedPrompt, form_asks
-from tuning.verified.shaping import shape
+from tuning.verified.shaping import WAYS, shape
 
 PREFIX = "verified:"
 FORM = "form"
@@ -39,7 +39,8 @@ LONGEST = 80
 TEMPERATURE = 0.35
 """Low: a small model that is free to wander says things that nobody should learn."""
 TRIES = 4
-"""Answers to each prompt of a suite; a built-in prompt gets one, and one without its demand."""
+"""Answers to each prompt of a suite. A built-in one is asked without its demand, where code can
+bring the answer into form: some eight prompts share it, and few small models pass as they are."""
 BATCH = 64
 AS_IT_WAS, IN_FORM, PLAIN = "passed as it was", "brought into form", "plain"
 
@@ -133,18 +134,26 @@ def make_rows(
     say: Callable[[str], None],
 ) -> list[VerifiedRow]:
     """A row for each prompt that an answer of the model passes, itself or brought into form."""
-    prompts = [ask.prompt for ask in asks for _ in range(tries)]
-    plain = list(dict.fromkeys(ask.plain for ask in asks if ask.plain))
-    answers = sample_answers(loaded, [*prompts, *plain], seed, say)
-    other = dict(zip(plain, answers[len(prompts) :], strict=True))
+    needed: Counter[str] = Counter()
+    for ask in asks:
+        prompt, times = (ask.plain, 1) if _is_shaped(ask) and ask.plain else (ask.prompt, tries)
+        needed[prompt] = max(needed[prompt], times)
+    answers = sample_answers(loaded, list(needed.elements()), seed, say)
+    given: dict[str, list[Sampled]] = {}
+    for prompt, answer in zip(needed.elements(), answers, strict=True):
+        given.setdefault(prompt, []).append(answer)
     chance = random.Random(seed)
     rows = []
-    for at, ask in enumerate(asks):
-        own = answers[at * tries : (at + 1) * tries]
-        row = choose(ask, own, other.get(ask.plain or ""), chance)
+    for ask in asks:
+        plain = given.get(ask.plain or "", [None])[0]
+        row = choose(ask, given.get(ask.prompt, []), plain, chance)
         if row is not None:
             rows.append(row)
     return rows
+
+
+def _is_shaped(ask: CheckedPrompt) -> bool:
+    return ask.check is not None and ask.check.kind in WAYS
 
 
 def choose(

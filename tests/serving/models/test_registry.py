@@ -76,6 +76,26 @@ def test_an_adapter_goes_to_the_base_with_its_fingerprint(
         registry.load("stranger", stranger)
 
 
+def test_an_adapter_waits_for_its_base(tiny_home: Path, tmp_path: Path) -> None:
+    """One under home is told of as refused meanwhile, one that only joins its base is not."""
+    origin = Base("later", None, weights_sha256(tiny_home / "full"))
+    for name in ("early", "joins"):
+        folder = copy_lora(tiny_home, tmp_path / name)
+        seal_variant(folder, name=name, kind="lora", base=origin)
+    config = ServeConfig(
+        base=tiny_home / "base",
+        base_name="base",
+        models=(("early", tmp_path / "early"),),
+        joining=(("joins", tmp_path / "joins"),),
+    )
+    with Registry(config) as registry:
+        assert (registry.names, list(registry.refused)) == (["base"], ["early"])
+        registry.offer("later", tiny_home / "full")
+        assert registry.names == ["base", "later", "joins", "early"]
+        assert not registry.refused
+        assert {registry.resolve(name).parent for name in ("early", "joins")} == {"later"}
+
+
 def test_an_adapter_made_elsewhere_goes_to_the_base_that_peft_noted(
     registry: Registry, tiny_home: Path, tmp_path: Path
 ) -> None:
