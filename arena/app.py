@@ -220,7 +220,7 @@ def build_blocks(
     say = words()
     with gr.Blocks(title=say("page.title"), analytics_enabled=False, fill_width=True) as demo:
         page = Page(say)
-        renderer = Renderer(page, drawer)
+        renderer = Renderer(page, drawer, service.pool.num_variants)
         wire(
             demo,
             page,

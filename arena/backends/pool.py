@@ -113,6 +113,10 @@ class BackendPool:
         self.off: frozenset[str] = frozenset()
         self.restarting: frozenset[str] = frozenset()  # addresses of servers that are on their way
 
+    def num_variants(self) -> Mapping[str, int]:
+        """Of how many variants that are served each model is the base, by its name."""
+        return _num_variants(self.known())
+
     def known(self) -> tuple[Backend, ...]:
         """All servers as they last answered; those that nobody has asked yet are left out."""
         told = [server.backend for server in self._servers if server.backend is not None]
@@ -277,6 +281,11 @@ def server_lines(backends: Sequence[Backend]) -> list[str]:
         )
         lines += [f"{backend.url}: {reason}; it is left out" for reason in backend.refused]
     return lines
+
+
+def _num_variants(backends: Sequence[Backend]) -> Counter[str]:
+    targets = {target.name: target for backend in backends for target in backend.targets}
+    return Counter(base for base, _ in lineage(targets))
 
 
 def _unique_names(backends: Sequence[Backend]) -> tuple[Backend, ...]:

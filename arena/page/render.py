@@ -5,6 +5,7 @@ Knows the page's elements and the HTML of panes; knows no store and no server.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -24,11 +25,20 @@ Changes = dict[Any, Any]
 
 
 class Renderer:
-    """Changes of one page's elements; what strangers wrote is drawn by the `drawer`."""
+    """Changes of one page's elements; what strangers wrote is drawn by the `drawer`.
 
-    def __init__(self, page: Page, drawer: Drawer) -> None:
+    `variants` tells of how many that are served a model is the base.
+    """
+
+    def __init__(
+        self,
+        page: Page,
+        drawer: Drawer,
+        variants: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
         self.page = page
         self.drawer = drawer
+        self.variants = variants
 
     async def view(
         self, view: BattleView, say: Words, *, marked: bool = False, fresh: bool = False
@@ -43,7 +53,7 @@ class Renderer:
             page.views: gr.update(visible=True),
             page.vote_bar: gr.update(visible=True),
             page.asked: asked_html(view, say),
-            page.reveal: reveal_html(view, say),
+            page.reveal: reveal_html(view, say, self.variants()),
             page.scores: "",
             page.tokens: "",
             page.again: gr.update(interactive=is_over and view.vote is None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from arena.config.arena_toml import PairingConfig
 from arena.config.page_config import Deadlines, PageConfig, PageLimits
 from arena.i18n import words
 from arena.page.html.panes import pane_html, view_status
-from arena.page.html.reveal import reveal_html
+from arena.page.html.reveal import kind_text, reveal_html
 from arena.ratings.pair_probabilities import PairingError
 from arena.storage.battle_writes import Asked, BattleDraft
 from arena.storage.store import Store
-from arena.values.battle import AnswerStatus, Mode, SamplingSettings
+from arena.values.battle import AnswerStatus, AskAs, Mode, Participant, SamplingSettings
 from arena.values.examples import OPEN_EXAMPLES, STARTER_EXAMPLES
 from arena.values.refusals import (
     AlreadyVotedError,
@@ -183,6 +184,17 @@ def test_example_is_drawn_as_ever_where_no_base_is_served(tmp_path: Path) -> Non
     perform({"one": Script(), "two": Script()}, tmp_path, play)
 
 
+def test_a_checkpoint_with_a_template_is_called_what_it_is() -> None:
+    """No base in the reader's sense, and nobody tuned it here; but the base of what was."""
+    instruct = Participant("smollm2", "smollm2", ask_as=AskAs.CHAT, kind="base")
+    wanted = "instruction-tuned checkpoint"
+    assert kind_text(instruct, words()) == wanted
+    assert kind_text(instruct, words(), 1) == f"{wanted}, base of one variant"
+    assert kind_text(instruct, words(), 3) == f"{wanted}, base of 3 variants"
+    plain = replace(instruct, ask_as=AskAs.COMPLETION)
+    assert kind_text(plain, words(), 3) == "base model"
+
+
 def test_an_open_example_meets_the_family_it_was_written_for(tmp_path: Path) -> None:
     """Two of five models are it: one pair of ten. Without a variant, one side is of it at least."""
     variants = {name: Script(parent="starter") for name in ("starter-full", "starter-lora")}
@@ -198,6 +210,7 @@ def test_an_open_example_meets_the_family_it_was_written_for(tmp_path: Path) -> 
             access = await service.open_blind(voter, STARTER_EXAMPLES[0], is_example=True)
             battle = (await finish(service, access)).battle
             assert {one.name for one in battle.participants} <= toy.keys()
+        assert service.pool.num_variants() == {"starter": 2, "smollm2": 1}
 
     for home in ("pair", "alone"):
         (tmp_path / home).mkdir()

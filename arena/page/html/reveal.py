@@ -6,19 +6,26 @@ Only called for battles whose names may be shown; every text is escaped.
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from arena.battles.view import BattleView
 from arena.i18n import Words
 from arena.values.battle import SIDES, Answer, AskAs, Participant, SamplingSettings
 
 
-def reveal_html(view: BattleView, say: Words) -> str:
-    """Who wrote what, and how it was asked; empty until the names may be shown and all ended."""
+def reveal_html(
+    view: BattleView, say: Words, variants: Mapping[str, int] = MappingProxyType({})
+) -> str:
+    """Who wrote what, and how it was asked; empty until the names may be shown and all ended.
+
+    `variants`: of how many that are served a model is the base, by its name.
+    """
     if not view.is_revealed or view.is_running or not view.battle.turns:
         return ""
     turn = view.battle.turns[-1]
     cards = [
-        _reveal_card(i, participant, turn.answer(i), say)
+        _reveal_card(*(i, participant, turn.answer(i), say), variants.get(participant.name, 0))
         for i, participant in enumerate(view.battle.participants)
     ]
     return (
@@ -27,12 +34,14 @@ def reveal_html(view: BattleView, say: Words) -> str:
     )
 
 
-def _reveal_card(index: int, participant: Participant, answer: Answer | None, say: Words) -> str:
+def _reveal_card(
+    index: int, participant: Participant, answer: Answer | None, say: Words, num_variants: int
+) -> str:
     letter = SIDES[index]
     model = (answer.model if answer else "") or participant.model
     rows = [
         ("reveal.model", html.escape(model)),
-        ("reveal.kind", html.escape(kind_text(participant, say)) or _unknown(say)),
+        ("reveal.kind", html.escape(kind_text(participant, say, num_variants)) or _unknown(say)),
     ]
     if participant.base:
         rows.append(("reveal.base", html.escape(participant.base)))
@@ -121,12 +130,15 @@ def _unknown(say: Words) -> str:
     return f'<span class="muted">{html.escape(say("reveal.unknown"))}</span>'
 
 
-def kind_text(participant: Participant, say: Words) -> str:
+def kind_text(participant: Participant, say: Words, num_variants: int = 0) -> str:
     """A variant's kind in words; a kind we have no word for as it is.
 
     A checkpoint that brought a chat template is no base in the reader's sense: it was tuned
-    elsewhere, and is called so.
+    elsewhere, and is called so, and the base of what was made of it here.
     """
     is_instruct = participant.kind == "base" and participant.ask_as is AskAs.CHAT
+    if is_instruct and num_variants:
+        key = "kind.instruct_of_one" if num_variants == 1 else "kind.instruct_of_many"
+        return say(key, count=num_variants)
     kind = "instruct" if is_instruct else participant.kind
     return say.texts.get(f"kind.{kind}", kind)
