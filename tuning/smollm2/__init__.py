@@ -1,4 +1,4 @@
-"""What the package brings for SmolLM2-135M-Instruct, a model of others: variants of it, no base."""
+"""Adapters that the package brings for SmolLM2-135M-Instruct, a model of others; knows no run."""
 
 from __future__ import annotations
 
