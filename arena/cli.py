@@ -365,5 +365,22 @@ def eval_variants(
     )
 
 
+@app.command("mcp")
+def mcp(
+    url: Annotated[
+        str, typer.Option("--url", help="Address of the running page.")
+    ] = "http://127.0.0.1:7860",
+    user: Annotated[
+        str | None,
+        typer.Option("--user", help="Who signs in; the password is in ARENA_PASSWORD."),
+    ] = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Offer a running arena to programs by the Model Context Protocol, over stdio."""
+    from arena.commands.mcp_server import run_mcp
+
+    run_mcp(url, home, user)
+
+
 if __name__ == "__main__":
     main()

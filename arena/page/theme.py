@@ -82,7 +82,8 @@ def head(root_path: str, prompt_chars: int) -> str:
         root_path: the path that the page lies under.
         prompt_chars: the longest prompt.
     """
-    scripts = ("live.js", "arena.js", "texts.js", "tune_chart.js", "tune_watch.js", "tune.js")
+    tune = ("tune_chart.js", "tune_watch.js", "tune_loop.js", "tune_votes.js", "tune.js")
+    scripts = ("live.js", "arena.js", "texts.js", *tune)
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in scripts)
     return (
         '<meta name="robots" content="noindex">'

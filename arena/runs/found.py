@@ -94,6 +94,8 @@ class RunFinder:
         return FoundRun(name, state, request, pid, told, *about, self._changed(name))
 
     def _state(self, name: str, request: RunRequest | None) -> tuple[RunState | None, int, str]:
+        if request is not None and request.kind == "loop":
+            return self._loop_state(name, request)
         folder = unfinished_of(self.home, name)
         trainer = holder_of(folder / LOCK)
         if request is not None and is_locked(folder_of(self.home, name) / LOG):
@@ -112,6 +114,19 @@ class RunFinder:
             return "cut_off", 0, ""
         is_variant = (self.home / "models" / name / VARIANT).is_file()
         return ("done" if is_variant else None), 0, ""
+
+    def _loop_state(self, name: str, request: RunRequest) -> tuple[RunState | None, int, str]:
+        folder = folder_of(self.home, name)
+        if is_locked(folder / LOG):
+            return ("stopping" if request.stop else "running"), request.pid, ""
+        if request.phase == "queued":
+            return "queued", 0, ""
+        if "folder" in _json(folder / RESULT):
+            return "done", 0, ""
+        told = last_word(folder / LOG)
+        if request.stop:
+            return "stopped", 0, told
+        return ("failed" if told else "cut_off"), 0, told
 
     def _ended(self, name: str, request: RunRequest) -> tuple[RunState | None, int, str]:
         """What became of a run that the page started."""
@@ -142,6 +157,8 @@ class RunFinder:
         """Base, method and objective: as asked, else as the run or the variant says."""
         if request is not None:
             defaults = {"method": "lora", "objective": "sft"}
+            if request.kind == "loop":
+                defaults = {"method": "", "objective": "loop"}
             told = {**defaults, **{k: v for k, v in request.settings.items() if v is not None}}
         elif state == "done":
             variant = _json(self.home / "models" / name / VARIANT)

@@ -30,6 +30,7 @@ from arena.runs.found import (
     unfinished_of,
 )
 from arena.runs.jobs import JOB_FILES, JobTable
+from arena.runs.loops import folder_of_loop
 from arena.runs.requests import (
     FOLDER,
     RunRefusedError,
@@ -155,7 +156,9 @@ class RunQueue:
                 raise RunRefusedError(f"run {name!r} is {found.state}; stop it first")
             if self.jobs.is_going(name):
                 raise RunRefusedError(f"{name!r} is being scored or exported; wait for the end")
-            if found.state == "done":
+            if found.request is not None and found.request.kind == "loop":
+                _discard(folder_of_loop(self.home, name))
+            elif found.state == "done":
                 run_command(["models", "remove", name, "--yes", "--home", str(self.home)])
             else:
                 _discard(unfinished_of(self.home, name))
@@ -172,7 +175,8 @@ class RunQueue:
 
     def _done(self, name: str) -> FoundRun:
         found = self.get(name)
-        if found.state != "done":
+        is_loop = found.request is not None and found.request.kind == "loop"
+        if is_loop or found.state != "done":
             raise RunRefusedError(f"run {name!r} has made no variant yet: it is {found.state}")
         return found
 
@@ -234,7 +238,7 @@ class RunQueue:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)  # who looks lets go at once
             with (folder / RESULT).open("wb") as result:
-                child = LongCommand(["tune", *words], result, handle, share=request.share)
+                child = LongCommand([request.kind, *words], result, handle, share=request.share)
         except OSError as error:
             os.write(handle, f"arena: the run could not be started ({error})\n".encode())
             return

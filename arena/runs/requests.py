@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from arena.runs.loops import loop_words
 from arena.storage.private_files import write_private
 from arena.values.refusals import RefusedError
 
@@ -54,7 +55,8 @@ class RunRequest:
     """One run that was asked for on the page.
 
     `phase`: waits for its turn, or was started (whether it still runs, its files tell). `stop`:
-    somebody asked it to stop. `restart`: an unfinished run of the name is to be forgotten.
+    somebody asked it to stop. `restart`: an unfinished run of the name is to be forgotten. `kind`:
+    the command; a loop makes a reward model and a policy of the votes.
     """
 
     name: str
@@ -65,17 +67,21 @@ class RunRequest:
     phase: Literal["queued", "started"] = "queued"
     stop: bool = False
     pid: int = 0
+    kind: Literal["tune", "loop"] = "tune"
 
     @property
     def words(self) -> list[str]:
-        """The arguments of `arena tune` that make this run, its home left out."""
+        """The arguments of `arena tune` or `arena loop` that make this run, its home left out."""
+        if self.kind == "loop":
+            words = loop_words(self.name, self.settings)
+            return [*words, *(["--restart"] if self.restart else [])]
         given = {"name": self.name, **self.settings}
         words = [word for key in (*FLAGS, *given) for word in _words(key, given.pop(key, None))]
         return [*words, *(["--restart"] if self.restart else [])]
 
     def command(self, home: Path) -> str:
         """The same for a terminal."""
-        return shlex.join(["arena", "tune", *self.words, "--home", str(home)])
+        return shlex.join(["arena", self.kind, *self.words, "--home", str(home)])
 
 
 def _words(key: str, value: Setting) -> list[str]:

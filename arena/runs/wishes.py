@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from arena.errors import ArenaError
+from arena.runs.loops import CONTROLS
 from arena.runs.requests import HALF, RunRefusedError, RunRequest, Setting, check_name
 from arena.runs.uploads import path_of
 from arena.values.texts import check_text
@@ -23,6 +24,9 @@ FILES = ("data_options.heldout_file", "template.file")
 MODELS = ("base", "preference.reward")
 OWN = ("home", "name", "restart")
 """What the page says itself."""
+VOTES = "votes"
+LOOP_KEYS = ("base", "policy", "suite", "prompts", "samples")
+LOOP_SETTING = re.compile(r"(?:reward|policy|data)\.[a-z][a-z_]*(?:\.[a-z][a-z_]*)?")
 TEXT_CHARS = 2_000
 MOST_SETTINGS = 100
 
@@ -66,6 +70,31 @@ def request_of(
         if made.get(key):
             _check_model(key, str(made[key]), own_machine)
     return RunRequest(name, made, share, restart)
+
+
+def loop_of(
+    name: str,
+    base: str,
+    settings: Mapping[str, Setting],
+    *,
+    controls: bool = True,
+    share: int = HALF,
+    own_machine: bool,
+) -> RunRequest:
+    """A loop on the votes of this arena. Raises RunRefusedError; see `request_of`."""
+    check_name(name)
+    _check_model("base", base, own_machine)
+    for key, value in {**settings, "base": base}.items():
+        if key not in LOOP_KEYS and not LOOP_SETTING.fullmatch(key):
+            raise RunRefusedError(f"setting {key[:100]!r} is none of a loop; leave it out")
+        for text in _texts(value):
+            _check(key, text)
+    suite = str(settings.get("suite") or "")
+    if suite and not own_machine and not PLAIN.fullmatch(suite):
+        raise RunRefusedError(f"suite {suite!r}: give a suite by its name")
+    skip = {} if controls else {"skip": list(CONTROLS)}
+    made = {"base": base, "data": VOTES, **settings, **skip}
+    return RunRequest(name, made, share, kind="loop")
 
 
 def _texts(value: Setting) -> Iterator[str]:

@@ -31,6 +31,7 @@ from arena.values.battle import SIDES
 from arena.values.refusals import RefusedError
 from arena.values.vote import Judgement, Strength, Winner
 from arena.web.api_admin import add_admin, add_datasets, add_sets
+from arena.web.api_results import add_results
 from arena.web.visitors import caller_secret, visitor_of
 
 SideLetter = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
@@ -92,6 +93,7 @@ def api_router(service: BattleService, set_judging: SetJudging, home: Path) -> A
     add_sets(router, service, set_judging)
     add_datasets(router, service.store, home)
     add_admin(router, service)
+    add_results(router, service)
     return router
 
 

@@ -21,9 +21,11 @@ from arena.runs.challengers import challengers, to_watch
 from arena.runs.commands import ask_command
 from arena.runs.found import RESUMABLE, FoundRun
 from arena.runs.jobs import card_of
+from arena.runs.loops import loop_told
 from arena.runs.queue import RunQueue
 from arena.runs.requests import HALF, RunRefusedError, RunRequest, Setting
 from arena.runs.wishes import request_of
+from arena.web.api_votes import add_votes
 from arena.web.visitors import caller_secret, visitor_of
 
 PREVIEW_SECONDS = 300.0
@@ -80,6 +82,7 @@ def tune_router(queue: RunQueue, service: BattleService) -> APIRouter:
     _add_acts(router, queue)
     _add_jobs(router, queue)
     _add_watch(router, queue, service)
+    add_votes(router, queue, service)
     return router
 
 
@@ -227,6 +230,11 @@ def _one_json(queue: RunQueue, name: str) -> dict[str, Any]:
 def run_json(queue: RunQueue, run: FoundRun) -> dict[str, Any]:
     """One run: what it is, how it stands, its newest figures, the command for a terminal."""
     asked: RunRequest | None = run.request
+    figures = queue.finder.figures(run).summary()
+    loop = None
+    if asked is not None and asked.kind == "loop":
+        loop = loop_told(queue.home, run.name)
+        figures["progress"] = loop["progress"]
     return {
         "name": run.name,
         "state": run.state,
@@ -240,5 +248,6 @@ def run_json(queue: RunQueue, run: FoundRun) -> dict[str, Any]:
         "can_resume": run.state in RESUMABLE,
         "changed_ms": run.changed_ms,
         "command": asked.command(queue.home) if asked else None,
-        **queue.finder.figures(run).summary(),
+        "loop": loop,
+        **figures,
     }

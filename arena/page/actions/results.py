@@ -22,6 +22,7 @@ from arena.page.html.export import made_html
 from arena.page.html.history import history_html
 from arena.page.html.leaderboard import board_html, over_time_html
 from arena.page.html.panes import status_html
+from arena.page.html.tune import votes_html
 from arena.ratings import RatingConfig, rate
 from arena.ratings.over_time import rate_over_time
 from arena.storage.rating_input import VoteFilter, read_rating_input
@@ -58,9 +59,10 @@ class ResultActions:
         say = say_for(request)
         try:
             vote_filter = vote_filter_of(reason, tag, since, until, flagged=not without_flagged)
-            return await asyncio.to_thread(self._rated, vote_filter, style, say)
+            board = await asyncio.to_thread(self._rated, vote_filter, style, say)
         except ArenaError as error:
             return status_html(error_text(error, say), say, tone="bad")
+        return board + (votes_html(say) if visitor_by(request).is_admin else "")
 
     def _rated(self, vote_filter: VoteFilter, style: bool, say: Words) -> str:
         found = read_rating_input(self.service.pair_cache, vote_filter)

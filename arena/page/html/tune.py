@@ -13,6 +13,7 @@ from arena.i18n import Words
 OBJECTIVES = ("sft", "reward", "dpo", "kto", "rl")
 METHODS = ("lora", "full", "prefix", "prompt", "ia3", "qlora")
 CHALLENGERS = ("none", "until_done", "kept")
+VOTE_TEXTS = ("votes_new", "votes_all", "votes_started", "votes_none")
 SHARES = (25, 50, 75, 100)
 
 
@@ -33,6 +34,27 @@ def tune_html(say: Words) -> str:
         f'<figure id="tune-chart" class="tune-chart" hidden><figcaption>'
         f"{html.escape(say('tune.curves'))}</figcaption></figure>"
         f'<div id="tune-runs" class="tune-runs"></div></section>'
+    )
+
+
+def votes_html(say: Words) -> str:
+    """On the leaderboard: how many votes no reward model has seen, and what makes use of them.
+
+    Empty of numbers until its script (`tune_votes.js`) has asked for them.
+    """
+    told = {key: say(f"tune.{key}") for key in VOTE_TEXTS} | {"lost": say("status.lost")}
+    words = html.escape(json.dumps(told, ensure_ascii=False))
+    controls = '<input id="votes-controls" type="checkbox" checked>'
+    return (
+        f'<section id="tune-votes" class="tune" data-votes-words="{words}" hidden>'
+        f'<h2>{html.escape(say("tune.votes"))}</h2><p id="votes-new"></p>'
+        f'<form id="votes-form" class="tune-fields" autocomplete="off">'
+        f"{_field('votes-base', say('tune.votes_base'), _select('votes-base', ''))}"
+        f'<label class="tune-in-chart" for="votes-controls">{controls}'
+        f"<span>{html.escape(say('tune.votes_controls'))}</span></label>"
+        f'<button type="submit" id="votes-start" class="tune-primary">'
+        f"{html.escape(say('tune.votes_start'))}</button></form>"
+        '<p id="votes-status" class="status-line" role="status" aria-live="polite"></p></section>'
     )
 
 

@@ -262,7 +262,7 @@
     });
     for (const run of runs) {
       const card = cards.get(run.name);
-      if (run.state === "done" && (card.dataset.busy === "yes" || !card.dataset.after)) {
+      if (run.state === "done" && !run.loop && (card.dataset.busy === "yes" || !card.dataset.after)) {
         card.dataset.after = "asked";
         told(showAfter)(card, run.name);
       }
@@ -293,7 +293,7 @@
     inChart.append(box, made("span", "", say("show")));
     acts.append(inChart);
     card.append(head, bar, made("dl", "tune-figures"), made("p", "tune-error"), acts, made("div", "tune-samples"),
-      made("div", "tune-after"), window.arena.watchBox(say, run.name));
+      made("div", "tune-after"), made("div", "tune-after tune-loop"), window.arena.watchBox(say, run.name));
     card.dataset.name = run.name;
     return card;
   };
@@ -330,18 +330,19 @@
     });
     set(card.querySelector(".tune-error"),
       run.state === "failed" ? run.said : run.state === "cut_off" ? say("cut_off_note") : "");
+    const isVariant = run.state === "done" && !run.loop;
+    const canWrite = isVariant && run.objective !== "reward";
     const may = {
       stop: run.state === "queued" || GOING.includes(run.state) && run.state !== "stopping",
       resume: run.can_resume, anew: run.can_resume,
-      compare: run.state === "done" && run.objective !== "reward",
-      score: run.state === "done" && run.objective !== "reward",
-      card: run.state === "done", export: run.state === "done" && run.objective !== "reward",
+      compare: canWrite, score: canWrite, card: isVariant, export: canWrite,
       remove: !GOING.includes(run.state),
     };
     card.querySelectorAll("[data-tune]").forEach((button) => { button.hidden = !may[button.dataset.tune]; });
     card.querySelector("[data-chart]").checked = Boolean(compared.get(run.name));
     card.dataset.base = run.base;
     card.querySelector(".tune-watch").hidden = !run.checkpoints.length;
+    window.arena.fillLoop(card.querySelector(".tune-loop"), run, say, tell);
     showSamples(card.querySelector(".tune-samples"), whole ? whole.samples : []);
   };
 
