@@ -29,15 +29,18 @@ async def stream_completion(
         "model": model,
         "prompt": prompt,
         "stream": True,
+        "stream_options": {"include_usage": True},
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "seed": sampling.seed,
         "stop": list(sampling.stop) or None,
+        "top_k": sampling.top_k,  # beyond OpenAI's words, and so only where somebody asked for it
+        "repetition_penalty": sampling.repetition_penalty,
     }
     body = {name: value for name, value in body.items() if value is not None}
     headers = {"authorization": f"Bearer {key}"}
-    reason, num_tokens = None, None
+    reason = num_tokens = num_prompt_tokens = None
     async with client.stream("POST", f"{url}/v1/completions", json=body, headers=headers) as reply:
         if reply.status_code != 200:
             raise http_refusal(reply.status_code, reply.text[:2000], reply.text)
@@ -54,7 +57,9 @@ async def stream_completion(
                 if text := piece_of(choice.get("text")):
                     yield AnswerPiece(text)
                 reason = word_of(choice.get("finish_reason")) or reason
-            num_tokens = count_of((event.get("usage") or {}).get("completion_tokens", num_tokens))
+            usage = event.get("usage") or {}
+            num_tokens = count_of(usage.get("completion_tokens", num_tokens))
+            num_prompt_tokens = count_of(usage.get("prompt_tokens", num_prompt_tokens))
     if reason is None:
         raise AnswerError("cut-off", "The server broke off in the middle of the answer.")
-    yield AnswerEnd(reason, num_tokens, model)
+    yield AnswerEnd(reason, num_tokens, model, num_prompt_tokens=num_prompt_tokens)

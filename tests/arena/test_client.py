@@ -210,7 +210,15 @@ def test_completion_mode_on_a_server_without_tgi_routes() -> None:
 
         text, end = ask(completing("vm"))
         assert (text, end.finish_reason, end.num_tokens) == (" on and on", "length", 2)
-        assert foreign.requests[-1]["prompt"] == ASKED[0]["content"]
+        sent = foreign.requests[-1]
+        assert sent["prompt"] == ASKED[0]["content"]
+        assert sent["stream_options"] == {"include_usage": True}, "else vLLM counts no tokens"
+        assert "top_k" not in sent, "OpenAI has no such word"
+        wished = SamplingSettings(temperature=0.7, top_k=5, repetition_penalty=1.1)
+        completer = completing("vm")
+        ask(replace(completer, participant=replace(completer.participant, sampling=wished)))
+        sent = foreign.requests[-1]
+        assert (sent["temperature"], sent["top_k"], sent["repetition_penalty"]) == (0.7, 5, 1.1)
         with pytest.raises(AnswerError) as caught:
             ask(completing("cutter"))
         assert caught.value.kind == "cut-off"
