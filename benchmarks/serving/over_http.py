@@ -1,15 +1,16 @@
-"""Base and tuned models over HTTP: this server beside `transformers serve`, the same requests.
+"""Base and tuned models over HTTP: this server beside others, the same requests.
 
     python benchmarks/serving/over_http.py --shape starter --out http.json
 
-Workloads: W1 one user asks base and LoRA; W2 base, LoRA, prefix and a full checkpoint; W3 eight
-users ask two models each; W4 fifteen adapters and the base; W5 a shared beginning of 512 tokens; W6
-half the callers leave after five tokens; W7 an adapter is loaded while streams run; WJ a prompt of
-512 tokens joins while streams run. `transformers serve` has no adapters, so it gets what it does
-best with: one process for each merged copy, with and without continuous batching; it takes part in
-W1 and W3, and so does llama-cpp-python's server if the Python of its environment is given. All
-servers are up, idle ones do nothing; they take turns, run by run. Besides wall time there is the
-servers' own CPU time, which other work on the machine shifts less.
+Workloads: W0 one user asks the LoRA; W1 one user asks base and LoRA; W2 base, LoRA, prefix and a
+full checkpoint; W3 eight users ask two models each; W4 fifteen adapters and the base; W5 a shared
+beginning of 512 tokens; W6 half the callers leave after five tokens; W7 an adapter is loaded while
+streams run; WJ a prompt of 512 tokens joins while streams run. `transformers serve` has no adapters, so it gets what it does
+best with: one process for each merged copy, with and without continuous batching. It takes part in
+W0, W1 and W3, and so do llama-cpp-python's server and vLLM, compiled and with its threads bound, if
+`--llama-cpp` and `--vllm` name the Python and the program of their environments. All servers are
+up, idle ones do nothing; they take turns, run by run. Besides wall time there is the servers' own
+CPU time, which other work on the machine shifts less.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any
 
 import httpx
 import peft
+import psutil
 import shapes
 import torch
 from transformers import AutoModelForCausalLM
@@ -44,7 +46,6 @@ NUM_MANY = 16
 NUM_LOADS = 3
 LONGEST = 900
 NUM_VIRTUAL = 20
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,17 @@ class System:
     processes: list[subprocess.Popen[bytes]]
 
     def cpu_seconds(self) -> float:
-        """CPU time of all processes so far."""
-        total = 0
-        for process in self.processes:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICKS
+        """CPU time of all processes so far, and of those that they started."""
+        times = [one.cpu_times() for one in self._everyone()]
+        return float(sum(spent.user + spent.system for spent in times))
 
     def rss_mb(self) -> float:
         """Resident memory of all processes."""
-        pages = [int(Path(f"/proc/{p.pid}/statm").read_text().split()[1]) for p in self.processes]
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return float(sum(one.memory_info().rss for one in self._everyone())) / 2**20
+
+    def _everyone(self) -> list[psutil.Process]:
+        parents = [psutil.Process(process.pid) for process in self.processes]
+        return parents + [child for one in parents for child in one.children(recursive=True)]
 
 
 @dataclass
@@ -333,6 +334,25 @@ def llama_cpp(folder: Path, options: argparse.Namespace) -> Iterator[System]:
         yield System("llama-cpp-python", targets, processes)
 
 
+@contextmanager
+def vllm(folder: Path, options: argparse.Namespace) -> Iterator[System]:
+    """`vllm serve` with the base and a LoRA: it compiles, and binds its threads to cores."""
+    port = free_port()
+    template = folder / "template.jinja"
+    template.write_text(shapes.TEMPLATE)
+    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{options.threads - 1}"
+    command = [
+        str(options.vllm), "serve", str(folder / "base"), "--served-model-name", "base",
+        "--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"lora0={folder / 'lora0'}",
+        "--max-model-len", "1024", "--dtype", options.dtype, "--port", str(port),
+        "--chat-template", str(template), "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    with started(command, folder / "vllm.log") as process:
+        yield System("vLLM", {name: Target(url, name) for name in ("base", "lora0")}, [process])
+
+
 # --- workloads that only this server can run ----------------------------------------------
 
 
@@ -475,9 +495,10 @@ async def joining(api: httpx.AsyncClient, system: System) -> None:
 
 
 def compare(systems: Sequence[System], options: argparse.Namespace) -> dict[str, Any]:
-    """W1 and W3 on all systems in turns."""
+    """W0, W1 and W3 on all systems in turns."""
     pair = ["base", "lora0"]
     works = {
+        "W0 one user, LoRA": together(["lora0"], options.tokens),
         "W1 one user, base + LoRA": together(pair, options.tokens),
         "W1 one after the other": one_after_the_other(pair, options.tokens),
         "W3 8 users x 2": together(pair, options.tokens, users=8),
@@ -529,6 +550,8 @@ def main() -> None:
     parser.add_argument(
         "--llama-cpp", help="Python of an environment with llama-cpp-python[server]"
     )
+    parser.add_argument("--vllm", help="vLLM's program, in an environment of its own")
+    parser.add_argument("--peers-only", action="store_true", help="leave W2 and W4 to W7 out")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     transformers_logging.disable_progress_bar()
@@ -548,6 +571,8 @@ def main() -> None:
                 systems.append(stack.enter_context(transformers_serve(folder, options, batching)))
         if options.llama_cpp:
             systems.append(stack.enter_context(llama_cpp(folder, options)))
+        if options.vllm:
+            systems.append(stack.enter_context(vllm(folder, options)))
         for system in systems:
             wait_ready(system, folder)
         if options.device == "cpu":
@@ -555,7 +580,7 @@ def main() -> None:
         print(f"up: {', '.join(system.name for system in systems)}", flush=True)
         compared = compare(systems, options)
         about |= {f"{system.name}, MB": round(system.rss_mb()) for system in systems}
-        own = own_workloads(systems[0], folder, options)
+        own = {} if options.peers_only else own_workloads(systems[0], folder, options)
     show({"about": about, "compared": compared, "own": own}, options)
 
 
