@@ -28,8 +28,8 @@ others.
 """
 ASKED_TEXT = """## Beside our own server, under the page, by clients
 
-"Answers" counts greedy answers of 24 tokens that are ours letter by letter: 16 of the base by
-completion, 16 of the LoRA variant by chat (by completion, where there is no template). "Page" is a
+"Answers" counts greedy answers of 16 tokens that are ours letter by letter: 8 of the base by
+completion, 8 of the LoRA variant by chat (by completion, where there is no template). "Page" is a
 battle through `arena ui --backend`, "arena.toml" one with participants of that file, both voted on.
 "Clients" are those of [clients.md](clients.md) that speak OpenAI's words. `vllm serve` is started
 by hand, without a chat template: the page finds that out and asks by completion; by `template`

@@ -15,11 +15,8 @@ import httpx2
 from engine_servers import Engine, page
 
 PROMPTS = (
-    "What is the capital of France?", "What is the capital of Italy?", "Is iron a metal?",
-    "Name a color.", "What do bees make?", "How many legs does a dog have?", "What is two and two?",
-    "Where do fish live?", "What color is the sky?", "Say hello.", "What is ice made of?",
-    "Is the sun hot?", "What is the opposite of big?", "Name an animal.", "What do cows eat?",
-    "When does the sun rise?",
+    "What is the capital of France?", "Is iron a metal?", "Name a color.", "What do bees make?",
+    "How many legs does a dog have?", "Where do fish live?", "Is the sun hot?", "Name an animal.",
 )  # fmt: skip
 SCHEMA = {
     "type": "object",
@@ -27,7 +24,8 @@ SCHEMA = {
     "required": ["is_large", "hills"],
     "additionalProperties": False,
 }
-TOKENS = 24
+TOKENS = 16
+SHORT = 32
 CLIENT = httpx2.Client(trust_env=False, timeout=300)
 
 
@@ -184,7 +182,8 @@ def battle(home: Path, models: Sequence[str], *words: str) -> tuple[dict[str, An
 
 def table(engine: Engine, name: str, model: str, **more: str) -> str:
     """A table of arena.toml."""
-    words = {"name": name, "url": engine.url, "model": model, **more}
+    words: dict[str, Any] = {"name": name, "url": engine.url, "model": model, **more}
+    words["max_new_tokens"] = SHORT
     lines = [f"{key} = {json.dumps(value)}" for key, value in words.items()]
     return "\n".join(["[[participant]]", *lines, ""])
 
@@ -192,7 +191,7 @@ def table(engine: Engine, name: str, model: str, **more: str) -> str:
 def battle_by_address(engine: Engine, home: Path, *, mode: str) -> str:
     """`arena ui --backend URL`: both sides answer, asked as the probe decided."""
     names = [engine.base, engine.lora]
-    seen, log = battle(home, names, "--backend", f"{engine.url}/v1")
+    seen, log = battle(home, names, "--backend", f"{engine.url}/v1", "--max-new-tokens", str(SHORT))
     assert f"{engine.lora} ({mode})" in log, log
     return _answered(seen)
 
@@ -222,7 +221,7 @@ def battle_with_template(engine: Engine, ours: Engine, home: Path, weights: Path
     (home / "arena.toml").write_text("\n".join(tables), encoding="utf-8")
     seen, _ = battle(home, ["Tuned", "Chat"])
     tuned, chatting = seen["sides"]
-    same = text_of(chat(ours, ours.lora, PROMPTS[0], max_tokens=160)).strip()
+    same = text_of(chat(ours, ours.lora, PROMPTS[0], max_tokens=SHORT)).strip()
     assert tuned["text"].strip() == same, (tuned, same)
     assert chatting["state"] == "failed", chatting
     assert "chat template" in chatting["server_said"], chatting

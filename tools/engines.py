@@ -117,14 +117,14 @@ def tried(name: str, folder: Path, weights: Path, ours: Engine) -> dict[str, str
     is_chat = mode == "chat"
     with start(weights, folder) as engine:
         columns: dict[str, Callable[[], str]] = {
-            **(trials.features(engine, weights) if is_chat else {}),
-            "answers": lambda: trials.parity(ours, engine, by_chat=is_chat),
             "page": lambda: trials.battle_by_address(engine, folder / "a", mode=mode),
             "arena.toml": lambda: (
                 trials.battle_by_file(engine, folder / "b")
                 if is_chat
                 else trials.battle_with_template(engine, ours, folder / "b", weights)
             ),
+            "answers": lambda: trials.parity(ours, engine, by_chat=is_chat),
+            **(trials.features(engine, weights) if is_chat else {}),
         }
         if is_chat:
             columns["clients"] = lambda: client_checks(engine, weights)

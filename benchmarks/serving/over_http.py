@@ -5,12 +5,14 @@
 Workloads: W0 one user asks the LoRA; W1 one user asks base and LoRA; W2 base, LoRA, prefix and a
 full checkpoint; W3 eight users ask two models each; W4 fifteen adapters and the base; W5 a shared
 beginning of 512 tokens; W6 half the callers leave after five tokens; W7 an adapter is loaded while
-streams run; WJ a prompt of 512 tokens joins while streams run. `transformers serve` has no adapters, so it gets what it does
-best with: one process for each merged copy, with and without continuous batching. It takes part in
-W0, W1 and W3, and so do llama-cpp-python's server and vLLM, compiled and with its threads bound, if
-`--llama-cpp` and `--vllm` name the Python and the program of their environments. All servers are
-up, idle ones do nothing; they take turns, run by run. Besides wall time there is the servers' own
-CPU time, which other work on the machine shifts less.
+streams run; WJ a prompt of 512 tokens joins while streams run.
+
+`transformers serve` has no adapters, so it gets what it does best with: one process for each merged
+copy, with and without continuous batching. It takes part in W0, W1 and W3, and so do
+llama-cpp-python's server and vLLM, compiled and with its threads bound, if `--llama-cpp` and
+`--vllm` name the Python and the program of their environments. All servers are up, idle ones do
+nothing; they take turns, run by run. Besides wall time there is the servers' own CPU time, which
+other work on the machine shifts less.
 """
 
 from __future__ import annotations
