@@ -64,7 +64,7 @@ screenshot: $(done)/test ## Take the pictures of the page anew
 clients: $(done)/install ## Try clients that others wrote, each in .clients/NAME (docs/clients.md)
 	$(bin)/python tools/clients.py
 
-engines: $(done)/install ## Try engines that others wrote, each in .engines/NAME (docs/scale.md)
+engines: $(done)/install ## Try engines that others wrote, each in .engines/NAME (docs/engines.md)
 	$(bin)/python tools/engines.py
 
 # In a place of its own, so that its needs do not meet ours; it asks PyPI's list of known faults.

@@ -54,13 +54,16 @@ def beside(weights: Path, folder: Path, ours: Engine) -> str:
     with own_server(folder, *WORDS, **VLLM_SPACE) as server:
         until(lambda: is_vllms(asked(server, "starter-lora")), server.log.read_text()[-2000:])
         _who_answers(server, weights, ours)
+        print("who answers, by which weights: as said", flush=True)
         _in_step(server, weights, models)
+        print("in step with the folder", flush=True)
         _started_again(server)
+        print("started again after its end", flush=True)
         parent = _parent(server)
         children = _of_vllm(parent)
         assert children, "no process of vLLM was found"
         os.kill(parent.pid, signal.SIGKILL)
-        until(lambda: not any(one.is_running() for one in children), "vLLM outlives the server", 30)
+        until(lambda: not any(one.is_running() for one in children), "vLLM is left over", 120)
     return "passed"
 
 
@@ -136,9 +139,10 @@ def _parent(server: Engine) -> psutil.Process:
 
 
 def _of_vllm(parent: psutil.Process) -> list[psutil.Process]:
-    """vLLM's processes below the server, without the one that guards them."""
+    """vLLM's processes: all below the one that guards them."""
     return [
         one
-        for one in parent.children(recursive=True)
-        if "serving.elsewhere.guard" not in one.cmdline()
+        for guard in parent.children(recursive=True)
+        if "serving.elsewhere.guard" in guard.cmdline()
+        for one in guard.children(recursive=True)
     ]

@@ -191,7 +191,7 @@ def table(engine: Engine, name: str, model: str, **more: str) -> str:
 def battle_by_address(engine: Engine, home: Path, *, mode: str) -> str:
     """`arena ui --backend URL`: both sides answer, asked as the probe decided."""
     names = [engine.base, engine.lora]
-    seen, log = battle(home, names, "--backend", f"{engine.url}/v1", "--max-new-tokens", str(SHORT))
+    seen, log = battle(home, names, "--backend", f"{engine.url}/v1")
     assert f"{engine.lora} ({mode})" in log, log
     return _answered(seen)
 
