@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cli_reference
+import engine_page
 import pytest
 import settings_table
 
@@ -143,6 +145,11 @@ def test_tables_of_settings_and_checks_are_what_the_code_says(name: str) -> None
     assert settings_table.shown(name) == settings_table.render()[name], (
         "docs/tuning.md is old: run `make docs`"
     )
+
+
+def test_page_of_engines_shows_what_was_found() -> None:
+    found = json.loads(engine_page.FOUND.read_text(encoding="utf-8"))
+    assert engine_page.PAGE.read_text(encoding="utf-8") == engine_page.shown(found)
 
 
 def test_the_table_of_settings_is_whole() -> None:
