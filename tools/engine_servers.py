@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -183,21 +182,18 @@ def _vllm(words: Sequence[object], port: int) -> Iterator[Engine]:
 
 @contextmanager
 def transformers_serve(weights: Path, folder: Path) -> Iterator[Engine]:
-    """`transformers serve` of our own environment: it takes folders as names, adapters too."""
-    port = free_port()
-    for name in ("starter-lora", "starter-prefix"):
-        shutil.copytree(weights / name, folder / name)
-        path = folder / name / "adapter_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps({**config, "base_model_name_or_path": str(weights / "starter")}))
+    """`transformers serve` of our own environment: it takes folders of checkpoints as names."""
+    port, home = free_port(), folder / "home"
+    arena("models", "merge", "starter-lora", "--home", home)
     log = FOLDER / "transformers.log"
     words = [Path(sys.executable).with_name("transformers"), "serve", "--host", "127.0.0.1"]
     words += ["--port", str(port), "--device", "cpu", "--dtype", "float32"]
     url = f"http://127.0.0.1:{port}"
     variables = environment(OMP_NUM_THREADS=str(THREADS))
     with running(words, f"{url}/health", log, variables):
-        lora, prefix = str(folder / "starter-lora"), str(folder / "starter-prefix")
-        yield Engine(url, str(weights / "starter"), lora, "folder as name", prefix, log)
+        lora, how = str(home / "models" / "starter-lora-merged"), "merged, a folder each"
+        prefix = str(weights / "starter-prefix")
+        yield Engine(url, str(weights / "starter"), lora, how, prefix, log)
 
 
 @contextmanager
@@ -214,7 +210,7 @@ def llama_cpp(weights: Path, folder: Path) -> Iterator[Engine]:
         for file in sorted(out.glob("*/*.gguf"))
     ]  # fmt: skip
     config = folder / "llama.json"
-    config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "models": models}))
+    config.write_text(json.dumps({"interrupt_requests": False, "port": port, "models": models}))
     log = FOLDER / "llama-cpp.log"
     python = FOLDER / "llama-cpp" / "bin" / "python"
     words = [python, "-m", "llama_cpp.server", "--config_file", config]
