@@ -1,6 +1,7 @@
 """Does the page hold: battles without end over servers that are slow, break off, hang and die.
 
-25 visitors ask, read their answers and vote, again and again; one in ten leaves in the middle. Of
+25 visitors ask, read their answers and vote, again and again; one in ten leaves in the middle.
+Every second one asks as the page's script does, whose answers are drawn; the others use the API. Of
 three synthetic servers one is killed and started again all the time; the page itself once. Told at
 the end: votes that were acknowledged and are not in the store, battles that did not end in time,
 and how memory and descriptors of the page moved. Exit status 1 if something is lost or stuck, or
@@ -22,11 +23,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx2
 import psutil
@@ -46,6 +48,9 @@ WARM_MINUTES = 2.0
 """What a page has loaded and keeps by then is not counted as growth."""
 MOST_MB_A_MINUTE = 1.0
 MOST_MORE_FILES = 50
+Opened = tuple[str, str, AsyncIterator[str]]
+"""Id and token of a battle and its events; of one that was refused no id, and the status."""
+Opens = Callable[[httpx2.AsyncClient, str], AbstractAsyncContextManager[Opened]]
 CHOICES = ("model_a", "model_b", "tie", "both_bad")
 
 SERVER = r"""
@@ -115,6 +120,7 @@ class Look:
     memory_mb: float
     num_files: int
     life: int  # how often the page was started
+    helpers_mb: float  # the processes that it started: what draws foreign texts
 
 
 @dataclass
@@ -239,7 +245,7 @@ def programs(home: Path) -> Iterator[Programs]:
         running.stop()
 
 
-async def visit(soak: Soak, url: str, draw: random.Random, until: float) -> None:
+async def visit(soak: Soak, url: str, draw: random.Random, until: float, opens: Opens) -> None:
     """One visitor: ask, read to the end, vote; the page may be away for a while."""
     cookies = {"arena_voter": f"soak-visitor-{draw.getrandbits(64):016x}"}
     async with httpx2.AsyncClient(
@@ -248,7 +254,7 @@ async def visit(soak: Soak, url: str, draw: random.Random, until: float) -> None
         while time.monotonic() < until:
             try:
                 async with asyncio.timeout(STUCK_SECONDS):
-                    await battle(soak, client, draw)
+                    await battle(soak, client, draw, opens)
             except TimeoutError:
                 soak.stuck.append(f"after {soak.minutes:.1f} minutes")
             except httpx2.HTTPError as error:
@@ -256,30 +262,66 @@ async def visit(soak: Soak, url: str, draw: random.Random, until: float) -> None
                 await asyncio.sleep(1.0)
 
 
-async def battle(soak: Soak, client: httpx2.AsyncClient, draw: random.Random) -> None:
+async def battle(soak: Soak, client: httpx2.AsyncClient, draw: random.Random, opens: Opens) -> None:
     """One battle to its vote, or to its visitor's leaving."""
-    asked = await client.post("/api/battles", json={"prompt": f"Tell me {draw.random()}."})
-    if asked.status_code != 201:
-        soak.told[f"asked: {asked.status_code}"] += 1
-        await asyncio.sleep(0.5)
-        return
-    opened = asked.json()
-    name, headers = opened["battle"], {"x-battle-token": opened["token"]}
-    soak.battles += 1
     leaves_after = draw.randint(1, 20) if draw.random() < 0.1 else None
-    async with client.stream("GET", f"/api/battles/{name}/events", headers=headers) as stream:
+    async with opens(client, f"Tell me {draw.random()}.") as (name, token, events):
+        if not name:
+            soak.told[f"asked: {token}"] += 1
+            await asyncio.sleep(0.5)
+            return
+        soak.battles += 1
         number = 0
-        async for line in stream.aiter_lines():
-            number += line.startswith("event:")
+        async for _ in events:
+            number += 1
             if number == leaves_after:
                 soak.told["left"] += 1
                 return
-    vote = draw.choice(CHOICES)
+    vote, headers = draw.choice(CHOICES), {"x-battle-token": token}
     judged = await client.post(f"/api/battles/{name}/votes", json={"winner": vote}, headers=headers)
     if judged.status_code == 201:
         soak.votes[name] = vote
     else:
         soak.told[f"voted: {judged.status_code}"] += 1
+
+
+@asynccontextmanager
+async def by_api(client: httpx2.AsyncClient, prompt: str) -> AsyncIterator[Opened]:
+    """A battle as a program asks for it."""
+    asked = await client.post("/api/battles", json={"prompt": prompt})
+    if asked.status_code != 201:
+        yield "", str(asked.status_code), nothing()
+        return
+    name, token = asked.json()["battle"], asked.json()["token"]
+    headers = {"x-battle-token": token}
+    async with client.stream("GET", f"/api/battles/{name}/events", headers=headers) as stream:
+        yield (
+            name,
+            token,
+            (line async for line in stream.aiter_lines() if line.startswith("event:")),
+        )
+
+
+@asynccontextmanager
+async def by_page(client: httpx2.AsyncClient, prompt: str) -> AsyncIterator[Opened]:
+    """A battle as the page's script asks for it: the reply goes on as the answers."""
+    await client.get("/")
+    headers = {"accept": "text/event-stream"}
+    body = {"prompt": prompt, "mode": "blind"}
+    async with client.stream("POST", "/live/send", json=body, headers=headers) as stream:
+        lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
+        first = await anext(lines, "data: {}")
+        link = parse_qs(json.loads(first.removeprefix("data:")).get("link", ""))
+        if link:
+            yield link["battle"][0], link["t"][0], lines
+        else:
+            yield "", str(stream.status_code), nothing()
+
+
+async def nothing() -> AsyncIterator[str]:
+    """No event."""
+    return
+    yield
 
 
 async def watch(soak: Soak, running: Programs, draw: random.Random, minutes: float) -> None:
@@ -291,7 +333,8 @@ async def watch(soak: Soak, running: Programs, draw: random.Random, minutes: flo
         try:
             page = psutil.Process(running.page.pid)
             seen = page.memory_info().rss / 1e6, page.num_fds()
-            soak.looks.append(Look(soak.minutes, *seen, running.life))
+            helpers = sum(child.memory_info().rss for child in page.children(recursive=True)) / 1e6
+            soak.looks.append(Look(soak.minutes, *seen, running.life, helpers))
         except psutil.Error:
             soak.told["page gone"] += 1
         if time.monotonic() - killed > KILL_SECONDS:
@@ -321,7 +364,10 @@ async def play(soak: Soak, running: Programs, minutes: float, visitors: int) -> 
     until = time.monotonic() + 60 * minutes
     await asyncio.gather(
         watch(soak, running, draw, minutes),
-        *(visit(soak, running.url, random.Random(i), until) for i in range(visitors)),
+        *(
+            visit(soak, running.url, random.Random(i), until, (by_api, by_page)[i % 2])
+            for i in range(visitors)
+        ),
     )
 
 
@@ -366,6 +412,7 @@ def told(soak: Soak) -> dict[str, Any]:
         "server_kills": soak.kills,
         "page_starts": soak.looks[-1].life,
         "memory_mb": [round(looks[0].memory_mb), round(looks[-1].memory_mb)],
+        "helpers_mb": [round(looks[0].helpers_mb), round(looks[-1].helpers_mb)],
         "mb_a_minute": None if slope is None else round(slope, 2),
         "files": [min(look.num_files for look in looks), max(look.num_files for look in looks)],
         "seconds_to_end": round(soak.seconds_to_end, 1),
