@@ -35,6 +35,7 @@ from arena.i18n import words
 from arena.page.actions.admin import AdminActions
 from arena.page.actions.answers import AnswerActions
 from arena.page.actions.battles import BattleActions
+from arena.page.actions.judging import JudgingActions
 from arena.page.actions.prompt_sets import PromptSetActions
 from arena.page.actions.results import ResultActions
 from arena.page.client_api import add_client_api
@@ -126,6 +127,7 @@ def create_app(config: PageConfig, store: Store | None = None) -> FastAPI:
         live_router(
             service,
             AnswerActions(service, set_judging, renderer),
+            JudgingActions(service, set_judging, renderer),
             ElementNumbers(renderer.page.live_outputs),
         )
     )

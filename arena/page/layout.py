@@ -19,11 +19,6 @@ from arena.values.examples import EXAMPLES, OPEN_EXAMPLES, STARTER_EXAMPLES
 from arena.values.vote import REASONS
 
 VOTES = ("a", "tie", "both_bad", "b", "skip")
-# A press of a button inside becomes an event of the whole element.
-FORWARD_PRESS = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-act]');
-  if (button) trigger('click', {act: button.dataset.act, side: button.dataset.side});
-});"""
 
 
 class Page:
@@ -86,6 +81,11 @@ class Page:
         ]
 
     @property
+    def waiting(self) -> list[Any]:
+        """What starts something: pressed only once the page is heard, after it was loaded."""
+        return [self.send, self.new, self.next_in_set, *self.examples]
+
+    @property
     def open_examples(self) -> list[Any]:
         """The examples for models beside the starter: shown where there are such."""
         return self.examples[-len(OPEN_EXAMPLES) :]
@@ -126,6 +126,7 @@ class Page:
                         elem_classes="example",
                         min_width=0,
                         visible=text in STARTER_EXAMPLES,
+                        interactive=False,
                     )
                     for text in EXAMPLES
                 ]
@@ -149,7 +150,7 @@ class Page:
                 label=say("view.differences"), elem_id="differences", container=False, scale=0
             )
         self._voting(say)
-        self.reveal = markup("", elem_id="reveal", js_on_load=FORWARD_PRESS)
+        self.reveal = markup("", elem_id="reveal")
         self.scores = markup("", elem_id="scores")
         self.tokens = markup("", elem_id="tokens")
         self._composer(say)
@@ -166,7 +167,12 @@ class Page:
             )
             self.set_progress = markup("", elem_id="set-progress")
             self.next_in_set = gr.Button(
-                say("set.next"), variant="primary", elem_id="next-in-set", min_width=170, scale=0
+                say("set.next"),
+                variant="primary",
+                elem_id="next-in-set",
+                min_width=170,
+                scale=0,
+                interactive=False,
             )
 
     def _voting(self, say: Words) -> None:
@@ -247,12 +253,18 @@ class Page:
                 )
                 with gr.Row(elem_id="composer-buttons", scale=0):
                     self.send = gr.Button(
-                        say("prompt.send"), variant="primary", elem_id="send", min_width=90
+                        say("prompt.send"),
+                        variant="primary",
+                        elem_id="send",
+                        min_width=90,
+                        interactive=False,
                     )
                     self.stop = gr.Button(
                         say("prompt.stop"), elem_id="stop", interactive=False, min_width=80
                     )
-                    self.new = gr.Button(say("prompt.new"), elem_id="new-battle", min_width=110)
+                    self.new = gr.Button(
+                        say("prompt.new"), elem_id="new-battle", min_width=110, interactive=False
+                    )
         # Which battle this browser shows, as the address bar has it too (live.js): one element, for
         # Gradio's page takes up element by element, and a battle without its secret is no link.
         self.link = gr.Textbox(visible="hidden", elem_id="battle-link", label="link")

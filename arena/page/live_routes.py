@@ -1,9 +1,10 @@
-"""What the page's own script asks for: acts that write answers, and the stream of their text.
+"""What the page's own script asks for: acts on battles, and the stream of their answers.
 
-The script posts an act and gets changes of elements; where answers are written from then on, the
-reply goes on as the stream of server-sent events of the battle until the last word. A page that
-comes back asks for that stream alone. The same battle service, the same checks as everywhere.
-Knows HTTP and the page's actions; decides nothing about rights.
+The script posts an act, one that asks for answers or one that judges them, and gets changes of
+elements; where answers are written from then on, the reply goes on as the stream of server-sent
+events of the battle until the last word. A page that comes back asks for that stream alone. The
+same battle service, the same checks as everywhere. Knows HTTP and the page's actions; decides
+nothing about rights.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from arena.battles.view import BattleAccess
 from arena.errors import ArenaError
 from arena.i18n import Words, negotiate, words
 from arena.page.actions.answers import AnswerActions, Question
+from arena.page.actions.judging import Details, JudgingActions
+from arena.page.layout import VOTES
 from arena.page.live_updates import ElementNumbers, PageUpdates, as_event
 from arena.page.render import Changes
 from arena.values.battle import SIDES
 from arena.values.texts import check_text
+from arena.values.vote import Strength
 from arena.web.visitors import caller_secret, visitor_of
 
 IDLE_SECONDS = 15.0
@@ -65,6 +69,45 @@ class _Act:
         raise BadActError("side is none of a battle's")
 
     @property
+    def one_side(self) -> int:
+        """The side that is meant, where it cannot be all."""
+        if self.side is None:
+            raise BadActError("side is none of a battle's")
+        return self.side
+
+    @property
+    def choice(self) -> str:
+        """Which of the vote's buttons was pressed."""
+        value = self.text("choice")
+        if value not in VOTES:
+            raise BadActError("choice is none of a vote's")
+        return value
+
+    @property
+    def ranks(self) -> list[int | None]:
+        """The rank of each side; None for one that has none yet."""
+        value = self._body.get("ranks")
+        if not isinstance(value, list) or not all(rank is None or is_count(rank) for rank in value):
+            raise BadActError("ranks are no list of numbers")
+        return value
+
+    @property
+    def details(self) -> Details:
+        """What a voter says beside the vote."""
+        strength, reasons = self.text("strength"), self._body.get("reasons") or []
+        if not isinstance(reasons, list) or not all(isinstance(reason, str) for reason in reasons):
+            raise BadActError("reasons are no list of texts")
+        if strength and strength not in set(Strength):
+            raise BadActError("strength is none of a vote's")
+        given = Strength(strength) if strength else None
+        return Details(given, reasons, self.text("comment"), self.text("edited"))
+
+    @property
+    def marked(self) -> bool:
+        """Whether the page marks differences."""
+        return self._body.get("marked") is True
+
+    @property
     def question(self) -> Question:
         """What stood in the composer."""
         models = self._body.get("models") or []
@@ -80,7 +123,10 @@ class _Act:
 
 
 def live_router(
-    service: BattleService, actions: AnswerActions, numbers: ElementNumbers
+    service: BattleService,
+    actions: AnswerActions,
+    judging: JudgingActions,
+    numbers: ElementNumbers,
 ) -> APIRouter:
     """The routes under `/live`."""
     router = APIRouter(prefix="/live")
@@ -90,6 +136,13 @@ def live_router(
         "stop": lambda act: actions.stop(act.shown, act.side, act.say),
         "next": lambda act: actions.next_in_set(act.shown, act.text("set"), act.say),
         "marked": lambda act: actions.shown(act.shown, act.say, marked=True),
+        "vote": lambda act: judging.vote(act.shown, act.choice, act.say, marked=act.marked),
+        "rank": lambda act: judging.rank(act.shown, act.ranks, act.say, marked=act.marked),
+        "undo": lambda act: judging.undo(act.shown, act.say, marked=act.marked),
+        "details": lambda act: judging.details(act.shown, act.details, act.say),
+        "tokens": lambda act: judging.tokens(act.shown, act.one_side, act.say),
+        "after": lambda act: judging.after(act.shown, act.text("set"), act.say),
+        "leave": lambda act: judging.leave(act.shown, act.say),
     }
 
     def add(name: str, do: Callable[[_Act], Any]) -> None:
@@ -152,6 +205,11 @@ async def _events(
             yield as_event(changed) if changed else b": still here\n\n"
         elif view.live is None:
             yield as_event(await updates.end(view))
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of JSON is a whole number from 1 on; `true` is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _say(request: Request) -> Words:

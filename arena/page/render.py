@@ -95,6 +95,10 @@ class Renderer:
         changes[self.page.stop] = gr.update(interactive=running)
         return changes
 
+    def ready(self) -> Changes:
+        """What can be pressed as soon as the page is heard; see `Page.waiting`."""
+        return {button: gr.update(interactive=True) for button in self.page.waiting}
+
     def blank(self) -> Changes:
         """The page before the first battle: every element as `view` would set it."""
         page = self.page
@@ -256,6 +260,18 @@ class Renderer:
             page.admin.make: "export.button",
         }
         return {element: gr.update(value=say(key)) for element, key in values.items()}
+
+
+def merged(*parts: Changes) -> Changes:
+    """Changes of several origins: of one element's updates the later ones add to those before."""
+    found: Changes = {}
+    for part in parts:
+        for element, change in part.items():
+            before = found.get(element)
+            if isinstance(before, dict) and isinstance(change, dict):
+                change = before | change
+            found[element] = change
+    return found
 
 
 def _can_vote(view: BattleView) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import json
 from pathlib import Path
 
 import gradio as gr
 
+from arena.i18n import TRADITIONAL, TRADITIONAL_REGIONS, languages, words
 from arena.page.html.markdown import code_css
 
 STATIC = Path(__file__).parent / "static"
@@ -75,6 +77,14 @@ def css() -> str:
     return own + "\n" + code_css()
 
 
+def _unheard() -> str:
+    """What a page says that has no answer yet, by language: it cannot ask for its reader's."""
+    texts = {language.lower(): words(language)("status.unheard") for language in languages()}
+    for region in TRADITIONAL_REGIONS:
+        texts[f"zh-{region}"] = texts[TRADITIONAL.lower()]
+    return json.dumps(texts, ensure_ascii=False)
+
+
 def head(root_path: str, prompt_chars: int) -> str:
     """Our scripts with what they need to know, and what a search engine should know of the page.
 
@@ -90,5 +100,6 @@ def head(root_path: str, prompt_chars: int) -> str:
         '<meta name="referrer" content="no-referrer">'
         f'<meta name="arena-root-path" content="{html.escape(root_path)}">'
         f'<meta name="arena-prompt-limit" content="{prompt_chars}">'
+        f'<meta name="arena-unheard" content="{html.escape(_unheard())}">'
         f"<style>{css()}</style><script>{script}</script>"
     )

@@ -6,7 +6,6 @@ Event payloads come from the browser: each handler checks them against the store
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -17,8 +16,6 @@ from arena.page.actions.prompt_sets import PromptSetActions
 from arena.page.actions.results import ResultActions
 from arena.page.actions.tune import open_tune
 from arena.page.layout import Page
-from arena.page.render import Changes
-from arena.values.battle import SIDES
 from arena.values.examples import EXAMPLES
 
 # `api_visibility` is tidiness, not protection; `once` spares a second press while one runs.
@@ -33,6 +30,14 @@ EXAMPLE_JS = """(mode, models) =>
 AGAIN_JS = "(link) => window.arena.act('again', {link})"
 STOP_JS = "(link) => window.arena.act('stop', {link})"
 NEXT_JS = "(set, link) => window.arena.act('next', {set, link})"
+VOTE_JS = """(link, marked, mode, set) =>
+  window.arena.act('vote', {choice: CHOICE, link, marked, set: mode === 'set' ? set : ''})"""
+RANK_JS = """(link, marked, mode, set, ...ranks) =>
+  window.arena.act('rank', {ranks, link, marked, set: mode === 'set' ? set : ''})"""
+UNDO_JS = "(link, marked) => window.arena.act('undo', {link, marked})"
+DETAILS_JS = """(strength, reasons, comment, edited, link) =>
+  window.arena.act('details', {strength, reasons, comment, edited, link})"""
+NEW_JS = "(link) => window.arena.act('leave', {link})"
 APPLY_JS = "() => window.arena.changes()"
 
 
@@ -45,26 +50,13 @@ def wire(
     admin_actions: AdminActions,
 ) -> None:
     """All events of the page."""
-    view = [page.link, page.differences]
-    everything = page.battle_outputs
-    at_first = [*everything, *fixed_texts(page), *page.open_examples]
+    at_first = [*page.battle_outputs, *fixed_texts(page), *page.examples]
     loaded = demo.load(battle_actions.on_load, None, at_first, **QUIET)
     # An element that stands only after loading has changed it tells of no change.
     loaded.then(None, [page.link, page.run], None, js=LINK_JS, **QUIET)
     _asking(page)
-    page.reveal.click(_tokens(battle_actions), page.link, [page.tokens, page.status], **QUIET)
-    judged = [
-        button.click(_choice(battle_actions, choice), view, everything, **ONCE)
-        for choice, button in page.votes.items()
-    ]
-    page.save_ranking.click(_rank(battle_actions), [*view, *page.ranks], everything, **ONCE)
-    page.undo.click(battle_actions.on_undo, view, everything, **ONCE)
-    told = [page.strength, page.reasons, page.comment, page.edited]
-    page.save_details.click(battle_actions.on_details, [*told, page.link], everything, **ONCE)
-    page.new.click(battle_actions.on_new, page.link, everything, **QUIET)
-    for event in judged:
-        event.then(battle_actions.on_scores, page.link, page.scores, **QUIET)
-    _sets(page, set_actions, loaded, judged)
+    _judging(page)
+    _sets(page, set_actions, loaded)
     shown = [page.differences, page.link]
     page.differences.change(battle_actions.on_view, shown, page.panes, **QUIET)
     _tabs(page, results)
@@ -88,14 +80,27 @@ def _asking(page: Page) -> None:
         part.change(None, [link, page.run], None, js=LINK_JS, **QUIET)
 
 
-def _sets(page: Page, actions: PromptSetActions, loaded: Any, judged: Sequence[Any]) -> None:
-    """How to compare, by a link or by hand; a prompt set's progress follows every vote."""
+def _judging(page: Page) -> None:
+    """Votes, and what follows from one: requests of the page's script as well."""
+    outputs = page.live_outputs
+    view = [page.link, page.differences]
+    judged = [*view, page.mode, page.sets]
+    for choice, button in page.votes.items():
+        js = VOTE_JS.replace("CHOICE", json.dumps(choice))
+        button.click(None, judged, outputs, js=js, **QUIET)
+    page.save_ranking.click(None, [*judged, *page.ranks], outputs, js=RANK_JS, **QUIET)
+    page.undo.click(None, view, outputs, js=UNDO_JS, **QUIET)
+    told = [page.strength, page.reasons, page.comment, page.edited]
+    page.save_details.click(None, [*told, page.link], outputs, js=DETAILS_JS, **QUIET)
+    page.new.click(None, page.link, outputs, js=NEW_JS, **QUIET)
+
+
+def _sets(page: Page, actions: PromptSetActions, loaded: Any) -> None:
+    """How to compare, by a link or by hand, and how far a prompt set is."""
     for event in (loaded.then, page.mode.input):
         event(actions.on_mode, [page.mode, page.models, page.sets], actions.outputs, **QUIET)
     where = [page.mode, page.sets]
     page.sets.input(actions.on_progress, where, page.set_progress, **QUIET)
-    for event in judged:
-        event.then(actions.on_progress, where, page.set_progress, **QUIET)
 
 
 def _tabs(page: Page, results: ResultActions) -> None:
@@ -126,31 +131,6 @@ def _admin(page: Page, actions: AdminActions) -> None:
     tab.save.click(actions.on_switch, tab.switches, tab.outcome, **ONCE)
     tab.flagged.click(actions.on_clear, None, [tab.outcome, tab.flagged], **QUIET)
     tab.make.click(actions.on_export, [tab.format, tab.redact], tab.outcome, **ONCE)
-
-
-def _tokens(battle_actions: BattleActions) -> Callable[..., Any]:
-    async def tokens(link: str, request: gr.Request, event: gr.EventData) -> Changes:
-        told = event._data or {}
-        side = str(told.get("side"))
-        if told.get("act") != "tokens" or side not in map(str, range(len(SIDES))) or not link:
-            return {battle_actions.page.status: gr.skip()}
-        return await battle_actions.on_tokens(int(side), link, request)
-
-    return tokens
-
-
-def _choice(battle_actions: BattleActions, choice: str) -> Callable[..., Any]:
-    async def judge(link: str, marked: bool, request: gr.Request) -> Changes:
-        return await battle_actions.on_vote(choice, link, marked, request)
-
-    return judge
-
-
-def _rank(battle_actions: BattleActions) -> Callable[..., Any]:
-    async def rank(link: str, marked: bool, request: gr.Request, *ranks: int | None) -> Changes:
-        return await battle_actions.on_rank(link, marked, request, *ranks)
-
-    return rank
 
 
 def fixed_texts(page: Page) -> list[Any]:

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import httpx2
 import pytest
 from fastapi import FastAPI
 from fault_server import FaultServer, Script
-from starlette.requests import Request
 from store_fixtures import Hand, votes_of
 
 from arena.app import build_blocks, create_app
@@ -29,12 +27,15 @@ from arena.battles.service import BattleService
 from arena.battles.set_judging import SetJudging
 from arena.battles.view import BattleAccess
 from arena.config.page_config import PageConfig
-from arena.page.actions.battles import BattleActions
+from arena.i18n import words
+from arena.page.actions.judging import Details, JudgingActions
 from arena.page.drawing.drawer import Drawer
 from arena.storage.database import DatabaseConfig
 from arena.storage.store import Store
+from arena.values.vote import Strength
 
 ROOT = Path(__file__).parents[2]
+SAY = words("en")
 
 
 class Statements:
@@ -71,19 +72,13 @@ class Scene:
     """A battle whose answers have ended, and the page that shows it."""
 
     service: BattleService
-    actions: BattleActions
+    actions: JudgingActions
     access: BattleAccess
     app: FastAPI
 
-    def request(self) -> gr.Request:
-        """A press on the page, of the browser that asked."""
-        scope = {"type": "http", "headers": [], "path": "/", "query_string": b""}
-        return gr.Request(Request(scope), session_hash="one")
-
     async def vote(self, choice: str) -> str:
         """What the reveal shows after a press on one of the buttons."""
-        link = self.access.link
-        changes = await self.actions.on_vote(choice, link, False, self.request())
+        changes = await self.actions.vote(self.access, choice, SAY)
         return str(changes.get(self.actions.page.reveal, ""))
 
 
@@ -95,10 +90,9 @@ def on_a_page(home: Path, play: Callable[[Scene], Awaitable[None]]) -> None:
         app = create_app(config, Store(config.database, DatabaseConfig(0.2, 0.05)))
         service = app.state.service
         drawer = Drawer()
-        actions = BattleActions(
-            service, build_blocks(service, SetJudging(service, home), config, drawer)[1]
-        )
-        voter = await service.voter("session:one")
+        sets = SetJudging(service, home)
+        actions = JudgingActions(service, sets, build_blocks(service, sets, config, drawer)[1])
+        voter = await service.voter("one")
         access = await service.open_blind(voter, "What is the capital of France?")
         async for _ in service.follow(access):
             pass
@@ -120,15 +114,14 @@ def test_a_press_on_the_page_is_one_transaction(tmp_path: Path, statements: Stat
         shown = await scene.vote("a")
         assert statements.look() == (1, 1)
         assert "hidden-one" in shown
-        undone = await scene.actions.on_undo(scene.access.link, False, scene.request())
+        undone = await scene.actions.undo(scene.access, SAY)
         assert statements.look() == (1, 1)
         assert undone[scene.actions.page.undo]["visible"] is False
         assert "hidden-one" in await scene.vote("skip")
         assert statements.look() == (1, 1)
         await scene.vote("tie")
         assert statements.look() == (1, 1)
-        details = ("much", ["correct"], "why", "", scene.access.link, scene.request())
-        await scene.actions.on_details(*details)
+        await scene.actions.details(scene.access, Details(Strength.MUCH, ["correct"], "why"), SAY)
         assert statements.look() == (1, 1)
         (vote,) = votes_of(scene.service.store, scene.access.battle_id)
         assert (vote.judgement.winner, vote.judgement.comment) == ("tie", "why")
@@ -166,10 +159,10 @@ def test_a_vote_that_is_not_stored_shows_no_name(tmp_path: Path) -> None:
     """Another program holds the database: the page says so, and stays blind."""
 
     async def play(scene: Scene) -> None:
-        link, page, store = scene.access.link, scene.actions.page, scene.service.store
+        page, store = scene.actions.page, scene.service.store
         with closing(sqlite3.connect(store.path)) as blocker:
             blocker.execute("BEGIN IMMEDIATE")
-            changes = await scene.actions.on_vote("a", link, False, scene.request())
+            changes = await scene.actions.vote(scene.access, "a", SAY)
         assert list(changes) == [page.status]
         assert "Not saved" in changes[page.status]
         assert not (await scene.service.view(scene.access)).is_revealed

@@ -8,52 +8,23 @@ import re
 import resource
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import psutil
 import pytest
 from fault_server import FaultServer, Script
 from hostile_server import within
-from running import ARENA, arena_up, clean_environment, free_port, stop, wait_ready
+from running import arena_ui, arena_up, tested_environment
 
 from arena.storage.store import Store
 from arena.values.battle import AnswerStatus
 
 FILES = 200
 DEAD_SECONDS = 60.0
-
-
-def environment() -> dict[str, str]:
-    """The usual one, with the code that is tested where that is not the installed one."""
-    path = os.environ.get("PYTHONPATH")
-    return clean_environment(**({"PYTHONPATH": path} if path else {}))
-
-
-@contextmanager
-def ui(home: Path, server: FaultServer, **options: Any) -> Iterator[tuple[str, int, Path, Any]]:
-    """`arena ui` over a server: its address, port, log and process."""
-    log, port = home / "ui.log", free_port()
-    words = [str(ARENA), "ui", "--backend", server.url, "--home", str(home / "home")]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*words, "--port", str(port)],
-            env=environment(),
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            **options,
-        )
-    try:
-        yield wait_ready(process, log, 120), port, log, process
-    finally:
-        stop(process)
 
 
 def until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
@@ -92,7 +63,7 @@ def idle_connections(port: int) -> list[socket.socket]:
 def test_page_without_descriptors_says_so_once_and_comes_back(tmp_path: Path) -> None:
     with (
         FaultServer({"one": Script(), "two": Script()}) as server,
-        ui(tmp_path, server, preexec_fn=few_files) as (url, port, log, process),
+        arena_ui(tmp_path, server.url, preexec_fn=few_files) as (url, port, log, process),
     ):
         began, idle = time.monotonic(), idle_connections(port)
         assert len(idle) > FILES - 100
@@ -112,7 +83,10 @@ def test_page_without_descriptors_says_so_once_and_comes_back(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_slow_and_idle_connections_are_closed(tmp_path: Path) -> None:
-    with FaultServer({"one": Script()}) as server, ui(tmp_path, server) as (url, port, _, _):
+    with (
+        FaultServer({"one": Script()}) as server,
+        arena_ui(tmp_path, server.url) as (url, port, _, _),
+    ):
         for begin in (b"", b"GET / HTTP/1.1\r\nx: ", b"POST /live/send HTTP/1.1\r\n"):
             with socket.create_connection(("127.0.0.1", port)) as slow, within(DEAD_SECONDS):
                 slow.settimeout(DEAD_SECONDS)
@@ -125,7 +99,7 @@ def test_slow_and_idle_connections_are_closed(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_page_with_25_streams_ends_in_time(tmp_path: Path) -> None:
     scripts = {name: Script(("word ",) * 5000, delay=0.05) for name in ("one", "two")}
-    with FaultServer(scripts) as server, ui(tmp_path, server) as (url, _, log, process):
+    with FaultServer(scripts) as server, arena_ui(tmp_path, server.url) as (url, _, log, process):
         streams = []
         for i in range(25):
             cookies = {"arena_voter": f"a-voter-of-this-test-{i}"}
@@ -160,7 +134,7 @@ def test_clients_that_hardly_read_cost_little(tmp_path: Path) -> None:
     home.mkdir()
     (home / "arena.toml").write_text("[limits]\nnew_voters_per_minute = 200\n")
     scripts = {name: Script(("many words " * 50,) * 2000, delay=0.5) for name in ("one", "two")}
-    with FaultServer(scripts) as server, ui(tmp_path, server) as (url, port, _, process):
+    with FaultServer(scripts) as server, arena_ui(tmp_path, server.url) as (url, port, _, process):
         page, lines = psutil.Process(process.pid), []
         with httpx2.Client(base_url=url, trust_env=False, timeout=60) as client:
             for i in range(30):
@@ -202,7 +176,7 @@ def test_killed_page_keeps_what_was_written(tmp_path: Path) -> None:
     scripts = {name: Script(("word ",) * 5000, delay=0.05) for name in ("one", "two")}
     with (
         FaultServer(scripts) as server,
-        ui(tmp_path, server) as (url, _, _, process),
+        arena_ui(tmp_path, server.url) as (url, _, _, process),
         httpx2.Client(base_url=url, trust_env=False, timeout=60) as client,
     ):
         opened = client.post("/api/battles", json={"prompt": "Go on."}).json()
@@ -263,7 +237,7 @@ def begins_battles(url: str) -> bool:
 def test_model_server_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
     if not Path("/proc/self/task").is_dir():
         pytest.skip("children are found in /proc")
-    with arena_up("--home", "home", cwd=tmp_path, environment=environment()) as running:
+    with arena_up("--home", "home", cwd=tmp_path, environment=tested_environment()) as running:
         first = model_server(running.process.pid)
         assert first is not None
         for number, why in (

@@ -17,7 +17,7 @@ from arena.battles.reward_watch import Disagreement, RewardWatch, score_battle, 
 from arena.battles.service import BattleService
 from arena.config.page_config import PageConfig
 from arena.i18n import languages, words
-from arena.page.actions.battles import told_scores
+from arena.page.actions.judging import told_scores
 from arena.page.html.reward_watch import reward_watch_html
 from arena.page.html.scores import scores_html
 from arena.storage.store import Store

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from forked import Finished, Forked
 
@@ -44,6 +45,12 @@ def clean_environment(**extra: str) -> dict[str, str]:
     dropped = {"PYTHONPATH", "ARENA_HOME", "PYTEST_CURRENT_TEST"}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return {**kept, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def tested_environment() -> dict[str, str]:
+    """A clean one, with the code that is tested where that is not the installed one."""
+    path = os.environ.get("PYTHONPATH")
+    return clean_environment(**({"PYTHONPATH": path} if path else {}))
 
 
 def run_arena(*arguments: str | Path, cwd: Path, timeout: float = 240) -> Finished:
@@ -87,6 +94,28 @@ def arena_up(
         url = wait_ready(process, log, timeout)
         serve_url = f"http://127.0.0.1:{given[given.index('--serve-port') + 1]}"
         yield Running(url, serve_url, int(url.rsplit(":", 1)[1].strip("/")), log, process)
+    finally:
+        stop(process)
+
+
+@contextmanager
+def arena_ui(
+    folder: Path, backend: str, **options: Any
+) -> Iterator[tuple[str, int, Path, subprocess.Popen[bytes]]]:
+    """`arena ui` over a server: its address, port, log and process; its home is in `folder`."""
+    log, port = folder / "ui.log", free_port()
+    words = [str(ARENA), "ui", "--backend", backend, "--home", str(folder / "home")]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*words, "--port", str(port)],
+            env=tested_environment(),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
+        )
+    try:
+        yield wait_ready(process, log, 120), port, log, process
     finally:
         stop(process)
 

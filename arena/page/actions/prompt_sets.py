@@ -15,7 +15,7 @@ import gradio as gr
 from arena.battles.service import BattleService
 from arena.battles.set_judging import SetJudging
 from arena.errors import ArenaError
-from arena.i18n import error_text
+from arena.i18n import Words, error_text
 from arena.page.actions.battles import say_for, secret_of
 from arena.page.html.set_progress import none_html, progress_html
 from arena.page.layout import Page
@@ -84,9 +84,14 @@ class PromptSetActions:
         say = say_for(request)
         if not chosen:
             return {self.page.set_progress: none_html(say)}
-        try:
-            voter = await self.service.voter(secret_of(request))
-            shown = progress_html(await self.set_judging.progress(voter, chosen), say)
-        except ArenaError as error:
-            shown = f'<p class="problem">{html.escape(error_text(error, say))}</p>'
+        voter = await self.service.voter(secret_of(request))
+        shown = await shown_progress(self.set_judging, voter, chosen, say)
         return {self.page.set_progress: shown}
+
+
+async def shown_progress(set_judging: SetJudging, voter: str, chosen: str, say: Words) -> str:
+    """How far a voter is with a set, or why that cannot be told."""
+    try:
+        return progress_html(await set_judging.progress(voter, chosen), say)
+    except ArenaError as error:
+        return f'<p class="problem">{html.escape(error_text(error, say))}</p>'

@@ -24,6 +24,8 @@ KEYS = (
 
 SCRIPT_WORDS = (
     "status.lost",
+    "status.no_answer",
+    "status.one_by_one",
     "status.details_saved",
     "status.ask_skip",
     "status.ask_again",

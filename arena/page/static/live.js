@@ -1,11 +1,15 @@
-// Asks for answers and writes them into their panes as they come. All state is the server's: an act
-// is posted and tells what changes; the reply goes on as a stream that tells each step of the
+// Asks for answers, judges them, and writes them into their panes as they come. All state is the
+// server's: an act is posted and tells what changes. No press is lost in silence: one that has no
+// answer in time is said to have none, and can be repeated. Where answers are written, the reply goes on as a stream that tells each step of the
 // answers. A page that was reloaded, or lost its stream, asks for the stream alone.
 (() => {
   "use strict";
   const LETTERS = "abcdefgh";
   const LINK_KEYS = ["battle", "t"]; // in the order in which the server writes them
   const SETTLE_MS = 700; // how long "ask again" takes no press after an answer has ended
+  const ASKING = ["send", "again", "next"]; // not while answers are written
+  const PATIENCE_MS = 8000; // how long an act may go without an answer before that is said
+  const GIVE_UP_MS = 20000; // how long one of Gradio's may, before it can be repeated
   const TAKE_UP_MS = 3000; // how long Gradio's page may take to show what an act changed
   let shown = {link: "", run: ""};
   let source = null; // the stream of the battle that is being written
@@ -13,9 +17,12 @@
   let run = ""; // its run of answers: only panes of this run are written into
   let sides = []; // what each pane has been told
   let waiting = []; // changes that Gradio's page has not taken up yet, by place of the element
-  let isBusy = false;
+  let pending = ""; // the act that is waited for
+  let latest = null; // the last one that was begun: what is told of those before is old
   let repaint = 0;
-  let hasShown = false; // the battle that the page was opened with
+  let hasShown = false; // the battle that the page was opened with: from then on it is heard
+  let nowHeard = () => {};
+  const heard = new Promise((resolve) => { nowHeard = resolve; });
   let takeUp = () => {}; // notes that Gradio's page shows the battle that was just asked
 
   const byId = (id) => document.getElementById(id);
@@ -24,6 +31,8 @@
     made.innerHTML = html;
     return made.content;
   };
+
+  const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
   // -- acts ---------------------------------------------------------------------------------
 
@@ -39,13 +48,39 @@
     line.className = `status-line ${tone}`;
   };
 
-  const post = async (name, body) => {
+  // A line above the page, for what has no place in it.
+  const note = (text) => {
+    const line = document.createElement("p");
+    line.className = "place-note";
+    line.setAttribute("role", "alert");
+    line.textContent = text;
+    document.body.prepend(line);
+    return line;
+  };
+
+  // The reader's words come with the page's first answer; these are for who has none yet.
+  const unheard = () => {
+    const texts = JSON.parse(meta("arena-unheard"));
+    const wanted = navigator.languages.map((tag) => tag.toLowerCase());
+    const known = wanted.flatMap((tag) => [tag, tag.split("-")[0]]).find((tag) => texts[tag]);
+    return texts[known || "en"];
+  };
+  let unheardNote = null;
+  const tellUnheard = () => {
+    if (!hasShown && !unheardNote && document.body) unheardNote = note(unheard());
+  };
+
+  const post = async (name, body, mine = latest) => {
     try {
       const reply = await fetch(`live/${name}`, {
         method: "POST",
         headers: {"content-type": "application/json", accept: "text/event-stream, application/json"},
         body: JSON.stringify(body),
       });
+      if (mine !== latest) {
+        if (reply.body) reply.body.cancel().catch(() => {});
+        return {};
+      }
       const type = reply.headers.get("content-type") || "";
       if (type.startsWith("text/event-stream")) return await readOn(reply.body.getReader());
       const told = await reply.json();
@@ -53,7 +88,7 @@
       if (reply.status !== 413) tell(told.error);
       else tell(words().prompt_long, {count: (body.prompt || "").length, limit: limit()});
     } catch {
-      tell(words().lost);
+      if (mine === latest && name !== "after") tell(words().lost);
     }
     return {};
   };
@@ -104,18 +139,63 @@
   };
 
   const act = async (name, body) => {
-    if (isBusy) return [];
-    if (name !== "stop" && shown.run) { tell(words().still_writing); return []; }
-    isBusy = true;
+    if (pending) {
+      if (pending !== name) tell(words().one_by_one);
+      return [];
+    }
+    if (!hasShown) { // a press that was quicker than the page waits for it
+      pending = name;
+      await Promise.race([heard, sleep(PATIENCE_MS)]);
+      pending = "";
+      if (!hasShown) { tellUnheard(); return []; }
+    }
+    if (ASKING.includes(name) && shown.run) { tell(words().still_writing); return []; }
+    pending = name;
+    const mine = latest = {};
+    const reply = post(name, body, mine);
+    const told = await Promise.race([reply, sleep(PATIENCE_MS)]);
+    pending = "";
+    if (told) return taken(name, body, told);
+    tell(words().no_answer);
+    reply.then((late) => { // unless something else was asked for since
+      if (mine !== latest || !Object.keys(late).length) return;
+      waiting = Object.assign(waiting, taken(name, body, late));
+      apply();
+    });
+    return [];
+  };
+
+  // What an act has led to, with what follows from it.
+  const taken = (name, body, told) => {
+    const isDone = Object.keys(told).length > 1; // else it was refused
+    if (name === "send" && isDone) window.arena.sent();
+    if (["vote", "rank"].includes(name) && isDone) {
+      post("after", body).then((more) => { waiting = Object.assign(waiting, asList(more)); apply(); });
+    }
+    return asList(told);
+  };
+
+  // Gradio's own acts go through its queue: where one is not even taken in, that is said as well.
+  const fetched = window.fetch;
+  window.fetch = async (input, options = {}) => {
+    if (!String(input.url || input).includes("/gradio_api/queue/join")) return fetched(input, options);
+    const given = new AbortController();
+    let line = null;
+    const timers = [
+      setTimeout(() => { if (hasShown) line = note(words().no_answer); }, PATIENCE_MS),
+      setTimeout(() => { if (hasShown) given.abort(); }, GIVE_UP_MS),
+    ];
     try {
-      const told = await post(name, body);
-      if (name === "send" && Object.keys(told).length > 1) window.arena.sent(); // else it was refused
-      return asList(told);
-    } finally { isBusy = false; }
+      return await fetched(input, {...options, signal: given.signal});
+    } finally {
+      timers.forEach(clearTimeout);
+      if (line) setTimeout(() => line.remove(), given.signal.aborted ? PATIENCE_MS : 0);
+    }
   };
 
   // Changes that no event of Gradio asked for: a hidden button's event takes them up.
   const apply = () => {
+    if (!hasShown) return; // nor is it heard yet
     const button = byId("apply-changes");
     const found = button && (button.matches("button") ? button : button.querySelector("button"));
     if (found) found.click();
@@ -141,7 +221,7 @@
     pressed = button ? {button, act: button.dataset.act} : null;
   }, true);
   document.addEventListener("click", async (event) => {
-    const button = event.target instanceof Element && event.target.closest("#panes [data-act]");
+    const button = event.target instanceof Element && event.target.closest("#panes [data-act], #reveal [data-act]");
     if (!button) return;
     const meant = event.detail && pressed && pressed.button === button ? pressed.act : null;
     if (meant && meant !== button.dataset.act) return;
@@ -266,7 +346,11 @@
       const isOther = hasShown && battleOf(url) !== battleOf(window.location);
       window.history[isOther ? "pushState" : "replaceState"](null, "", url);
     }
+    const isFirst = !hasShown;
     hasShown = true;
+    nowHeard();
+    if (unheardNote) unheardNote.remove();
+    if (isFirst && waiting.length) apply();
     setTimeout(() => { // link and run come one by one
       if (!shown.run) { if (source) close(); }
       else if (followed !== shown.link || (run && run !== shown.run)) follow(shown.link);
@@ -288,15 +372,13 @@
       if (reply && reply.status === 403) option = `--allowed-origin ${window.location.origin}`;
     }
     if (!option) return;
-    while (!words().set_option) await new Promise((resolve) => { setTimeout(resolve, 200); });
-    const note = document.createElement("p");
-    note.className = "place-note";
-    note.setAttribute("role", "alert");
-    note.textContent = words().set_option.replace("{option}", option);
-    document.body.prepend(note);
+    while (!words().set_option) await sleep(200);
+    note(words().set_option.replace("{option}", option));
   };
 
   window.arena = {act, changes, show, tell, words, limit, checkPlace, sent: () => {}};
+
+  setTimeout(tellUnheard, PATIENCE_MS);
 
   // A reload takes the stream up at once, before the page stands. The server has known since the
   // page was asked for that somebody comes, and lets the answers go on until then.
