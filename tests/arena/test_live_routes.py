@@ -123,6 +123,13 @@ def test_who_comes_later_is_told_all_of_it(client: httpx2.Client, arena: PageSer
         (b'{"prompt": "x", "following": "zzz"}', "send"),
         (b'{"link": "battle=0123456789abcdef", "side": 8}', "again"),
         (b'{"link": "battle=0123456789abcdef", "side": "a"}', "stop"),
+        (b'{"link": "battle=0123456789abcdef", "choice": "c"}', "vote"),
+        (b'{"link": "battle=0123456789abcdef"}', "vote"),
+        (b'{"link": "battle=0123456789abcdef", "ranks": "12"}', "rank"),
+        (b'{"link": "battle=0123456789abcdef", "ranks": [true, 1.5]}', "rank"),
+        (b'{"link": "battle=0123456789abcdef", "reasons": [1]}', "details"),
+        (b'{"link": "battle=0123456789abcdef", "strength": "huge"}', "details"),
+        (b'{"link": "battle=0123456789abcdef"}', "tokens"),
     ],
 )
 def test_a_body_that_no_page_sends_is_refused(
@@ -137,10 +144,16 @@ def test_acts_on_a_battle_of_somebody_else_change_nothing(
 ) -> None:
     battle, token = send(client)
     with visitor(arena, "another-browser-altogether") as other:
-        for name in ("stop", "again"):
-            told = other.post(f"/live/{name}", json={"link": f"battle={battle}"}).json()["changes"]
+        acts = {"stop": {}, "again": {}, "undo": {}, "details": {}, "tokens": {"side": 0}}
+        acts |= {"vote": {"choice": "a"}, "rank": {"ranks": [1, 2]}}
+        for name, body in acts.items():
+            body = body | {"link": f"battle={battle}"}
+            told = other.post(f"/live/{name}", json=body).json()["changes"]
             assert "not yours" in json.dumps(told)
         assert other.post("/live/marked", json={"link": f"battle={battle}"}).status_code == 403
+        after = other.post("/live/after", json={"link": f"battle={battle}"})
+        assert "hidden-" not in after.text
+        other.post("/live/leave", json={"link": f"battle={battle}"})
     assert arena.service.num_running == 1
     messages(client, battle, token)
 

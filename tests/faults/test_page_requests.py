@@ -166,10 +166,13 @@ VALUES = st.recursive(
 NAMES = (
     *("prompt", "models", "mode", "link", "side", "set", "following", "data", "fn_index"),
     *("session_hash", "event_id", "winner", "ranking", "reasons", "partial", "trigger_id"),
+    *("choice", "ranks", "strength", "comment", "edited", "marked"),
 )
 PATHS = [
     *(b"/api/battles", b"/api/battles/x/votes", b"/api/battles/x/turns", b"/api/battles/x/again"),
     *(b"/live/send", b"/live/stop", b"/live/again", b"/live/next", b"/live/marked"),
+    *(b"/live/vote", b"/live/rank", b"/live/undo", b"/live/details", b"/live/tokens"),
+    *(b"/live/after", b"/live/leave"),
     *(b"/gradio_api/queue/join", b"/gradio_api/cancel", b"/gradio_api/reset"),
     b"/gradio_api/call/vote",
 ]
