@@ -18,7 +18,7 @@ import psutil
 import pytest
 from fault_server import FaultServer, Script
 from hostile_server import within
-from running import arena_ui, arena_up, tested_environment
+from running import arena_ui, arena_up, stop, tested_environment
 
 from arena.storage.store import Store
 from arena.values.battle import AnswerStatus
