@@ -18,6 +18,7 @@ from tuning_fixtures import make_base, rows, write_rows
 from tuning import TuningError, tune
 from tuning.config_files import load_config
 from tuning.data.preferences.load import read_preferences
+from tuning.data.preferences.pairs import text_of
 from tuning.data.preferences.split import split_by_prompt
 from tuning.loop.document import Heading, PageBlock, PageTable, Paragraph, as_html, as_markdown
 from tuning.loop.folder import LoopFolder
@@ -154,7 +155,7 @@ def test_a_loop_that_was_killed_goes_on_and_ends_alike(
         run(killed)
 
 
-TIMES = ("seconds", "train_seconds", "model", "resumed_at")
+TIMES = ("seconds", "cpu_seconds", "train_seconds", "model", "resumed_at")
 
 
 def found_by(settings: LoopSettings, task: str) -> dict[str, Any]:
@@ -209,6 +210,14 @@ def test_all_files_of_votes_hold_out_the_same_prompts(tmp_path: Path) -> None:
     assert true == said(train.pairs)
     assert not true & inverted
     assert len(true & shuffled) == 21, "half of 41 votes, and the odd one, stand as they were cast"
+    shuffled_pairs = sides["shuffled"][0].pairs
+    for moons in range(3):  # by which one answer of a pair is longer
+        stand = [
+            one.chosen[0]["content"].startswith("red")
+            for one in shuffled_pairs
+            if text_of((*one.chosen, *one.rejected)).count("moon") == moons
+        ]
+        assert abs(2 * sum(stand) - len(stand)) <= 2, "half of each difference in length is turned"
     quarter, half = (said(sides[name][0].pairs) for name in ("quarter", "half"))
     assert quarter < half < true
     assert (len(quarter), len(half)) == (11, 21)

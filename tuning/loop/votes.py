@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.data.preferences.load import read_preferences
-from tuning.data.preferences.pairs import Lesson, Pair, Preferences, Tie
+from tuning.data.preferences.pairs import Lesson, Pair, Preferences, Tie, text_of
 from tuning.data.preferences.split import split_by_prompt
 from tuning.data.split import prompt_key
 from tuning.loop.folder import LoopFolder
@@ -125,12 +125,24 @@ def part_of(lessons: Sequence[Lesson], share: float, seed: int) -> list[Lesson]:
 
 
 def _shuffled(part: Preferences, seed: int) -> list[Lesson]:
-    """Half of the pairs the wrong way round, drawn by `seed`; ties as they are."""
-    places = list(range(len(part.pairs)))
-    random.Random(f"{seed} shuffled").shuffle(places)
-    turned = set(places[: len(places) // 2])
-    pairs = [_opposite(pair) if at in turned else pair for at, pair in enumerate(part.pairs)]
-    return [*pairs, *part.ties]
+    """Of every two pairs of like difference in length one the wrong way round; ties as they are.
+
+    Which one is drawn by `seed`, so each vote is turned in half of all draws. Turned without regard
+    to length, the shorter answer, say, is left with a few votes more than the longer one. Where
+    length goes along with worth a model that learned only this agrees with nearly all true votes,
+    or with nearly none, and the control seems to know something.
+    """
+    draw = random.Random(f"{seed} shuffled")
+    pairs = part.pairs
+    order = sorted(range(len(pairs)), key=lambda at: (_longer(pairs[at]), draw.random()))
+    turned = {draw.choice(two) for two in zip(order[::2], order[1::2], strict=False)}
+    shuffled = [_opposite(pair) if at in turned else pair for at, pair in enumerate(pairs)]
+    return [*shuffled, *part.ties]
+
+
+def _longer(pair: Pair) -> int:
+    """By how many characters the chosen answer is longer."""
+    return len(text_of(pair.chosen)) - len(text_of(pair.rejected))
 
 
 def _opposite(lesson: Lesson) -> Lesson:
