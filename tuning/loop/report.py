@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from tuning.preference.report_text import REPORT_JSON
 from tuning.preference.vote_share import VoteShare
 
 EXAMPLES = 8
+NO_FINDING = ("step", "seconds", "cpu_seconds")
 KINDS_OF_VOTES = (TRUE, SHUFFLED, INVERTED)
 
 
@@ -37,9 +38,11 @@ def loop_report(shop: Workshop, left_out: Mapping[str, str]) -> dict[str, Any]:
         "base": settings.base,
         "base_weights_sha256": shop.beginning.variant.weights_sha256,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(sum(found["seconds"] for found in _all_found(shop).values()), 1),
+        **_took(_all_found(shop).values()),
         "settings": settings.to_json(),
-        "votes": {key: value for key, value in exported.items() if key not in ("files", "step")},
+        "votes": {
+            key: value for key, value in exported.items() if key not in ("files", *NO_FINDING)
+        },
         "verifiers": shop.verifiers.to_json(),
         "steps": _steps(shop),
         "left_out": dict(left_out),
@@ -65,12 +68,18 @@ def _steps(shop: Workshop) -> list[dict[str, Any]]:
             "step": step,
             "about": about,
             "tasks_done": [name for name, one in found.items() if one["step"] == step],
-            "seconds": round(
-                sum(one["seconds"] for one in found.values() if one["step"] == step), 1
-            ),
+            **_took(one for one in found.values() if one["step"] == step),
         }
         for step, about in STEPS.items()
     ]
+
+
+def _took(found: Iterable[Finding]) -> dict[str, float]:
+    """By the clock, and of processors."""
+    every = list(found)
+    return {
+        key: round(sum(one.get(key, 0.0) for one in every), 1) for key in ("seconds", "cpu_seconds")
+    }
 
 
 def _own_report(shop: Workshop) -> dict[str, Any] | None:
@@ -149,7 +158,7 @@ def _policy(shop: Workshop, word: str) -> dict[str, Any]:
 def _measured(
     shop: Workshop, name: str, found: Finding, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    told = {key: value for key, value in found.items() if key not in ("step", "seconds")}
+    told = {key: value for key, value in found.items() if key not in NO_FINDING}
     if shop.verifiers.items:
         count = sum(bool(row["passed"]) for row in rows)
         lower, upper = wilson(count, len(rows))

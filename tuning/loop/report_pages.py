@@ -286,8 +286,11 @@ def _examples(report: LoopReport) -> Iterator[PageBlock]:
 def _steps(report: LoopReport) -> Iterator[PageBlock]:
     yield Heading("Steps")
     yield PageTable(
-        ("step", "what it does", "seconds"),
-        [(one["step"], one["about"], f"{one['seconds']:.0f}") for one in report["steps"]],
+        ("step", "what it does", "seconds", "of one core"),
+        [
+            (one["step"], one["about"], f"{one['seconds']:.0f}", f"{one['cpu_seconds']:.0f}")
+            for one in report["steps"]
+        ],
         numbers=2,
     )
     if report["left_out"]:

@@ -80,10 +80,13 @@ def _do_all(shop: Workshop, tasks: Sequence[LoopTask], skip: frozenset[str]) -> 
             shop.console.print(f"{place}: left out, {why}", highlight=False, markup=False)
             continue
         shop.console.print(place, highlight=False, markup=False)
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.process_time()
         found = task.run(shop)
-        seconds = round(time.monotonic() - began, 2)
-        shop.folder.keep(task.name, {**found, "seconds": seconds, "step": task.step})
+        took = {
+            "seconds": round(time.monotonic() - began, 2),
+            "cpu_seconds": round(time.process_time() - worked, 2),
+        }
+        shop.folder.keep(task.name, {**found, **took, "step": task.step})
     return left_out
 
 
