@@ -108,7 +108,7 @@ def test_a_reward_model_learns_and_scores_the_same_in_a_new_process(
     report = json.loads((made.folder / "reward_report.json").read_text())
     assert report["agreement"]["share"] == made.metrics["agreement"] == 1.0
     assert report["num_pairs"] == made.run["ledger"]["heldout"] == 4
-    assert set(report["baselines"]) == {"longer", "author", "likelihood", "untuned"}
+    assert set(report["baselines"]) == {"longer", "shorter", "author", "likelihood", "untuned"}
     assert report["styles"]["num_prompts"] == 4
     assert (made.folder / "reward_report.md").is_file()
     card = (made.folder / "README.md").read_text()

@@ -26,6 +26,7 @@ from tuning.preference.vote_share import (
 
 BASELINES = {
     "longer": "the longer answer wins",
+    "shorter": "the shorter answer wins",
     "author": "the answer of the model that wins more often wins",
     "likelihood": "the answer that is likelier under the start wins",
     "untuned": "the scores of the head before training",
@@ -161,7 +162,8 @@ def _baselines(held: ScoredPairs, trained: Sequence[Pair | Tie]) -> dict[str, An
     author = np.array(
         [strengths.get(a or "", 0.0) - strengths.get(b or "", 0.0) for a, b in _models(held)]
     )
-    margins = {"longer": _margin(held.lengths), "author": author}
+    longer = _margin(held.lengths)
+    margins = {"longer": longer, "shorter": -longer, "author": author}
     for name, values in (("likelihood", held.start), ("untuned", held.untuned)):
         if values is not None:
             margins[name] = _margin(values)
