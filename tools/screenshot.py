@@ -1,4 +1,4 @@
-"""Takes README's pictures of the page: SmolLM2 beside the shipped variant of it, really asked.
+"""Takes README's pictures of the page: the shipped base beside a shipped variant, really asked.
 
 `python tools/screenshot.py` (or `make screenshot`) rewrites docs/images/page.png and phone.png.
 """
@@ -6,35 +6,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 from chromium import ARGUMENTS, find_chromium
 from playwright.sync_api import Browser, sync_playwright
-from running import Running, arena_up
-
-from tuning.models.add import add_model
+from running import arena_up
 
 PICTURES = Path(__file__).parent.parent / "docs" / "images"
-PROMPT = "Give me three bullet points about sleeping well."
-MODELS = ("smollm2", "smollm2-lora")
+PROMPT = "Write a short story with the words dog, castle and ring."
+MODELS = ("starter", "starter-full")
 DONE = "body:not(:has(.pane.is-waiting, .pane.is-streaming)) #vote-a:not([disabled])"
-
-
-@contextmanager
-def pair(place: Path) -> Iterator[Running]:
-    """An arena with both models, SmolLM2 unpacked before."""
-    add_model("smollm2", place / "home")
-    with arena_up("--home", place / "home", cwd=place) as arena:
-        yield arena
 
 
 def take(folder: Path) -> None:
     """Ask both models over the page's API, and take the answers, then on a phone the names."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, pair(Path(place)) as arena:
+    with tempfile.TemporaryDirectory() as place, arena_up(cwd=Path(place)) as arena:
         body = {"prompt": PROMPT, "models": list(MODELS)}
         opened = httpx2.post(f"{arena.url}/api/battles", json=body).raise_for_status().json()
         address = f"{arena.url}/?battle={opened['battle']}&t={opened['token']}"
