@@ -15,13 +15,32 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from arena.commands.vote_data import votes_folder
+from arena.storage import answer_writes, battle_writes, vote_writes
+from arena.storage.battle_writes import Asked, BattleDraft
+from arena.storage.quarantine import QuarantineRules
+from arena.storage.rows import battle_row
+from arena.storage.selection import Selection
+from arena.storage.store import Store, now_ms
+from arena.values.battle import (
+    SYNTHETIC,
+    AnswerOutcome,
+    AnswerStatus,
+    Mode,
+    Participant,
+    SamplingSettings,
+)
+from arena.values.vote import Judgement, Winner
 from tuning import tune
 from tuning.config_files import load_config
 from tuning.data.template import render_prompts, tokenize
@@ -31,134 +50,169 @@ from tuning.loop.settings import LoopSettings
 from tuning.models.generate import sample_ids
 from tuning.models.loading import load_variant
 from tuning.preference.judge import WINNERS, SyntheticJudge
+from tuning.preference.report_text import REPORT_JSON
 
-# Too short for either, so that both answers of a pair are often of different worth.
-WEAK = {
-    "weak-full": {"method": "full", "training.max_steps": 10, "training.learning_rate": 1e-4},
-    "weak-lora": {"method": "lora", "training.max_steps": 8, "training.learning_rate": 2e-3},
-}
-START = "weak-full"
+WEAK = {"w20": (20, 1.0), "w40": (40, 1.3)}
+"""Steps of each, and the temperature of its answers, so that two are often of different worth.
+
+Most bad answers of the first go on after the answer, which length alone tells; a quarter of the
+bad ones of the second are the shorter ones.
+"""
+START = "w20"
 ANSWER_TOKENS = 64
-AT_ONCE = 32
-TEMPERATURE = 1.0
+AT_ONCE = 64
 REPEATED = 0.1
-MOST_BATTLES = 12
-"""Battles for each vote that is wanted, before the script gives up."""
+MET = {True: "yes", False: "no", None: "shown"}
+
+Answered = tuple[str, str]
+"""A model's name, and what it answered."""
+Drawn = Sequence[tuple[SuiteItem, Sequence[Answered]]]
 
 
 def make_weak(home: Path, base: str, console: Console) -> None:
     """The two under-trained variants."""
-    for name, settings in WEAK.items():
+    for name, (steps, _) in WEAK.items():
         if (home / "models" / name).exists():
             continue
         given = {"base": base, "data": "starter", "name": name, "home": str(home)}
+        short = {"method": "full", "training.max_steps": steps, "training.learning_rate": 1e-4}
         steady = {"training.schedule": "constant", "training.max_minutes": None, "samples": 0}
-        tune(load_config(None, {**given, **steady, **settings}), console=console)
+        tune(load_config(None, {**given, **short, **steady}), console=console)
 
 
 def answers_of(home: Path, name: str, items: Sequence[SuiteItem], seed: int) -> list[list[str]]:
-    """Two samples of a model's answer to each item."""
+    """Two samples of a model's answer to each item, drawn once and kept."""
+    path = home / f"answers-{name}-{len(items)}-{seed}.jsonl"
+    found: list[list[str]] = []
+    if path.is_file():
+        # What a kill cut off ends without a line feed.
+        lines = path.read_text().splitlines(keepends=True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        path.write_text("".join(line for line in lines if line.endswith("\n")))
+    if len(found) == len(items):
+        return found
     loaded = load_variant(name, home)
     asked = [[{"role": "user", "content": item.prompt}] for item in items]
     prompts = tokenize(loaded.tokenizer, render_prompts(loaded.tokenizer, asked))
-    found: list[list[str]] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for first in range(0, len(prompts), AT_ONCE * 4):
-            drawn = sample_ids(
-                loaded.model,
-                prompts[first : first + AT_ONCE * 4],
-                count=2,
-                max_new_tokens=ANSWER_TOKENS,
-                temperature=TEMPERATURE,
-                stop_ids=loaded.stop_ids,
-                pad_id=int(loaded.tokenizer.pad_token_id),
-            )
-            for answers in drawn:
-                texts = loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)
-                found.append([text.strip() for text in texts])
+    for first in range(len(found), len(prompts), AT_ONCE):
+        torch.manual_seed(random.Random(f"{seed} {name} {first}").getrandbits(63))
+        drawn = sample_ids(
+            loaded.model,
+            prompts[first : first + AT_ONCE],
+            count=2,
+            max_new_tokens=ANSWER_TOKENS,
+            temperature=WEAK[name][1],
+            stop_ids=loaded.stop_ids,
+            pad_id=int(loaded.tokenizer.pad_token_id),
+        )
+        decoded = [loaded.tokenizer.batch_decode(one, skip_special_tokens=True) for one in drawn]
+        new = [[text.strip() for text in texts] for texts in decoded]
+        with path.open("a") as file:
+            file.write("".join(json.dumps(texts) + "\n" for texts in new))
+        found += new
     return found
 
 
-def battles(home: Path, count: int, seed: int) -> list[dict[str, Any]]:
-    """Items with the answers of both models, drawn once and kept."""
-    path = home / f"answers-{count}-{seed}.json"
-    if path.is_file():
-        found: list[dict[str, Any]] = json.loads(path.read_text())
-        return found
-    items = random.Random(seed).sample(load_suite(STARTER_TRAINING), count)
-    by_model = {name: answers_of(home, name, items, seed) for name in WEAK}
-    made = [
-        {"item": item.model_dump(mode="json", include={"id"}), "prompt": item.prompt,
-         "answers": {name: by_model[name][at] for name in WEAK}}
-        for at, item in enumerate(items)
-    ]  # fmt: skip
-    path.write_text(json.dumps(made))
-    return made
+def cast_votes(
+    store: Store, drawn: Drawn, judge: SyntheticJudge, count: int, seed: int, *, shuffle_sides: bool
+) -> None:
+    """`count` votes for one side, with the ties and both-bad votes between, as a page stores them.
 
-
-def votes(
-    drawn: Sequence[Mapping[str, Any]], judge: SyntheticJudge, seed: int, *, shuffle_sides: bool
-) -> Iterator[dict[str, Any]]:
-    """Votes on pairs: a third of each model against itself, a third of one against the other.
-
-    A tenth is judged by a second voter. Sides are drawn, or without `shuffle_sides` the first
-    model is always on the left.
+    Of each instruction all pairs of its four answers are judged, a tenth of them by a second voter
+    too. No voter judges the same two texts twice.
+    Sides are drawn, or without `shuffle_sides` the weaker model is always on the left.
     """
-    items = {item.id: item for item in load_suite(STARTER_TRAINING)}
-    names = list(WEAK)
     draw = random.Random(f"{seed} pairs")
-    for number, one in enumerate(drawn):
-        kind = number % 3
-        pair = [(names[0], 0), (names[1], 0)] if kind == 2 else [(names[kind], 0), (names[kind], 1)]
-        if shuffle_sides:
-            draw.shuffle(pair)
-        left, right = (one["answers"][name][at] for name, at in pair)
-        if left == right or not left or not right:
-            continue
-        voters = ["one", "two"] if draw.random() < REPEATED else ["one"]
-        for voter in voters:
-            yield {
-                "prompt": [{"role": "user", "content": one["prompt"]}],
-                "completion_a": [{"role": "assistant", "content": left}],
-                "completion_b": [{"role": "assistant", "content": right}],
-                "winner": judge.decide(items[one["item"]["id"]], left, right, voter),
-                "model_a": pair[0][0],
-                "model_b": pair[1][0],
-                "voter": voter,
-                "vote_id": str(number),
-            }
-
-
-def write_votes(path: Path, found: Iterator[dict[str, Any]], count: int) -> int:
-    """`count` votes for one side, with the ties and both-bad votes between; how many in all."""
-    decided, lines = 0, []
-    for vote in found:
+    voters = [store.ensure_voter(f"judge {number}") for number in range(2)]
+    decided = 0
+    for item, answers in drawn:
+        judged: list[tuple[Sequence[Answered], list[str]]] = []
+        seen: set[frozenset[str]] = set()
+        for pair in combinations(answers, 2):
+            sides = draw.sample(pair, 2) if shuffle_sides else list(pair)
+            (_, left), (_, right) = sides
+            texts = frozenset(" ".join(text.split()) for text in (left, right))
+            if "" in texts or len(texts) < 2 or texts in seen:
+                continue
+            seen.add(texts)
+            said = []
+            for voter in ("one", "two")[: 1 + (draw.random() < REPEATED)]:
+                if decided < count:
+                    said.append(judge.decide(item, left, right, voter))
+                    decided += said[-1] in WINNERS
+            if said:
+                judged.append((sides, said))
+        store.write(partial(write_battles, prompt=item.prompt, judged=judged, voters=voters))
         if decided == count:
-            break
-        decided += vote["winner"] in WINNERS
-        lines.append(json.dumps(vote) + "\n")
-    if decided < count:
-        raise SystemExit(f"only {decided} votes for one side; draw more answers with --battles")
-    path.write_text("".join(lines))
-    return len(lines)
+            return
+    raise SystemExit(f"only {decided} votes for one side; have more --instructions answered")
 
 
-def marks(report: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
+def write_battles(db: Any, prompt: str, judged: Any, voters: Sequence[str]) -> None:
+    """Battles of one prompt, answered and judged, in the transaction of `db`."""
+    for sides, winners in judged:
+        now = now_ms()
+        seen = [Participant(name=name, model=name, kind="full") for name, _ in sides]
+        new = BattleDraft(seen, voters[0], Mode.BLIND, source=SYNTHETIC)
+        battle_writes.create(db, new, now)
+        asked = [Asked(one.model, SamplingSettings(temperature=WEAK[one.name][1])) for one in seen]
+        opened = battle_writes.ask(db, new.battle_id, prompt, None, asked, now, "truth")
+        for side, answer_id in opened.answer_ids.items():
+            outcome = AnswerOutcome(AnswerStatus.COMPLETE, sides[side][1])
+            answer_writes.finish(db, answer_id, outcome, (), now)
+        for voter, winner in zip(voters, winners, strict=False):
+            vote_writes.cast(
+                db, battle_row(db, new.battle_id), voter, Judgement(Winner(winner)),
+                partial=False, change=False, now=now, rules=QuarantineRules(),
+            )  # fmt: skip
+
+
+def shuffled_again(
+    home: Path, votes: Path, name: str, times: int, seed: int, console: Console
+) -> list[float]:
+    """How often reward models of votes whose winners a coin drew agree with a judge without noise.
+
+    Each goes some way in a direction of its own, so one alone says little: what is near a half is
+    their mean.
+    """
+    rows = [json.loads(line) for line in (votes / "train.jsonl").read_text().splitlines()]
+    found = []
+    for number in range(times):
+        own = f"{name}-shuffled-{number}"
+        folder = home / "models" / own
+        if not folder.exists():
+            draw = random.Random(f"{seed} shuffle {number}")
+            cast = [
+                {**row, "winner": draw.choice(WINNERS) if row["winner"] in WINNERS else "tie"}
+                for row in rows
+            ]
+            path = home / f"{own}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in cast))
+            given = {"base": START, "data": str(path), "name": own, "home": str(home)}
+            of_scores = {"objective": "reward", "heldout": 0.15, "seed": seed}
+            tune(load_config(None, {**given, **of_scores}), console=console)
+        report = json.loads((folder / REPORT_JSON).read_text())
+        (without_noise,) = report["beside"].values()
+        found.append(without_noise["share"])
+    return found
+
+
+def marks(report: Mapping[str, Any]) -> Iterator[tuple[str, str, bool | None]]:
     """Each mark: what it is, what was measured, whether it is met."""
     found = report["agreement"]["true"]["without_noise"]
     own = report["reward_model"]["report"]
     yield "reward model agrees with the judge without noise, >= 80 %", _share(found), (
         found["share"] >= 0.8)  # fmt: skip
-    for name in ("longer", "author", "likelihood", "untuned"):
+    for name in ("longer", "shorter", "author", "untuned", "likelihood"):
         one = own["baselines"][name]
         yield (
-            f"and beats: {one['about']}",
+            # Likelihood knows what the start knows; it is shown, and need not be beaten.
+            f"and {'beside' if name == 'likelihood' else 'beats'}: {one['about']}",
             (
                 f"{_share(one['agreement'])} against {_share(own['agreement'])}; same model "
                 f"{_share(one['same_model'])} against {_share(own['same_model'])}"
             ),
-            one["reward_is"] == "better",
+            None if name == "likelihood" else one["reward_is"] == "better",
         )
     if "shuffled" in report["agreement"]:
         one = report["agreement"]["shuffled"]["without_noise"]
@@ -203,15 +257,16 @@ def _share(found: Mapping[str, Any] | None) -> str:
     return f"{found['share']:.1%} ({found['lower']:.1%} to {found['upper']:.1%})"
 
 
-def print_table(report: Mapping[str, Any], num_votes: int) -> None:
+def print_table(report: Mapping[str, Any]) -> None:
     """The marks, the kinds of error, and the time."""
-    counts = report["votes"]["num_pairs"]
-    print(f"{num_votes} votes, of which {counts['trained'] + counts['heldout']} for one side; "
-          f"{counts['trained']} trained on; {report['seconds'] / 60:.1f} minutes; verdict: "
-          f"{report['verdict']}\n")  # fmt: skip
+    counts, every = report["votes"]["num_pairs"], report["votes"]["num_votes"]
+    print(f"{sum(every.values())} votes, of which {sum(counts.values())} for one side; "
+          f"{counts['trained']} trained on; verdict: {report['verdict']}; "
+          f"{report['seconds'] / 60:.1f} minutes, {report['cpu_seconds'] / 60:.1f} of one core\n"
+          )  # fmt: skip
     print("| mark | measured | met |\n|---|---|---|")
     for what, measured, met in marks(report):
-        print(f"| {what} | {measured} | {'yes' if met else 'no'} |")
+        print(f"| {what} | {measured} | {MET[met]} |")
     print("\n| kind of error | agreement with the judge without noise |\n|---|---|")
     for kind, one in report["agreement"]["true"]["kinds"].items():
         print(f"| {kind} | {_share(one)}, {one['num_pairs']} pairs |")
@@ -230,12 +285,13 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--base", default="starter")
     parser.add_argument("--votes", type=int, default=2000, help="votes for one side")
-    parser.add_argument("--battles", type=int, default=4000, help="instructions that are answered")
+    parser.add_argument("--instructions", type=int, default=1280, help="that are answered")
     parser.add_argument(
         "--judge", nargs="*", default=["noise=0.1"], help="noise=, position=, length="
     )
     parser.add_argument("--fixed-sides", action="store_true")
     parser.add_argument("--only-reward", action="store_true")
+    parser.add_argument("--shuffles", type=int, default=0, help="more reward models as a control")
     parser.add_argument("--skip", nargs="*", default=[], help="steps of the loop to leave out")
     parser.add_argument("--prompts", type=int, help="only so many prompts of the suite")
     parser.add_argument("--policy", nargs="*", default=["dpo", "rl"])
@@ -247,16 +303,28 @@ def main() -> None:
     given.home.mkdir(parents=True, exist_ok=True)
     make_weak(given.home, given.base, console)
     faults = {key: float(value) for key, value in (text.split("=") for text in given.judge)}
-    drawn = battles(given.home, given.battles, given.seed)
-    path = given.home / f"votes-{given.name}.jsonl"
-    cast = votes(
-        drawn, SyntheticJudge(seed=given.seed, **faults), given.seed,
-        shuffle_sides=not given.fixed_sides,
-    )  # fmt: skip
-    num_votes = write_votes(path, cast, given.votes)
+    judge = SyntheticJudge(seed=given.seed, **faults)
+    items = random.Random(given.seed).sample(load_suite(STARTER_TRAINING), given.instructions)
+    by_model = {name: answers_of(given.home, name, items, given.seed) for name in WEAK}
+    drawn = [
+        (item, [(name, text) for name in WEAK for text in by_model[name][at]])
+        for at, item in enumerate(items)
+    ]
+    path = given.home / f"{given.name}.db"
+    if not path.is_file():
+        part = given.home / f".{given.name}.db"
+        part.unlink(missing_ok=True)
+        store = Store(part)
+        cast_votes(
+            store, drawn, judge, given.votes, given.seed, shuffle_sides=not given.fixed_sides
+        )
+        store.close()
+        part.rename(path)
+    chosen = Selection(sources=(SYNTHETIC,))
+    votes = votes_folder(Store(path), given.home, given.name, chosen)
     settings = LoopSettings(
         base=START,
-        data=(str(path),),
+        data=(str(votes),),
         name=given.name,
         home=given.home,
         policies=tuple(given.policy),
@@ -269,8 +337,13 @@ def main() -> None:
     skip = {*given.skip}
     if given.only_reward:
         skip |= {"curve", "best-of", "policy", "shuffled", "inverted", "eval"}
-    report = run_loop(settings, lambda: [str(path)], skip=frozenset(skip), console=console)
-    print_table(report, num_votes)
+    report = run_loop(settings, lambda: [str(votes)], skip=frozenset(skip), console=console)
+    print_table(report)
+    if given.shuffles:
+        shares = shuffled_again(given.home, votes, given.name, given.shuffles, given.seed, console)
+        told = ", ".join(f"{share:.1%}" for share in sorted(shares))
+        print(f"reward models of shuffled votes agree with the judge without noise in {told}; "
+              f"mean {statistics.fmean(shares):.1%}")  # fmt: skip
 
 
 if __name__ == "__main__":
