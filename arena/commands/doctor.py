@@ -67,6 +67,8 @@ def examine(home: Path, backends: tuple[str, ...] = ()) -> Iterator[Diagnosis]:
     yield Diagnosis("python", "good", f"{platform.python_version()}, {sys.executable}")
     yield from _libraries()
     yield _disk(home)
+    yield from _settings(home)
+    yield from _votes(home)
     machine = list(_torch())
     yield from machine
     if not any(one.status == "broken" for one in machine):
@@ -127,6 +129,40 @@ def _disk(home: Path) -> Diagnosis:
     if free < LEAST_FREE:
         return Diagnosis("home", "broken", value, "make room, or give another disk with --home")
     return Diagnosis("home", "good", value)
+
+
+def _settings(home: Path) -> Iterator[Diagnosis]:
+    """Whether the page can read its arena.toml, where there is one."""
+    from arena.config.arena_toml import FILE, ArenaConfigError, read_arena_config
+
+    try:
+        if (home / FILE).exists():
+            read_arena_config(home / FILE)
+            yield Diagnosis(FILE, "good", str(home / FILE))
+    except ArenaConfigError as error:
+        yield Diagnosis(FILE, "broken", str(error), "correct it: the page does not start with it")
+    except OSError:
+        return  # said of home
+
+
+def _votes(home: Path) -> Iterator[Diagnosis]:
+    """Whether the store of votes, where there is one, is whole: all of it is read."""
+    from arena.storage.database import DatabaseConfig, StoreError, reading
+
+    path = home / "arena.db"
+    try:
+        if not path.exists():
+            return
+        with reading(path, DatabaseConfig()) as db:
+            (told,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if told != "ok":
+                raise StoreError(f"{path} is damaged ({str(told)[:200]})")
+            (count,) = db.execute("SELECT count(*) FROM votes").fetchone()
+        yield Diagnosis("votes", "good", f"{count} in {path}")
+    except StoreError as error:
+        yield Diagnosis("votes", "broken", str(error), "restore a backup: arena restore FILE")
+    except OSError:
+        return  # said of home
 
 
 def _torch() -> Iterator[Diagnosis]:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from running import free_port
+from store_fixtures import Hand
 from typer.testing import CliRunner
 
 from arena.cli import app
-from arena.commands.doctor import examine
+from arena.commands.doctor import _settings, _votes, examine
+from arena.storage.store import Store
 from tuning.starter import shipped_models
 
 
@@ -66,6 +68,25 @@ def test_a_torn_model_a_silent_server_and_a_file_for_home_are_broken(tmp_path: P
     (tmp_path / "file").touch()
     status, found = run(tmp_path / "file")
     assert (status, found["home"]["status"]) == (1, "broken")
+
+
+def test_settings_and_votes_that_the_page_cannot_read_are_broken(tmp_path: Path) -> None:
+    Hand(Store.at_home(tmp_path)).vote()
+    (tmp_path / "arena.toml").write_text("[limits]\nrunning_battles = 3\n")
+    looks = {one.what: one.status for one in (*_settings(tmp_path), *_votes(tmp_path))}
+    assert looks == {"arena.toml": "good", "votes": "good"}
+    store = tmp_path / "arena.db"
+    whole = store.read_bytes()
+    for text, torn in (
+        ("[limits", whole[: len(whole) // 2]),
+        ("[limit]\nx = 1\n", b"no database at all" * 100),
+        ("participant = 1\n", whole[:100] + b"\xff" * 4096 + whole[4196:]),
+    ):
+        (tmp_path / "arena.toml").write_text(text)
+        store.write_bytes(torn)
+        found = [*_settings(tmp_path), *_votes(tmp_path)]
+        assert [one.status for one in found] == ["broken", "broken"], found
+        assert all(one.remedy for one in found)
 
 
 def test_a_home_that_no_system_takes_is_broken(tmp_path: Path) -> None:
