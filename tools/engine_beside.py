@@ -47,24 +47,24 @@ def is_vllms(reply: httpx2.Response) -> bool:
     return "kv_transfer_params" in reply.json()
 
 
-def beside(weights: Path, folder: Path, ours: Engine) -> str:
-    """All that `arena serve --engine vllm` promises, one after the other."""
+def beside(weights: Path, folder: Path, ours: Engine, tell: Callable[[str], None]) -> None:
+    """All that `arena serve --engine vllm` promises, in turn; `tell` hears what held."""
     models = folder / "home" / "models"
     models.mkdir(parents=True)
     with own_server(folder, *WORDS, **VLLM_SPACE) as server:
         until(lambda: is_vllms(asked(server, "starter-lora")), server.log.read_text()[-2000:])
         _who_answers(server, weights, ours)
-        print("who answers, by which weights: as said", flush=True)
+        tell("who answers, by which weights")
         _in_step(server, weights, models)
-        print("in step with the folder", flush=True)
+        tell("a variant comes and goes")
         _started_again(server)
-        print("started again after its end", flush=True)
+        tell("vLLM is killed: our own engine answers, and it is started again")
         parent = _parent(server)
         children = _of_vllm(parent)
         assert children, "no process of vLLM was found"
         os.kill(parent.pid, signal.SIGKILL)
         until(lambda: not any(one.is_running() for one in children), "vLLM is left over", 120)
-    return "passed"
+        tell("the server is killed: nothing of vLLM is left")
 
 
 def beside_the_page(folder: Path) -> str:

@@ -28,20 +28,22 @@ others.
 """
 ASKED_TEXT = """## Beside our own server, under the page, by clients
 
-"Answers" counts greedy answers of 16 tokens that are ours letter by letter: 8 of the base by
-completion, 8 of the LoRA variant by chat (by completion, where there is no template). "Page" is a
+"Answers" counts greedy answers of 16 tokens that are ours letter by letter: of the base by
+completion, of the LoRA variant by chat (by completion, where there is no template). "Page" is a
 battle through `arena ui --backend`, "arena.toml" one with participants of that file, both voted on.
 "Clients" are those of [clients.md](clients.md) that speak OpenAI's words. `vllm serve` is started
 by hand, without a chat template: the page finds that out and asks by completion; by `template`
 the variant answers as our own server has it answer, and a side told to chat shows what vLLM said.
-`arena deploy vllm` is what that command writes.
+`arena deploy vllm` is what that command writes. llama-cpp-python's server penalises repetition
+unless told otherwise; for the count it is. `transformers serve` lists no folders, so the page must
+have them from `arena.toml`.
 
 """
 BESIDE_TEXT = """## vLLM beside our own engine
 
-With the real vLLM: who answers, with the hash of whose weights, and the same text as our own
-engine; a variant that comes and goes; vLLM killed, and the server killed. On the page, a battle
-between vLLM's variant and one of our own engine.
+With the real vLLM. "Who answers": LoRA and base are vLLM's, prefix and full checkpoint are our own
+engine's, grammars too; each answer has the hash of its weights and is, greedy, the text that our
+own engine alone writes. On the page, a battle between vLLM's variant and one of our own engine.
 
 """
 FILES_TEXT = """## Files of `arena deploy`

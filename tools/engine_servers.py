@@ -41,7 +41,8 @@ class EngineError(Exception):
 class Engine:
     """An engine that answers: where, and what it calls the base and the LoRA variant.
 
-    `how` it takes variants, in words; `prefix`: what it would call a prefix variant, or "load".
+    `how` it takes variants, in words; `prefix`: what it would call a prefix variant, or "load";
+    `plain`: words of a request that switch its own sampling off.
     """
 
     url: str
@@ -50,6 +51,7 @@ class Engine:
     how: str
     prefix: str = ""
     log: Path = field(default_factory=Path)
+    plain: Mapping[str, float] = field(default_factory=dict)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -216,7 +218,9 @@ def llama_cpp(weights: Path, folder: Path) -> Iterator[Engine]:
     words = [python, "-m", "llama_cpp.server", "--config_file", config]
     url = f"http://127.0.0.1:{port}"
     with running(words, f"{url}/v1/models", log, environment()):
-        yield Engine(url, "starter", "starter-lora", "merged, a file each", "", log)
+        yield Engine(
+            url, "starter", "starter-lora", "merged, a file each", "", log, {"repeat_penalty": 1.0}
+        )
 
 
 def _ours(**more: str) -> dict[str, str]:

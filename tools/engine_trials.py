@@ -26,12 +26,14 @@ SCHEMA = {
 }
 TOKENS = 16
 SHORT = 32
-CLIENT = httpx2.Client(trust_env=False, timeout=300)
+# A connection each: some engines close one that waits, and that says nothing of what they can do.
+ONCE = httpx2.Limits(max_keepalive_connections=0)
+CLIENT = httpx2.Client(trust_env=False, timeout=300, limits=ONCE)
 
 
 def post(engine: Engine, path: str, body: Mapping[str, Any]) -> httpx2.Response:
     """The reply to one request."""
-    return CLIENT.post(engine.url + path, json=dict(body))
+    return CLIENT.post(engine.url + path, json={**engine.plain, **body})
 
 
 def chat(engine: Engine, model: str, prompt: str, **more: Any) -> Mapping[str, Any]:
@@ -45,6 +47,11 @@ def complete(engine: Engine, model: str, prompt: str) -> str:
     """The greedy continuation of a text."""
     body = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
     return str(_choice(post(engine, "/v1/completions", body))["text"])
+
+
+def chatted(engine: Engine, model: str, prompt: str) -> str:
+    """The greedy chat answer's text."""
+    return text_of(chat(engine, model, prompt))
 
 
 def text_of(choice: Mapping[str, Any]) -> str:
@@ -145,18 +152,15 @@ def features(engine: Engine, weights: Path) -> dict[str, Callable[[], str]]:
 
 def parity(ours: Engine, engine: Engine, *, by_chat: bool) -> str:
     """How many greedy answers of base and variant are those of our own server."""
-    pairs = [
-        (complete(ours, ours.base, prompt), complete(engine, engine.base, prompt))
-        for prompt in PROMPTS
-    ]
-    pairs += [
-        (text_of(chat(ours, ours.lora, prompt)), text_of(chat(engine, engine.lora, prompt)))
-        if by_chat
-        else (complete(ours, ours.lora, prompt), complete(engine, engine.lora, prompt))
-        for prompt in PROMPTS
-    ]
-    same = sum(mine.strip() == theirs.strip() for mine, theirs in pairs)
-    return f"{same} of {len(pairs)}"
+    told = []
+    for name, mine, theirs, ask in (
+        ("base", ours.base, engine.base, complete),
+        ("LoRA", ours.lora, engine.lora, chatted if by_chat else complete),
+    ):
+        pairs = [(ask(ours, mine, prompt), ask(engine, theirs, prompt)) for prompt in PROMPTS]
+        same = sum(first.strip() == second.strip() for first, second in pairs)
+        told.append(f"{name} {same} of {len(pairs)}")
+    return ", ".join(told)
 
 
 def converse(url: str, models: Sequence[str]) -> dict[str, Any]:
