@@ -73,7 +73,8 @@ def shown(found: Mapping[str, Any]) -> str:
         text += _table("engine", ASKED, engines)
     for key, words, column in (("beside", BESIDE_TEXT, "result"), ("files", FILES_TEXT, "result")):
         rows = {name: {column: told} for name, told in found.get(key, {}).items()}
-        text += words + _table("command" if key == "beside" else "engine", (column,), rows)
+        if rows:
+            text += words + _table("command" if key == "beside" else "engine", (column,), rows)
     return text.rstrip("\n") + "\n"
 
 

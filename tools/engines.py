@@ -25,7 +25,7 @@ from client_checks import CHECKS
 from engine_beside import beside, beside_the_page
 from engine_page import record
 from engine_parsers import PARSERS
-from engine_servers import FOLDER, Engine, arena, environment
+from engine_servers import FOLDER, ROOT, Engine, arena, environment
 
 # What pip installs, and what it then takes away: builds for CUDA, whose operators do not load here.
 PACKAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -133,21 +133,26 @@ def tried(name: str, folder: Path, weights: Path, ours: Engine) -> dict[str, str
             try:
                 found[column] = trial()
             except FAULTS as error:
-                found[column] = f"no: {' '.join(str(error).split())[:300]}"
+                found[column] = f"no: {short(error)}"
             print(f"{name}: {column}: {found[column]}", flush=True)
     return found
 
 
 def client_checks(engine: Engine, weights: Path) -> str:
     """The checks of `make clients` against this engine, for those that speak OpenAI's words."""
-    failed = {}
+    failed = []
     for name in SPEAK_OPENAI:
         runner = clients.install(name)
-        said = clients.check(runner, name, engine.url, engine.lora, weights / "starter")
-        if said:
-            failed[name] = said[:150]
+        if said := clients.check(runner, name, engine.url, engine.lora, weights / "starter"):
+            print(f"{name}: {said}", flush=True)
+            failed.append(name)
     passed = f"{len(SPEAK_OPENAI) - len(failed)} of {len(SPEAK_OPENAI)}"
-    return "; ".join([passed, *(f"{name}: {said}" for name, said in failed.items())])
+    return f"{passed}, not {', '.join(failed)}" if failed else passed
+
+
+def short(error: Exception) -> str:
+    """What went wrong on one short line, without places of this machine."""
+    return " ".join(str(error).replace(f"{ROOT}/", "").split())[:120]
 
 
 def told_beside(name: str, what: str) -> None:
@@ -179,7 +184,7 @@ def main(names: list[str]) -> None:
                     elif name == BESIDE_THE_PAGE:
                         record("beside", name, beside_the_page(place))
                 except FAULTS as error:
-                    why = f"no: {' '.join(str(error).split())[-300:]}"
+                    why = f"no: {short(error)}"
                     kind = "engines" if name in ENGINES else "beside"
                     record(kind, name, {"LoRA": why} if name in ENGINES else why)
 
