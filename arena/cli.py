@@ -294,7 +294,7 @@ def tune_variant(
     flags = {key: value for key, value in given.items() if value not in (None, ())}
     settings = add_assignments(flags, assignments or ())
     if preview is not None:
-        run_preview(config, settings, preview, home, json_out=json_out)
+        run_preview(config, settings, as_files, preview, home, json_out=json_out)
         return
     run_tune(config, settings, as_files, home, json_out=json_out)
 

@@ -1,11 +1,14 @@
 """Sources of `arena tune --data` that the arena reads itself, as files of rows that tuning reads.
 
-`votes` are those of the home's store, `synthetic-votes` those of judges that are programs. Knows
-rows and stores; knows no training.
+`votes` are those of the home's store, `synthetic-votes` those of judges that are programs. For
+instruction tuning they are the answers that people wrote or preferred. Knows rows and stores; knows
+no training.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -13,18 +16,33 @@ from pathlib import Path
 
 from arena.commands.export import existing_store
 from arena.exports.dataset import MANIFEST, ExportError, ExportOptions, export, file_sha256
+from arena.exports.trl import unpaired_rows
+from arena.exports.writers import DatasetRow
 from arena.imports.importer import import_file
 from arena.imports.readers import ImportRefusedError, rows_of_file
-from arena.storage.selection import Selection
+from arena.storage import database
+from arena.storage.private_files import write_private
+from arena.storage.selection import ExportCounts, JudgedPair, Selection, select_pairs
 from arena.storage.store import Store
 from arena.values.battle import SYNTHETIC
+from arena.values.vote import Winner
 
 VOTES = "votes"
 
 
-def as_files(sources: tuple[str, ...], home: Path) -> tuple[str, ...]:
-    """The sources, with folders below `<home>/data` in place of the votes."""
+def as_files(sources: tuple[str, ...], home: Path, objective: str = "reward") -> tuple[str, ...]:
+    """The sources, with files below `<home>/data` in place of the votes.
+
+    For the objective `sft` these are single answers, else pairs with their winner.
+    """
     chosen = {VOTES: Selection(), f"synthetic-{VOTES}": Selection(sources=(SYNTHETIC,))}
+    if objective == "sft":
+        return tuple(
+            str(answers_file(existing_store(home), home, source, chosen[source]))
+            if source in chosen
+            else source
+            for source in sources
+        )
     made = []
     for source in sources:
         if source in chosen:
@@ -87,3 +105,41 @@ def votes_folder(store: Store, home: Path, name: str, selection: Selection) -> P
         shutil.rmtree(out, ignore_errors=True)  # what is there is no whole export
         os.rename(made, out)
     return out
+
+
+def answers_file(store: Store, home: Path, name: str, selection: Selection) -> Path:
+    """The answers that voters wrote or preferred, as `<home>/data/<name>-answers-<hash>.jsonl`.
+
+    The same answers are the same file. Raises ExportError where there is none.
+    """
+    with database.reading(store.path, store.config) as db:
+        pairs = select_pairs(db, selection, ExportCounts())
+        lines = [
+            json.dumps(row, ensure_ascii=False) for pair in pairs for row in best_answers(pair)
+        ]
+    lines = list(dict.fromkeys(lines))  # the same answer to the same prompt teaches once
+    if not lines:
+        raise ExportError(
+            f"{name}: no vote prefers an answer or has a better one; vote first, or give other rows"
+        )
+    content = "\n".join(lines) + "\n"
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    path = home / "data" / f"{name}-answers-{digest}.jsonl"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_private(path, content)
+    return path
+
+
+def best_answers(pair: JudgedPair) -> list[DatasetRow]:
+    """Conversations that end with the answer that the voter wrote, else with the preferred ones.
+
+    Both sides of a tie are as good as each other, which does not say that they are good.
+    """
+    if pair.winner == Winner.TIE and pair.ranking is None and not pair.edited_answer.strip():
+        return []
+    rows = unpaired_rows(pair)
+    good = [row for row in rows if isinstance(row, dict) and row["label"]] if rows else []
+    if pair.edited_answer.strip():
+        good = [row for row in good if row["completion"][0]["content"] == pair.edited_answer]
+    return [{"messages": [*row["prompt"], *row["completion"]]} for row in good]

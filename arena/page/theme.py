@@ -92,8 +92,8 @@ def head(root_path: str, prompt_chars: int) -> str:
         root_path: the path that the page lies under.
         prompt_chars: the longest prompt.
     """
-    tune = ("tune_chart.js", "tune_watch.js", "tune_loop.js", "tune_votes.js", "tune.js")
-    scripts = ("live.js", "arena.js", "texts.js", *tune)
+    tune = ("chart", "watch", "loop", "votes", "rows")
+    scripts = ("live.js", "arena.js", "texts.js", *(f"tune_{one}.js" for one in tune), "tune.js")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in scripts)
     return (
         '<meta name="robots" content="noindex">'

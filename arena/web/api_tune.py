@@ -25,6 +25,7 @@ from arena.runs.loops import loop_told
 from arena.runs.queue import RunQueue
 from arena.runs.requests import HALF, RunRefusedError, RunRequest, Setting
 from arena.runs.wishes import request_of
+from arena.web.api_data import add_data
 from arena.web.api_votes import add_votes
 from arena.web.visitors import caller_secret, visitor_of
 
@@ -83,6 +84,7 @@ def tune_router(queue: RunQueue, service: BattleService) -> APIRouter:
     _add_jobs(router, queue)
     _add_watch(router, queue, service)
     add_votes(router, queue, service)
+    add_data(router, queue.home)
     return router
 
 

@@ -49,6 +49,14 @@ ROUTES = (
     ("GET", "runs/one/after"),
     ("POST", "runs/one/score"),
     ("POST", "runs/one/export"),
+    ("POST", "runs/one/watch"),
+    ("GET", "runs/one/report"),
+    ("GET", "votes"),
+    ("POST", "loops"),
+    ("GET", "data/rows.jsonl/rows"),
+    ("POST", "data/rows.jsonl/rows"),
+    ("POST", "yaml"),
+    ("POST", "settings"),
 )
 ASKED = {"name": "one", "settings": {"base": "starter", "data": ["starter"]}}
 

@@ -47,6 +47,15 @@ def test_model_is_tuned_on_the_page_and_watched(page: Page, tmp_path: Any) -> No
         assert "own-" in page.inner_text("#tune-preview .tune-bad tbody")
         assert ":49" in page.inner_text("#tune-preview .tune-bad tbody")
 
+        page.locator("#tune-correct summary").press("Enter")
+        page.fill("#tune-correct-search", "no answer")
+        page.wait_for_selector("#tune-correct-status:has-text('1 to 1 of 1 rows (49 in the file)')")
+        page.locator("#tune-correct-rows input[type=checkbox]").check()
+        page.locator("#tune-correct-keep").press("Enter")
+        page.wait_for_selector("#tune-preview:has-text('48 read')")
+        assert page.locator("#tune-preview .tune-bad tbody").count() == 0
+        assert len(list((tmp_path / "data").iterdir())) == 2, "the old file stays"
+
         page.select_option("#tune-base", "tiny")
         assert page.input_value("#tune-name") == "tiny-lora-1"
         page.select_option("#tune-method", "full")
@@ -60,6 +69,16 @@ def test_model_is_tuned_on_the_page_and_watched(page: Page, tmp_path: Any) -> No
         page.wait_for_function(
             "document.getElementById('tune-command').textContent.includes('--epochs=60')"
         )
+        page.locator(".tune-yaml summary").press("Enter")
+        page.wait_for_function("document.getElementById('tune-yaml').value.includes('epochs')")
+        text = page.input_value("#tune-yaml")
+        page.get_by_label("training.epochs").fill("7")
+        page.fill("#tune-yaml", text)
+        page.locator("#tune-yaml-take").press("Enter")
+        page.wait_for_selector("#tune-status:has-text('in the form')")
+        assert page.get_by_label("training.epochs").input_value() == "60"
+        assert page.input_value("#tune-challengers") == "kept"
+        assert page.input_value("#tune-data").startswith("own-")
         page.locator("#tune-start").press("Enter")
         page.wait_for_selector(".tune-run[data-state=running]")
         page.wait_for_selector("#tune-chart .curve")

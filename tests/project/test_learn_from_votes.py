@@ -11,9 +11,12 @@ from store_fixtures import BASE, FULL, LORA, Hand
 
 from arena.commands.export import OptionError
 from arena.commands.vote_data import as_files
-from arena.exports.dataset import ExportOptions, export
+from arena.exports.dataset import ExportError, ExportOptions, export
 from arena.values.battle import AnswerStatus
 from arena.values.vote import Judgement, Strength, Winner
+from tuning.config import DataOptions
+from tuning.data.corpus import load_corpus
+from tuning.data.ledger import Ledger
 from tuning.data.preferences.load import read_preferences
 from tuning.data.preferences.pairs import Labelled, Pair, Preferences
 
@@ -92,3 +95,20 @@ def test_the_same_votes_are_the_same_folder_and_tell_nobody(voted: Hand) -> None
 def test_a_home_without_votes_is_told(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"has no arena\.db; vote on the page first"):
         as_files(("votes",), tmp_path)
+
+
+def test_answers_that_people_wrote_or_preferred_are_rows_to_follow(voted: Hand) -> None:
+    home = voted.store.path.parent
+    (path,) = as_files(("votes",), home, "sft")
+    assert as_files(("votes", "starter"), home, "sft") == (path, "starter"), "the same file"
+    found = [json.loads(line)["messages"] for line in Path(path).read_text().splitlines()]
+    said = {(row[-2]["content"], row[-1]["content"]) for row in found}
+    assert ("edit?", "best") in said
+    assert ("three", "xyz") in said, "what was written, not what was ranked first"
+    assert ("0?", "left 0") in said
+    assert {("three", "x"), ("edit?", "good"), ("equal?", "same")} & said == set()
+    ledger = Ledger()
+    corpus = load_corpus((path,), DataOptions(heldout=0), 0, ledger)
+    assert len(corpus.train) == len(said) == len(found)
+    with pytest.raises(ExportError, match="no vote prefers"):
+        as_files(("synthetic-votes",), home, "sft")

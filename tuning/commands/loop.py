@@ -31,7 +31,7 @@ def run_loop_command(
 
     report = run_loop(
         settings,
-        lambda: sources(settings.data, settings.home),
+        lambda: sources(settings.data, settings.home, "reward"),
         skip=skipped,
         restart=restart,
         console=Console(stderr=True),

@@ -19,8 +19,9 @@ from rich.table import Table
 from tuning.commands.edge import told
 from tuning.commands.outputs import PICTURES, check_output
 
-Sources = Callable[[tuple[str, ...], Path], tuple[str, ...]]
-"""From the sources of a run and its home to files: what only the arena can read becomes rows."""
+Sources = Callable[[tuple[str, ...], Path, str], tuple[str, ...]]
+"""From the sources of a run, its home and objective to files: what only the arena can read becomes
+rows."""
 
 
 @told
@@ -36,8 +37,7 @@ def run_tune(
     from tuning.config_files import load_config
 
     config = load_config(config_file, settings, home)
-    if config.objective != "sft":
-        config = replace(config, data=sources(config.data, config.home))
+    config = replace(config, data=sources(config.data, config.home, config.objective))
     from tuning.objectives import tune
     from tuning.training.distributed import is_main_process
 
@@ -66,6 +66,7 @@ def run_tune(
 def run_preview(
     config_file: Path | None,
     settings: Mapping[str, Any],
+    sources: Sources,
     count: int,
     home: Path,
     *,
@@ -88,6 +89,7 @@ def run_preview(
         )
     quiet_libraries()
     say = partial(Console(stderr=True).print, highlight=False)
+    config = replace(config, data=sources(config.data, config.home, config.objective))
     prepared = prepare(with_verified_rows(config, say))
     if json_out:
         print(json.dumps(preview_json(prepared, count), ensure_ascii=False))

@@ -79,7 +79,26 @@ def _data(say: Words) -> str:
         f"{html.escape(say('tune.paste_label'))}</label>"
         '<textarea id="tune-rows" rows="6" spellcheck="false"></textarea>'
         f'<div class="tune-buttons">{_button("tune-keep", say("tune.paste_keep"))}</div></div>'
-        f'<p class="muted">{html.escape(say("tune.upload_note"))}</p></fieldset>'
+        f'<p class="muted">{html.escape(say("tune.upload_note"))}</p>{_rows(say)}</fieldset>'
+    )
+
+
+def _rows(say: Words) -> str:
+    """Rows of an uploaded file, to be corrected and left out."""
+    search = _field(
+        "tune-correct-search",
+        say("tune.search_rows"),
+        '<input id="tune-correct-search" type="search" maxlength="200" spellcheck="false">',
+    )
+    buttons = "".join(
+        _button(f"tune-correct-{key}", say(f"tune.rows_{key}"))
+        for key in ("before", "after", "keep")
+    )
+    return (
+        f'<details id="tune-correct" hidden><summary>{html.escape(say("tune.correct"))}</summary>'
+        f'{search}<p id="tune-correct-status" role="status" class="muted"></p>'
+        f'<div id="tune-correct-rows" class="tune-corrected"></div>'
+        f'<div class="tune-buttons">{buttons}</div></details>'
     )
 
 
@@ -123,6 +142,11 @@ def _start(say: Words) -> str:
         '<p id="tune-status" class="status-line" role="status" aria-live="polite"></p></div>'
         f'<details class="tune-command"><summary>{html.escape(say("tune.command"))}</summary>'
         '<pre id="tune-command" tabindex="0"></pre></details>'
+        f'<details class="tune-yaml"><summary>{html.escape(say("tune.yaml"))}</summary>'
+        f'<label for="tune-yaml">{html.escape(say("tune.yaml_label"))}</label>'
+        '<textarea id="tune-yaml" rows="8" spellcheck="false"></textarea>'
+        f'<div class="tune-buttons">{_button("tune-yaml-take", say("tune.yaml_take"))}</div>'
+        "</details>"
     )
 
 

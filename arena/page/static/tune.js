@@ -87,7 +87,11 @@
     byId("tune-challengers").disabled = byId("tune-method").value === "full" || byId("tune-objective").value === "reward";
   };
 
-  const showHub = () => { byId("tune-hub-field").hidden = byId("tune-data").value !== "hub"; };
+  const showHub = () => {
+    const chosen = byId("tune-data").selectedOptions[0];
+    byId("tune-hub-field").hidden = chosen?.value !== "hub";
+    window.arena.correctRows(chosen && "upload" in chosen.dataset ? chosen.value : "");
+  };
 
   const showSettings = () => {
     const rows = choices.settings.filter((one) => !OWN.includes(one.key)).map((one) => {
@@ -162,13 +166,55 @@
     suggest();
   });
 
+  // The form as YAML, and YAML in the form; what the form has no place for is refused by name.
+  const showYaml = told(async () => {
+    const {name, settings} = wished();
+    byId("tune-yaml").value = (await ask("POST", "yaml", {name, settings})).yaml;
+  });
+
+  const takeYaml = told(async () => {
+    const {name, settings} = await ask("POST", "settings", {yaml: byId("tune-yaml").value});
+    const places = {base: "base", method: "method", objective: "objective",
+      "training.max_minutes": "minutes", "checks.challengers": "challengers"};
+    const fields = new Map();
+    const source = [settings.data ?? []].flat();
+    for (const [key, value] of Object.entries(settings)) {
+      if (key === "data") continue;
+      const field = places[key] ? byId(`tune-${places[key]}`)
+        : document.querySelector(`#tune-settings [data-setting="${CSS.escape(key)}"]`);
+      const text = [value].flat().map((one) => typeof one === "object"
+        ? Object.entries(one).map((pair) => pair.join(":")).join(",") : String(one)).join(",");
+      const isKnown = field && (field.tagName !== "SELECT" || [...field.options].some((one) => one.value === text));
+      if (!isKnown) throw new Error(say("yaml_unknown", {key: `${key}: ${text}`}));
+      fields.set(field, text);
+    }
+    if (source.length > 1) throw new Error(say("yaml_unknown", {key: `data: ${source.join(", ")}`}));
+    document.querySelectorAll("#tune-settings [data-setting]").forEach((field) => { field.value = ""; });
+    byId("tune-minutes").value = "";
+    byId("tune-challengers").value = "none";
+    for (const [field, text] of fields) field.value = text;
+    if (name) { byId("tune-name").value = name; byId("tune-name").dataset.own = "yes"; }
+    if (source.length) {
+      const select = byId("tune-data"), known = fileOf(source[0]);
+      const isListed = [...select.options].some((one) => one.value === known);
+      select.value = isListed ? known : "hub";
+      if (!isListed) byId("tune-hub").value = source[0];
+      showHub();
+    }
+    showChallengers();
+    tell(say("yaml_taken"), "good");
+  });
+
   const upload = told(async (name, content) => {
-    const kept = await ask("PUT", `data/${encodeURIComponent(name)}`, content, "application/octet-stream");
+    await keepFile(await ask("PUT", `data/${encodeURIComponent(name)}`, content, "application/octet-stream"));
+  });
+
+  const keepFile = window.arena.tuneKept = async (kept) => {
     choices.files = [kept, ...choices.files.filter((one) => one.name !== kept.name)];
     showFiles(kept.name);
     tell(say("kept", {name: kept.name}), "good");
     await look();
-  });
+  };
 
   const pasted = () => {
     const text = byId("tune-rows").value;
@@ -475,6 +521,7 @@
     if (target.dataset.tune) press(target);
     else if (target.id === "tune-look") look();
     else if (target.id === "tune-keep") pasted();
+    else if (target.id === "tune-yaml-take") takeYaml();
     else if (target.id === "tune-paste") {
       const box = byId("tune-paste-box");
       box.hidden = !box.hidden;
@@ -507,6 +554,7 @@
   });
   document.addEventListener("toggle", (event) => {
     if (event.target instanceof Element && event.target.matches(".tune-command[open]")) showCommand();
+    if (event.target instanceof Element && event.target.matches(".tune-yaml[open]")) showYaml();
   }, true);
 
   const lookIn = async () => {
