@@ -86,5 +86,5 @@ def test_new_votes_make_the_next_challenger(page: Page, tmp_path: Any) -> None:
         page.locator("#refresh").click()
         page.wait_for_selector("#votes-new:has-text('0 new votes')")
         names = {one["id"] for one in httpx2.get(f"{server.url}/v1/models").json()["data"]}
-        assert {"round-1-dpo", "round-1-reward"} <= names
+        assert "round-1-dpo" in names
     assert failures == []
