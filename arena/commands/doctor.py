@@ -147,18 +147,14 @@ def _settings(home: Path) -> Iterator[Diagnosis]:
 
 def _votes(home: Path) -> Iterator[Diagnosis]:
     """Whether the store of votes, where there is one, is whole: all of it is read."""
-    from arena.storage.database import DatabaseConfig, StoreError, reading
+    from arena.storage.database import StoreError
+    from arena.storage.health import count_votes
 
     path = home / "arena.db"
     try:
         if not path.exists():
             return
-        with reading(path, DatabaseConfig()) as db:
-            (told,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if told != "ok":
-                raise StoreError(f"{path} is damaged ({str(told)[:200]})")
-            (count,) = db.execute("SELECT count(*) FROM votes").fetchone()
-        yield Diagnosis("votes", "good", f"{count} in {path}")
+        yield Diagnosis("votes", "good", f"{count_votes(path)} in {path}")
     except StoreError as error:
         yield Diagnosis("votes", "broken", str(error), "restore a backup: arena restore FILE")
     except OSError:

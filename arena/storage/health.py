@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from arena.storage import database
 from arena.storage.database import StoreBusyError, StoreError
@@ -76,9 +77,7 @@ class StoreHealth:
         is_due = self.fault is not None or time.monotonic() - self._looked_whole_at > WHOLE_SECONDS
         if not is_due or path.stat().st_size > WHOLE_BYTES:
             return
-        (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if told != "ok":
-            raise StoreError(f"{path} is damaged ({str(told)[:200]}); restore a backup")
+        require_whole(path, connection)
         self._looked_whole_at = time.monotonic()
 
     def _write_trial(self) -> None:
@@ -95,3 +94,18 @@ class StoreHealth:
             ) from error
         finally:
             trial.unlink(missing_ok=True)
+
+
+def require_whole(path: Path, connection: sqlite3.Connection) -> None:
+    """StoreError for a file with a broken page; reads all of it."""
+    (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if told != "ok":
+        raise StoreError(f"{path} is damaged ({str(told)[:200]}); restore a backup")
+
+
+def count_votes(path: Path) -> int:
+    """The votes of a store that is looked through whole; StoreError for one that is damaged."""
+    with database.reading(path, database.DatabaseConfig()) as db:
+        require_whole(path, db.conn)
+        (count,) = db.execute("SELECT count(*) FROM votes").fetchone()
+    return int(count)
