@@ -79,7 +79,7 @@ def _bundle(
     if len(lines) == 1:
         run = [f"exec {lines[0]}"]
     else:
-        run = ["trap 'kill $(jobs -p) 2>/dev/null' EXIT", *(f"{line} &" for line in lines)]
+        run = ["trap 'kill $(jobs -p) 2>/dev/null || :' EXIT", *(f"{line} &" for line in lines)]
         run.append("wait -n  # when one ends, all end")
     script = "\n".join(
         [

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from fault_server import FaultServer, Script
 from hostile_server import within
-from running import arena_ui, arena_up, stop, tested_environment
+from running import arena_ui, arena_up, environment_with_tree, stop
 
 from arena.storage.store import Store
 from arena.values.battle import AnswerStatus
@@ -237,7 +237,7 @@ def begins_battles(url: str) -> bool:
 def test_model_server_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
     if not Path("/proc/self/task").is_dir():
         pytest.skip("children are found in /proc")
-    with arena_up("--home", "home", cwd=tmp_path, environment=tested_environment()) as running:
+    with arena_up("--home", "home", cwd=tmp_path, environment=environment_with_tree()) as running:
         first = model_server(running.process.pid)
         assert first is not None
         for number, why in (

@@ -45,21 +45,26 @@ def deployed(target: str, home: Path, out: Path, *more: str) -> dict[str, Any]:
     return found
 
 
-def words_of(script: Path, program: str, place: Path) -> list[list[str]]:
-    """What the script starts `program` with: one that writes its words down stands in."""
+def words_of(script: Path, program: str, place: Path, count: int) -> list[list[str]]:
+    """What the script starts `program` with, so many times: one that writes its words down
+    stands in, and ends when all have.
+    """
     place.mkdir()
     (place / program).write_text(
-        "#!/usr/bin/env python3\nimport json, os, sys\nif sys.argv[1:2] != ['-c']:\n"
-        f"    with open({str(place)!r} + f'/said-{{os.getpid()}}', 'w') as said:\n"
-        "        said.write(json.dumps(sys.argv[1:]))\n"
-        "    import time; time.sleep(1)\n"
+        "#!/usr/bin/env python3\nimport json, os, pathlib, sys, time\n"
+        "if sys.argv[1:2] != ['-c']:\n"
+        f"    place = pathlib.Path({str(place)!r})\n"
+        "    said = place / f'{os.getpid()}.part'\n"
+        "    said.write_text(json.dumps(sys.argv[1:]))\n"
+        "    said.rename(said.with_suffix('.said'))\n"
+        f"    while len(list(place.glob('*.said'))) < {count}: time.sleep(0.05)\n"
     )
     (place / program).chmod(0o755)
     path = f"{place}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash", "-n", str(script)], check=True)
     subprocess.run(["bash", str(script), "--max-model-len", "64"], check=True, cwd="/",
                    env={**os.environ, "PATH": path, "PORT": "9000"}, timeout=60)  # fmt: skip
-    said = [json.loads(path.read_text()) for path in place.glob("said-*")]
+    said = [json.loads(path.read_text()) for path in place.glob("*.said")]
     return sorted(said, key=lambda words: words[words.index("--port") + 1])
 
 
@@ -79,7 +84,7 @@ def test_vllm_gets_base_lora_and_checkpoint_and_is_told_what_is_missing(
     hashes = {one["name"]: one["weights_sha256"] for one in done["models"]}
     assert hashes == {name: weights_sha256(tiny_home / name) for name in hashes}
 
-    first, second = words_of(out / "serve.sh", "vllm", tmp_path / "bin")
+    first, second = words_of(out / "serve.sh", "vllm", tmp_path / "bin", 2)
     assert (option(first, "--served-model-name"), option(first, "--port")) == ("base", "9000")
     assert (option(second, "--served-model-name"), option(second, "--port")) == ("full", "9001")
     rank = json.loads((tiny_home / "lora" / "adapter_config.json").read_text())["r"]

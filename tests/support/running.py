@@ -47,7 +47,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1", **extra}
 
 
-def tested_environment() -> dict[str, str]:
+def environment_with_tree() -> dict[str, str]:
     """A clean one, with the code that is tested where that is not the installed one."""
     path = os.environ.get("PYTHONPATH")
     return clean_environment(**({"PYTHONPATH": path} if path else {}))
@@ -108,7 +108,7 @@ def arena_ui(
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [*words, "--port", str(port)],
-            env=tested_environment(),
+            env=environment_with_tree(),
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
