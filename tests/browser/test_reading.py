@@ -222,6 +222,28 @@ def test_enter_while_they_write_says_why_nothing_happens(page: Page, tmp_path: P
         page.wait_for_selector(CAN_VOTE)
 
 
+PASTE = """length => {
+    const held = new DataTransfer();
+    held.setData("text", "x".repeat(length));
+    const paste = new ClipboardEvent("paste", {clipboardData: held, bubbles: true});
+    document.querySelector("#prompt textarea").dispatchEvent(paste);
+}"""
+
+
+def test_a_paste_over_the_limit_says_so(page: Page, tmp_path: Path) -> None:
+    scripts = {name: Script() for name in ("one", "two")}
+    with FaultServer(scripts) as server, PageServer(tmp_path, server.url) as arena:
+        page.goto(arena.url)
+        page.wait_for_selector("#prompt textarea:not([disabled])")
+        limit = page.evaluate("window.arena.limit()")
+        page.fill("#prompt textarea", "ab")
+        page.evaluate(PASTE, limit - 2)
+        assert page.locator(".status-line.bad").count() == 0
+        page.evaluate(PASTE, limit - 1)
+        told = f"{limit + 1} characters, and at most {limit}"
+        page.wait_for_selector(f".status-line.bad:has-text('{told}')")
+
+
 @pytest.mark.parametrize("root_path", ["/arena", ""])
 def test_behind_nginx_under_a_path_votes_arrive_or_the_page_says_what_is_missing(
     page: Page, tmp_path: Path, root_path: str
