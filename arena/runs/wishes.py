@@ -25,7 +25,7 @@ MODELS = ("base", "preference.reward")
 OWN = ("home", "name", "restart")
 """What the page says itself."""
 VOTES = "votes"
-LOOP_KEYS = ("base", "policy", "suite", "prompts", "samples")
+LOOP_KEYS = ("policy", "suite", "prompts", "samples")
 LOOP_SETTING = re.compile(r"(?:reward|policy|data)\.[a-z][a-z_]*(?:\.[a-z][a-z_]*)?")
 TEXT_CHARS = 2_000
 MOST_SETTINGS = 100
@@ -83,17 +83,25 @@ def loop_of(
 ) -> RunRequest:
     """A loop on the votes of this arena. Raises RunRefusedError; see `request_of`."""
     check_name(name)
+    if len(settings) > MOST_SETTINGS:
+        raise RunRefusedError(f"{len(settings)} settings are more than there are")
+    _check("base", base)
     _check_model("base", base, own_machine)
-    for key, value in {**settings, "base": base}.items():
+    for key, value in settings.items():
         if key not in LOOP_KEYS and not LOOP_SETTING.fullmatch(key):
             raise RunRefusedError(f"setting {key[:100]!r} is none of a loop; leave it out")
         for text in _texts(value):
             _check(key, text)
+        inner = key.partition(".")[2]  # of the tuning run that the loop starts
+        if inner in FILES and value and not own_machine:
+            raise RunRefusedError(f"{key}: a loop of this page takes no file; leave it out")
+        if inner in MODELS and value:
+            _check_model(key, str(value), own_machine)
     suite = str(settings.get("suite") or "")
     if suite and not own_machine and not PLAIN.fullmatch(suite):
         raise RunRefusedError(f"suite {suite!r}: give a suite by its name")
     skip = {} if controls else {"skip": list(CONTROLS)}
-    made = {"base": base, "data": VOTES, **settings, **skip}
+    made = {**settings, **skip, "base": base, "data": VOTES}
     return RunRequest(name, made, share, kind="loop")
 
 

@@ -88,8 +88,10 @@ def _made(queue: RunQueue) -> list[str]:
 
 def _next_name(queue: RunQueue) -> str:
     taken = set(queue.finder.names())
-    taken |= {path.name for path in (queue.home / "loops").glob("*")}
+    for room in ("loops", "models"):
+        taken |= {path.name for path in (queue.home / room).glob("*")}
     number = 1
-    while f"round-{number}" in taken:
+    # A loop that was removed leaves the models that it made, by names of their own.
+    while any(name == f"round-{number}" or name.startswith(f"round-{number}-") for name in taken):
         number += 1
     return f"round-{number}"

@@ -172,6 +172,8 @@ def _times_by_type(x, w, out, t, n, tokens, rows):
 @compiled()
 def matmul(x, num_tokens, w, low, high, out):
     """out[t, n] = x[t] . w[n] for the first tokens and rows n of the weight in [low, high)."""
+    if num_tokens == 0:
+        return
     is_short = w.shape[1] * w.itemsize <= MOST_ROW_BYTES
     for n in range(low, high, STRIP):
         rows, t = min(STRIP, high - n), 0

@@ -31,7 +31,7 @@ from arena.runs.found import RunFinder, unfinished_of
 from arena.runs.queue import RunQueue
 from arena.runs.requests import RunRefusedError, RunRequest, folder_of, write_request
 from arena.runs.uploads import UploadRefusedError, keep
-from arena.runs.wishes import request_of
+from arena.runs.wishes import loop_of, request_of
 from arena.web.authentication import Authenticator
 from arena.web.users import FILE, make_user, write_users
 
@@ -470,3 +470,20 @@ def test_nothing_is_said_of_a_run_that_outlives_its_page(
     assert os.waitpid(pid, 0)[1] == 0
     assert not recwarn.list
     assert b"arena" in (tmp_path / "out").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base": "/etc"},
+        {"data": "/etc/passwd"},
+        {"policy.template.file": "/etc/passwd"},
+        {"reward.data_options.heldout_file": "/etc/passwd"},
+        {"policy.preference.reward": "/etc/model"},
+    ],
+)
+def test_a_loop_of_a_shared_page_reads_no_file_of_the_machine(settings: dict[str, str]) -> None:
+    with pytest.raises(RunRefusedError):
+        loop_of("x", "starter", settings, own_machine=False)
+    asked = loop_of("x", "starter", {"policy": "dpo"}, own_machine=False)
+    assert (asked.settings["base"], asked.settings["data"]) == ("starter", "votes")

@@ -179,8 +179,9 @@ def test_drafts_outlive_a_reload_and_back_goes_to_the_battle_before(
     page.wait_for_selector(".status-line.good")
     page.click("#details > button")
     page.fill("#comment textarea", "because it is so")
-    page.check("#strength input >> nth=1")
-    page.check("#reasons input >> nth=2")
+    # No `check`, which wants to see it checked at once: a late frame may take it away for a moment.
+    page.click("#strength input >> nth=1")
+    page.click("#reasons input >> nth=2")
     page.fill("#prompt textarea", "next")
     page.reload()
     holds_draft = "document.querySelector('#comment textarea')?.value === 'because it is so'"

@@ -101,10 +101,16 @@ class JudgingActions:
 
     async def undo(self, shown: BattleAccess, say: Words, *, marked: bool = False) -> Changes:
         """Take the vote back."""
-        changes = await self._act(self.service.undo, shown, say, marked)
-        if self.page.reveal in changes:
-            changes |= self.renderer.status(say("status.undone"), say)
-        return changes
+        is_undone = False
+
+        async def undo(access: BattleAccess) -> BattleView:
+            nonlocal is_undone
+            view = await self.service.undo(access)
+            is_undone = True
+            return view
+
+        changes = await self._act(undo, shown, say, marked)
+        return changes | self.renderer.status(say("status.undone"), say) if is_undone else changes
 
     async def details(self, shown: BattleAccess, details: Details, say: Words) -> Changes:
         """Add strength, reasons, comment and a better answer to the vote given."""

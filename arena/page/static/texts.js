@@ -63,6 +63,7 @@
   const detailsKey = () => `details.${query().get("battle")}`;
   let isPromptTouched = false; // by the visitor: from then on it is theirs
   let seenDetails = ""; // whose details have been on the page
+  let isFoldTheirs = false; // the visitor opened or closed it: from then on it is theirs
   let isRestoring = false;
   let saving = null; // what was sent to be stored
 
@@ -73,7 +74,15 @@
       drafts.write("prompt", event.target.value);
     }
     if (!closest(event.target, "#details")) return;
-    const told = {texts: texts().map((box) => box.value), choices: choices().map((one) => one.checked)};
+    // Of what the event is not about, the draft holds: Gradio may just have painted over it.
+    const kept = JSON.parse(drafts.read(detailsKey()) || "{}");
+    const group = closest(event.target, "#strength");
+    const isMeant = (one) => one === event.target || (group !== null && group.contains(one));
+    const of = (one, now, before) => (isMeant(one) || before === undefined ? now : before);
+    const told = {
+      texts: texts().map((box, i) => of(box, box.value, kept.texts?.[i])),
+      choices: choices().map((one, i) => of(one, one.checked, kept.choices?.[i])),
+    };
     drafts.write(detailsKey(), JSON.stringify(told));
   };
   const isSaid = () => {
@@ -83,6 +92,7 @@
   document.addEventListener("input", note);
   document.addEventListener("change", note);
   document.addEventListener("click", (event) => {
+    if (event.isTrusted && closest(event.target, "#details > button")) isFoldTheirs = true;
     if (closest(event.target, "#new-battle")) drafts.write("prompt", "");
     if (closest(event.target, "#save-details")) {
       // Where "Saved." stands already nothing tells whether it is said anew: the draft is kept.
@@ -107,10 +117,12 @@
     const kept = drafts.read(key);
     if (!kept || !document.querySelector("#details")) return;
     const isNew = seenDetails !== key;
+    if (isNew) isFoldTheirs = false;
     const told = JSON.parse(kept);
     if (texts().length !== told.texts.length || choices().length !== told.choices.length) {
       const fold = document.querySelector("#details > button"); // what it hides is not on the page
-      if (isNew && fold && !fold.classList.contains("open")) fold.click();
+      // Also once more: what the page is told of the battle as it loads may close it again.
+      if (!isFoldTheirs && fold && !fold.classList.contains("open")) fold.click();
       return;
     }
     seenDetails = key;
