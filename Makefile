@@ -5,8 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 TESTS ?=
-# More than two cores have: the tests often wait for servers, pages and processes of theirs.
-JOBS ?= 3
+JOBS ?= 2
 TORCH_INDEX ?=
 PIP_ARGS ?=
 
