@@ -92,7 +92,7 @@ def head(root_path: str, prompt_chars: int) -> str:
         root_path: the path that the page lies under.
         prompt_chars: the longest prompt.
     """
-    tune = ("chart", "watch", "loop", "votes", "rows")
+    tune = ("wire", "chart", "watch", "loop", "votes", "rows")
     scripts = ("live.js", "arena.js", "texts.js", *(f"tune_{one}.js" for one in tune), "tune.js")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in scripts)
     return (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import threading
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from arena.runs.figures import Figures
+from arena.runs.json_files import read_json
 from arena.runs.requests import NAME, RunRequest, folder_of, read_request, requests
 
 LOG = "log.txt"
@@ -121,7 +121,7 @@ class RunFinder:
             return ("stopping" if request.stop else "running"), request.pid, ""
         if request.phase == "queued":
             return "queued", 0, ""
-        if "folder" in _json(folder / RESULT):
+        if "folder" in read_json(folder / RESULT):
             return "done", 0, ""
         told = last_word(folder / LOG)
         if request.stop:
@@ -132,7 +132,7 @@ class RunFinder:
         """What became of a run that the page started."""
         folder, variant = folder_of(self.home, name), self.home / "models" / name / VARIANT
         told = last_word(folder / LOG)
-        if "folder" in _json(folder / RESULT):
+        if "folder" in read_json(folder / RESULT):
             return ("done" if variant.is_file() else None), 0, ""
         if _time(variant) > _time(folder / LOG):  # a terminal went on with it to its end
             return "done", 0, ""
@@ -161,7 +161,7 @@ class RunFinder:
                 defaults = {"method": "", "objective": "loop"}
             told = {**defaults, **{k: v for k, v in request.settings.items() if v is not None}}
         elif state == "done":
-            variant = _json(self.home / "models" / name / VARIANT)
+            variant = read_json(self.home / "models" / name / VARIANT)
             run = variant.get("run")
             config = run.get("config") if isinstance(run, dict) else None
             told = config if isinstance(config, dict) else {}
@@ -175,7 +175,7 @@ class RunFinder:
     def settings_of(self, name: str) -> dict[str, Any]:
         """The settings of an unfinished run, as it noted them with its first checkpoint."""
         folder = unfinished_of(self.home, name)
-        settings = _json(folder / SETTINGS).get("settings")
+        settings = read_json(folder / SETTINGS).get("settings")
         if isinstance(settings, dict):
             return settings
         return self._read(folder / LIVE).run
@@ -244,11 +244,3 @@ def _time(path: Path) -> int:
     with contextlib.suppress(OSError):
         return path.stat().st_mtime_ns // 1_000_000
     return 0
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

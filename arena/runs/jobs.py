@@ -7,13 +7,13 @@ the page as runs do. Knows processes and the JSON of commands; knows no model.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
 
 from arena.runs.commands import LongCommand
 from arena.runs.found import is_locked, last_word
+from arena.runs.json_files import read_json
 from arena.runs.requests import RunRefusedError, folder_of
 
 JobKind = Literal["score", "export"]
@@ -62,7 +62,7 @@ class JobTable:
             if is_locked(log):
                 found[kind] = {"state": "running", "result": None, "error": None}
             elif log.is_file():
-                result = _json(self._result(name, kind))
+                result = read_json(self._result(name, kind)) or None
                 error = None if result else last_word(log) or "the process ended without a word"
                 state = "done" if result else "failed"
                 found[kind] = {"state": state, "result": result, "error": error}
@@ -105,10 +105,3 @@ def card_of(home: Path, name: str) -> str:
             return file.read(CARD_CHARS)
     except OSError:
         return ""
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None

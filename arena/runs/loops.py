@@ -6,11 +6,12 @@ report; knows no votes and no training.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from arena.runs.json_files import read_json
 
 FOLDER = "loops"
 REPORT = "report.html"
@@ -42,7 +43,7 @@ def loop_words(name: str, settings: Mapping[str, Any]) -> list[str]:
 
 def loop_told(home: Path, name: str) -> dict[str, Any]:
     """How far a loop is (`progress` of 1, `at`), and once it is done what it made and found."""
-    found = _json(home / "runs" / name / "result.json")
+    found = read_json(home / "runs" / name / "result.json")
     policies = [one for one in found.get("policies") or () if isinstance(one, dict)]
     votes = found.get("votes")
     counts = votes.get("num_votes") if isinstance(votes, dict) else None
@@ -81,11 +82,3 @@ def _place(log: Path) -> tuple[int, int, str]:
     except OSError:
         found = []
     return (int(found[-1][0]), int(found[-1][1]), found[-1][2]) if found else (0, 0, "")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

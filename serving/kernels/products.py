@@ -124,49 +124,36 @@ def _add_rest(x, w, out, t, n, tokens, rows):
                 out[i, j] += total
 
 
-_wide_4x4, _wide_2x4, _wide_1x4 = tile(4, 4), tile(2, 4), tile(1, 4)
-_wide_2x1, _wide_1x1 = tile(2, 1), tile(1, 1)
-
-
 def times(x, w, out, t, n, tokens, rows):
     """out[t + i, n + j] = x[t + i] . w[n + j] for one of the five sizes that there are."""
     raise NotImplementedError
 
 
+_PLAIN = _plain_1x1, _plain_2x1, _plain_1x4, _plain_2x4, _plain_4x4
+_WIDE = tile(1, 1), tile(2, 1), tile(1, 4), tile(2, 4), tile(4, 4)
+
+
 @overload(times, inline="always")
 def _times_by_type(x, w, out, t, n, tokens, rows):
-    if w.dtype != types.int16:
+    is_wide = w.dtype == types.int16
+    t1x1, t2x1, t1x4, t2x4, t4x4 = _WIDE if is_wide else _PLAIN
 
-        def plain(x, w, out, t, n, tokens, rows):
-            if rows == 1:
-                if tokens == 1:
-                    _plain_1x1(x, w, out, t, n)
-                else:
-                    _plain_2x1(x, w, out, t, n)
-            elif tokens == 4:
-                _plain_4x4(x, w, out, t, n)
-            elif tokens == 2:
-                _plain_2x4(x, w, out, t, n)
-            else:
-                _plain_1x4(x, w, out, t, n)
-
-        return plain
-
-    def wide(x, w, out, t, n, tokens, rows):
+    def times_by_size(x, w, out, t, n, tokens, rows):
         if rows == 1:
             if tokens == 1:
-                _wide_1x1(x, w, out, t, n)
+                t1x1(x, w, out, t, n)
             else:
-                _wide_2x1(x, w, out, t, n)
+                t2x1(x, w, out, t, n)
         elif tokens == 4:
-            _wide_4x4(x, w, out, t, n)
+            t4x4(x, w, out, t, n)
         elif tokens == 2:
-            _wide_2x4(x, w, out, t, n)
+            t2x4(x, w, out, t, n)
         else:
-            _wide_1x4(x, w, out, t, n)
-        _add_rest(x, w, out, t, n, tokens, rows)
+            t1x4(x, w, out, t, n)
+        if is_wide:
+            _add_rest(x, w, out, t, n, tokens, rows)
 
-    return wide
+    return times_by_size
 
 
 @compiled()

@@ -7,12 +7,7 @@
   const GOING = ["starting", "running", "stopping"];
   const OWN = ["base", "data", "name", "method", "objective", "home", "restart", "training.max_minutes", "checks.challengers"];
   const byId = (id) => document.getElementById(id);
-  const made = (name, kind = "", text = "") => {
-    const node = document.createElement(name);
-    if (kind) node.className = kind;
-    if (text) node.textContent = text;
-    return node;
-  };
+  const {made} = window.arena;
   let page = null; // the section that this state belongs to
   let words = {};
   let choices = null;
@@ -38,17 +33,7 @@
     line.className = `status-line ${tone}`;
   };
 
-  const ask = async (method, path, body, type = "application/json") => {
-    const given = body === undefined ? {}
-      : {body: type === "application/json" ? JSON.stringify(body) : body, headers: {"content-type": type}};
-    let reply;
-    try {
-      reply = await fetch(`api/tune/${path}`, {method, ...given});
-    } catch { throw new Error(words.lost); }
-    const told = reply.status === 204 ? {} : await reply.json().catch(() => ({}));
-    if (!reply.ok) throw new Error(told.error || told.detail || `${reply.status}`);
-    return told;
-  };
+  const ask = (...given) => window.arena.ask(words.lost, ...given);
   const told = (act) => async (...given) => {
     try { await act(...given); } catch (error) { tell(error.message, "bad"); }
   };

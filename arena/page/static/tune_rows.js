@@ -4,12 +4,7 @@
   "use strict";
   const WAIT_MS = 350;
   const byId = (id) => document.getElementById(id);
-  const made = (name, kind = "", text = "") => {
-    const node = document.createElement(name);
-    if (kind) node.className = kind;
-    if (text) node.textContent = text;
-    return node;
-  };
+  const {made} = window.arena;
   let file = "", offset = 0, timer = 0;
   const changes = new Map(), leftOut = new Set();
 
@@ -18,13 +13,9 @@
   const say = (key, values = {}) => words()[key].replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
   const tell = (text) => { byId("tune-correct-status").textContent = text; };
 
-  const send = async (method, query, body) => {
-    const given = body === undefined ? {}
-      : {body: JSON.stringify(body), headers: {"content-type": "application/json"}};
-    const reply = await fetch(`api/tune/data/${encodeURIComponent(file)}/rows${query}`, {method, ...given});
-    const told = await reply.json().catch(() => ({}));
-    if (!reply.ok) throw new Error(told.error || `${reply.status}`);
-    return told;
+  const send = (method, query, body) => {
+    const path = `data/${encodeURIComponent(file)}/rows${query}`;
+    return window.arena.ask(words().lost, method, path, body);
   };
 
   const shown = (row) => {

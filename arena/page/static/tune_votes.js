@@ -6,17 +6,7 @@
   const OLD_MS = 10_000;
   let words = {};
 
-  const ask = async (method, path, body) => {
-    const given = body === undefined ? {}
-      : {body: JSON.stringify(body), headers: {"content-type": "application/json"}};
-    let reply;
-    try {
-      reply = await fetch(`api/tune/${path}`, {method, ...given});
-    } catch { throw new Error(words.lost); }
-    const told = await reply.json().catch(() => ({}));
-    if (!reply.ok) throw new Error(told.error || `${reply.status}`);
-    return told;
-  };
+  const ask = (...given) => window.arena.ask(words.lost, ...given);
   const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
   const tell = (text, tone) => {
     const line = document.getElementById("votes-status");
