@@ -183,7 +183,9 @@ def _add_tuning(server: MCPServer, api: ArenaApi) -> None:
         """Write a finished variant for another program; ask again until its state is done."""
         path = f"tune/runs/{_part(name)}"
         jobs = (await api.ask("GET", f"{path}/after"))["jobs"]
-        if jobs.get("export", {}).get("state") not in ("running", "done"):
+        last = jobs.get("export", {})
+        is_asked = last.get("state") == "done" and last["result"].get("to") == to
+        if not is_asked and last.get("state") != "running":
             jobs = (await api.ask("POST", f"{path}/export", {"to": to}))["jobs"]
         found: dict[str, Any] = jobs["export"]
         return found

@@ -83,7 +83,7 @@ def corrected(path: Path, changes: Mapping[int, str], left_out: Sequence[int]) -
             raise UploadRefusedError(f"row {number} is no JSON ({error}); mend it") from error
     for number in left_out:
         rows.pop(number, None)
-    return "".join(f"{text}\n" for text in rows.values()).encode("utf-8", "surrogatepass")
+    return "".join(f"{text}\n" for text in rows.values()).encode("utf-8")
 
 
 def name_of_corrected(name: str) -> str:
@@ -95,4 +95,14 @@ def name_of_corrected(name: str) -> str:
 
 
 def _text(row: Any) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    """As JSON; half a pair of surrogates stays an escape, since no UTF-8 can hold it."""
+    text = json.dumps(row, ensure_ascii=False)
+    return text if _is_utf8(text) else json.dumps(row)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

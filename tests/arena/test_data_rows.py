@@ -55,6 +55,19 @@ def test_corrected_rows_are_a_new_file_and_the_old_one_stays(
         assert client.get(f"/data/{other}/rows").status_code in (404, 422), other
 
 
+def test_half_a_pair_of_surrogates_is_shown_and_kept_as_its_escape(
+    client: httpx2.Client, tmp_path: Path
+) -> None:
+    for name, content in (("a.json", '[{"a": "\\ud83d"}]'), ("b.jsonl", '{"a": "x"}')):
+        kept = client.put(f"/data/{name}", content=content.encode()).json()["name"]
+        assert client.get(f"/data/{kept}/rows").status_code == 200
+        change = {"changes": {"1": '{"a": "\\ud800 é"}'}}
+        made = client.post(f"/data/{kept}/rows", json=change).json()["name"]
+        text = (tmp_path / "data" / made).read_bytes().decode("utf-8")
+        assert json.loads(text) == {"a": "\ud800 é"}
+        assert client.get(f"/data/{made}/rows").json()["total"] == 1
+
+
 def test_rows_of_csv_and_json_and_of_none(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('prompt,completion\n"two\nlines",b\nc,d\n', encoding="utf-8")
     found = find_rows(tmp_path / "a.csv", "", 0)["rows"]

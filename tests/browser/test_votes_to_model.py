@@ -62,7 +62,7 @@ def test_new_votes_make_the_next_challenger(page: Page, tmp_path: Any) -> None:
         page.goto(f"{arena.url}/enter?key={Authenticator(tmp_path).key}")
         page.get_by_role("tab", name="Leaderboard").click()
         page.wait_for_selector("#votes-base option[value=start]", state="attached")
-        assert page.inner_text("#votes-new") == f"{NUM_VOTES} votes, and no reward model yet."
+        assert page.inner_text("#votes-new") == f"Votes: {NUM_VOTES}. There is no reward model yet."
         page.locator("#votes-controls").uncheck()
         page.locator("#votes-start").press("Enter")
         page.wait_for_selector("#votes-status:has-text('round-1 is in the queue')")
@@ -84,7 +84,7 @@ def test_new_votes_make_the_next_challenger(page: Page, tmp_path: Any) -> None:
         # It is served at once, and no vote is new any more.
         page.get_by_role("tab", name="Leaderboard").click()
         page.locator("#refresh").click()
-        page.wait_for_selector("#votes-new:has-text('0 new votes')")
+        page.wait_for_selector("#votes-new:has-text('since the last reward model: 0.')")
         names = {one["id"] for one in httpx2.get(f"{server.url}/v1/models").json()["data"]}
         assert "round-1-dpo" in names
     assert failures == []

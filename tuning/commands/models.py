@@ -210,7 +210,9 @@ def run_export(
         name, home, target, Path(out), file_type=file_type, adapter=adapter, base=base
     )
     if json_out:
-        print(json.dumps({**asdict(done), "path": str(done.path)}, ensure_ascii=False))
+        print(
+            json.dumps({**asdict(done), "to": target, "path": str(done.path)}, ensure_ascii=False)
+        )
         return
     print(f"exported {done.name}{' (merged)' if done.merged else ''}: {done.path}")
     for file in done.files:

@@ -127,7 +127,8 @@ def part_of(lessons: Sequence[Lesson], share: float, seed: int) -> list[Lesson]:
 def _shuffled(part: Preferences, seed: int) -> list[Lesson]:
     """Of every two pairs of like difference in length one the wrong way round; ties as they are.
 
-    Which one is drawn by `seed`, so each vote is turned in half of all draws. Turned without regard
+    Which one is drawn by `seed`, so that each vote is turned as often as any other; so is the one
+    of an odd number that stays. Turned without regard
     to length, the shorter answer, say, is left with a few votes more than the longer one. Where
     length goes along with worth a model that learned only this agrees with nearly all true votes,
     or with nearly none, and the control seems to know something.
@@ -135,7 +136,9 @@ def _shuffled(part: Preferences, seed: int) -> list[Lesson]:
     draw = random.Random(f"{seed} shuffled")
     pairs = part.pairs
     order = sorted(range(len(pairs)), key=lambda at: (_longer(pairs[at]), draw.random()))
-    turned = {draw.choice(two) for two in zip(order[::2], order[1::2], strict=False)}
+    if len(order) % 2:
+        order.pop(draw.randrange(len(order)))
+    turned = {draw.choice(two) for two in zip(order[::2], order[1::2], strict=True)}
     shuffled = [_opposite(pair) if at in turned else pair for at, pair in enumerate(pairs)]
     return [*shuffled, *part.ties]
 

@@ -68,7 +68,7 @@ class Challengers:
         try:
             write_step(self._config, self._prepared, model, step, history, run)
             self._thin_out()
-        except (*WRITE_ERRORS, VariantError) as error:
+        except (*WRITE_ERRORS, VariantError, ValueError) as error:  # of a loss that is no number
             self._say(
                 f"{self._config.name}@{step}: is not served, since it could not be written "
                 f"({' '.join(str(error).split())})"
