@@ -22,6 +22,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount
 
 from arena.backends.http import install_http_client
 from arena.backends.pool import BackendPool
@@ -265,4 +266,8 @@ def _mount(app: FastAPI, demo: gr.Blocks, config: PageConfig) -> FastAPI:
         theme=theme(),
         head=head(config.public.root_path, config.limits.prompt_chars),
     )
+    # Gradio is an application of its own: its refusals are told as ours are.
+    for route in mounted.routes:
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
+            route.app.add_exception_handler(RequestValidationError, answer_invalid)
     return mounted

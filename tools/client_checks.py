@@ -137,15 +137,30 @@ assert told.completion
     "lm-eval": ClientCheck(
         ("lm-eval[api]", "transformers"),
         """
-from lm_eval.api.instance import Instance
-from lm_eval.models.openai_completions import LocalCompletionsAPI
-model = LocalCompletionsAPI(
-    base_url=URL + "/v1/completions", model=MODEL, tokenizer=TOKENIZER, batch_size=2
-)
-asked = [("The capital of France is", " Paris"), ("Iron is", " a metal"), ("Two and two", " is")]
-requests = [Instance("loglikelihood", {}, pair, 0) for pair in asked]
-found = model.loglikelihood(requests)
-assert len(found) == 3 and all(value < 0 for value, _ in found), found
+import json, subprocess, tempfile
+from pathlib import Path
+folder = Path(tempfile.mkdtemp())
+rows = [
+    {"question": "The capital of France is", "choices": ["Paris", "seven"], "answer": 0},
+    {"question": "Iron is", "choices": ["a trout", "a metal"], "answer": 1},
+]
+(folder / "rows.jsonl").write_text("\\n".join(map(json.dumps, rows)))
+task = {
+    "task": "own_choice", "dataset_path": "json", "output_type": "multiple_choice",
+    "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}, "test_split": "test",
+    "doc_to_text": "{{question}}", "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}",
+    "metric_list": [{"metric": "acc"}],
+}
+(folder / "own.yaml").write_text(json.dumps(task))  # JSON is YAML
+model = f"base_url={URL}/v1/completions,model={MODEL},tokenizer={TOKENIZER},num_concurrent=2"
+done = subprocess.run([
+    sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", model,
+    "--tasks", "own_choice", "--include_path", str(folder), "--output_path", str(folder / "out"),
+], capture_output=True, text=True)
+assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+(report,) = (folder / "out").rglob("results_*.json")
+found = json.loads(report.read_text())["results"]["own_choice"]
+assert 0 <= found["acc,none"] <= 1, found
 """,
     ),
     "guidellm": ClientCheck(

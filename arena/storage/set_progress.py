@@ -22,6 +22,8 @@ from arena.storage.store import Store, now_ms
 from arena.values.battle import Battle, Mode
 
 SOURCE = "set"
+REFUSED_TRIES = 2
+"""So many battles of a prompt that a model server refused end it: the next would end alike."""
 READY = ("complete", "stopped")
 PROGRESS_SQL = """
 SELECT b.public_id, b.set_index, t.prompt,
@@ -29,6 +31,8 @@ SELECT b.public_id, b.set_index, t.prompt,
        EXISTS (SELECT 1 FROM skips s WHERE s.turn_id = t.id) AS skipped,
        (SELECT count(*) FROM answers a WHERE a.turn_id = t.id AND a.superseded = 0
          AND a.status != 'failed') AS num_fit,
+       EXISTS (SELECT 1 FROM answers a WHERE a.turn_id = t.id
+         AND a.error LIKE 'refused:%') AS refused,
        (SELECT count(*) FROM sides s WHERE s.battle_id = b.id) AS num_sides
   FROM battles b JOIN turns t ON t.battle_id = b.id AND t.position = 0
  WHERE b.set_name = ? AND b.owner_id = ?
@@ -47,8 +51,9 @@ SELECT b.*, t.prompt FROM battles b JOIN turns t ON t.battle_id = b.id AND t.pos
 class SetProgress:
     """How far one voter is with a set, by index of its prompts.
 
-    `passed` are prompts that cannot be asked. `open` maps an index to a battle that waits for a
-    judgement; `tries` counts the battles of an index that could not be judged.
+    `passed` are prompts that cannot be asked, or that models refused in several battles.
+    `open` maps an index to a battle that waits for a judgement; `tries` counts the battles of an
+    index that could not be judged.
     """
 
     total: int
@@ -77,7 +82,8 @@ def progress(
 
     `passed`: prompts that cannot be asked; those judged or skipped before are not among them.
     """
-    judged, skipped, tries = set(), set(), Counter[int]()
+    judged, skipped = set(), set()
+    tries, refusals = Counter[int](), Counter[int]()
     waiting: dict[int, str] = {}
     with database.reading(store.path, store.config) as db:
         for row in db.query(PROGRESS_SQL, [name, identities.voter_row(db, voter)]):
@@ -92,11 +98,13 @@ def progress(
                 waiting[index] = row["public_id"]
             else:
                 tries[index] += 1
+                refusals[index] += row["refused"]
+    refused = {index for index, count in refusals.items() if count >= REFUSED_TRIES}
     return SetProgress(
         len(prompts),
         frozenset(judged),
         frozenset(skipped - judged),
-        frozenset(passed) - judged - skipped,
+        (refused | frozenset(passed)) - judged - skipped - waiting.keys(),
         waiting,
         dict(tries),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from xml.etree import ElementTree
 
@@ -56,6 +57,23 @@ def test_each_way_to_write_a_formula(text: str, display: str, tex: str) -> None:
 )
 def test_what_is_no_formula(text: str) -> None:
     assert "<math" not in answer_html(text)
+
+
+@pytest.mark.parametrize(
+    "tex",
+    [r"2x+3=7\\2x=4\\x=2", r"a=1 \newline b=2", r"\begin{cases}1\\2\end{cases}\\x", r"a\cr b"],
+)
+def test_lines_outside_of_an_environment_are_shown_as_source(tex: str) -> None:
+    """The converter would drop the line's end: 2x+3=72x=4x=2."""
+    for text in (f"$$\n{tex}\n$$", f"so $${tex}$$ it is", rf"or \({tex}\) so"):
+        shown = answer_html(text)
+        assert "<math" not in shown
+        assert html.escape(tex) in shown
+
+
+@pytest.mark.parametrize("tex", [r"\begin{aligned}a&=1\\b&=2\end{aligned}", r"x=\$5"])
+def test_lines_within_one_and_escaped_dollars_are_drawn(tex: str) -> None:
+    assert "<math" in answer_html(f"so ${tex}$ it is")
 
 
 def test_a_fraction_and_a_sum_have_their_parts() -> None:

@@ -272,7 +272,28 @@ def test_prompt_that_cannot_be_asked_is_passed_over_with_a_note(home: Path, plac
         end = await judging.next(voter, "three")
         assert (end.access, end.progress.num_done, end.progress.total) == (None, 4, 4)
         told = progress_html(end.progress, words())
-        assert "1 passed over: too long to be asked" in told
+        assert "1 passed over: too long, or refused by models" in told
+
+    perform(home, {"one": Script(), "two": Script()}, play)
+
+
+def test_prompt_that_models_refuse_is_passed_over_after_two_battles(home: Path) -> None:
+    """As one with more tokens than any model reads: the page cannot know that beforehand."""
+
+    async def play(service: BattleService, server: FaultServer) -> None:
+        judging = SetJudging(service, home)
+        voter = await service.voter("secret of a voter of a refused prompt")
+        refused = 0
+        while (task := await judging.next(voter, "three")).access is not None:
+            server.scripts["two"] = Script(fault="422" if task.index == 1 else "")
+            last = await finish(service, task.access)
+            if last.is_votable:
+                await service.vote(task.access, A_WINS)
+            else:
+                refused += 1
+        assert refused == 2
+        assert task.progress.passed == {1}
+        assert task.progress.num_done == task.progress.total == 3
 
     perform(home, {"one": Script(), "two": Script()}, play)
 

@@ -170,6 +170,9 @@ def test_whatever_is_not_understood_is_told_as_one_error(direct: PageServer) -> 
             reply = client.post("/api/battles", json=body)
             assert (reply.status_code, list(reply.json())) == (422, ["error"])
         assert "prompt" in client.post("/api/battles", json={"prompt": 5}).json()["error"]
+        for path in ("/gradio_api/queue/join", "/gradio_api/call/start_battle", "/live/vote"):
+            reply = client.post(path, json=[5])
+            assert (reply.status_code, list(reply.json())) == (422, ["error"]), path
         reply = client.post("/api/battles", content=b"{broken")
         assert (reply.status_code, list(reply.json())) == (422, ["error"])
         reply = client.delete("/api/battles")

@@ -130,7 +130,7 @@ def test_typing_into_an_answer_presses_nothing_and_keys_can_be_switched_off(
     page.goto(arena.url)
     battle = ask(page)
     page.click("#answer-a .pane-body")
-    page.keyboard.type("so why")
+    page.keyboard.type("so why, 3 of them")
     page.wait_for_timeout(500)
     assert votes_of(arena.store, battle) == []
     assert page.locator("#reveal .reveal-card").count() == 0

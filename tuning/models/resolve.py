@@ -43,11 +43,13 @@ def resolve_base(
 
     if re.fullmatch(r"[\w.-]+", name):
         own = _folder(str(Path(home) / "models" / name))
-        if own is not None and not name.startswith("."):
+        shipped = packaged_models().get(name)
+        # Whatever somebody called it, what is no checkpoint stands before no packaged base.
+        may_be_meant = shipped is None or what != "base" or _is_checkpoint(own)
+        if own is not None and not name.startswith(".") and may_be_meant:
             return own
-        shipped = packaged_models()
-        if name in shipped:
-            return shipped[name]
+        if shipped is not None:
+            return shipped
     path = _folder(name)
     if path is not None:
         return path
@@ -64,6 +66,10 @@ def resolve_base(
         f"({', '.join(packaged_models()) or 'none'}) and no folder; {hint}give one of these or a "
         "hub id such as owner/model"
     )
+
+
+def _is_checkpoint(folder: Path | None) -> bool:
+    return folder is not None and (folder / "config.json").is_file()
 
 
 def _folder(name: str) -> Path | None:

@@ -39,6 +39,7 @@ ENVIRONMENT = re.compile(r"\\begin\{((?:align|gather|equation|multline|alignat|f
 OTHER_NAMES = {"split": "aligned", "smallmatrix": "matrix"}
 """Environments that the converter knows by the name of a near one."""
 
+LINES = re.compile(r"\\(?:(begin|end)\b|\\|newline\b|cr\b)")
 MOST_CHARS = 2_000
 MOST_LINES = 40
 MOST_DEPTH = 40  # the converter recurses
@@ -98,13 +99,23 @@ def _converted(tex: str, is_display: bool) -> str | None:
 
 
 def _is_too_much(tex: str) -> bool:
-    if len(tex) > MOST_CHARS or REFUSED.search(tex):
+    if len(tex) > MOST_CHARS or REFUSED.search(tex) or _breaks_lines(tex):
         return True
     depth = deepest = 0
     for mark in NESTING.findall(tex):
         depth += 1 if mark in ("{", r"\left", r"\begin") else -1
         deepest = max(deepest, depth)
     return deepest > MOST_DEPTH
+
+
+def _breaks_lines(tex: str) -> bool:
+    """Ends a line outside of every environment, which the converter would drop: other maths."""
+    depth = 0
+    for mark in LINES.finditer(tex):
+        if mark[1] is None and depth < 1:
+            return True
+        depth += {"begin": 1, "end": -1}.get(mark[1] or "", 0)
+    return False
 
 
 class _Writer(HTMLParser):
@@ -174,7 +185,7 @@ def _inline(state: StateInline, silent: bool) -> bool:
         return False
     opening, closing, is_display = found
     start = state.pos + len(opening)
-    end = state.src.find(closing, start, min(state.posMax, start + MOST_CHARS))
+    end = _end_of(state.src, closing, start, min(state.posMax, start + MOST_CHARS))
     if end < 0:
         return False
     body = state.src[start:end]
@@ -187,6 +198,14 @@ def _inline(state: StateInline, silent: bool) -> bool:
         token.content, token.meta = body, {"is_display": is_display}
     state.pos = end + len(closing)
     return True
+
+
+def _end_of(src: str, closing: str, start: int, most: int) -> int:
+    """Where the closing mark is, -1 for nowhere; a dollar after a backslash is a sign of money."""
+    end = src.find(closing, start, most)
+    while closing.startswith("$") and end > 0 and src[end - 1] == "\\":
+        end = src.find(closing, end + 1, most)
+    return end
 
 
 def _is_no_price(src: str, start: int, end: int, mark: str) -> bool:

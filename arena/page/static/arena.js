@@ -26,7 +26,7 @@
     return Boolean(button);
   };
   const areOn = () => { try { return localStorage.getItem(OFF) !== "off"; } catch { return true; } };
-  // Letters do nothing where text can be selected: who types there means no button.
+  // Letters and digits do nothing where text can be selected: who types there means no button.
   const isReading = (node) => {
     const selection = window.getSelection();
     return (selection && !selection.isCollapsed)
@@ -52,7 +52,7 @@
     }
     if (isTyping(event.target) || !areOn()) return;
     const key = event.key.toLowerCase();
-    if (/^[a-z]$/.test(key) && isReading(event.target)) return;
+    if (/^[a-z0-9]$/.test(key) && isReading(event.target)) return;
     if (event.key === "?") { byId("masthead").querySelector("[data-help]").click(); event.preventDefault(); return; }
     if (event.key === "/") {
       const box = promptBox();
