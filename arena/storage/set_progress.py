@@ -104,7 +104,7 @@ def progress(
         len(prompts),
         frozenset(judged),
         frozenset(skipped - judged),
-        (refused | frozenset(passed)) - judged - skipped - waiting.keys(),
+        frozenset((refused | {*passed}) - judged - skipped - waiting.keys()),
         waiting,
         dict(tries),
     )

@@ -39,7 +39,7 @@ ENVIRONMENT = re.compile(r"\\begin\{((?:align|gather|equation|multline|alignat|f
 OTHER_NAMES = {"split": "aligned", "smallmatrix": "matrix"}
 """Environments that the converter knows by the name of a near one."""
 
-LINES = re.compile(r"\\(?:(begin|end)\b|\\|newline\b|cr\b)")
+LINES = re.compile(r"\\(?:(?P<enters>begin)\b|(?P<leaves>end)\b|\\|newline\b|cr\b)")
 MOST_CHARS = 2_000
 MOST_LINES = 40
 MOST_DEPTH = 40  # the converter recurses
@@ -112,9 +112,12 @@ def _breaks_lines(tex: str) -> bool:
     """Ends a line outside of every environment, which the converter would drop: other maths."""
     depth = 0
     for mark in LINES.finditer(tex):
-        if mark[1] is None and depth < 1:
+        if mark["enters"]:
+            depth += 1
+        elif mark["leaves"]:
+            depth -= 1
+        elif depth < 1:
             return True
-        depth += {"begin": 1, "end": -1}.get(mark[1] or "", 0)
     return False
 
 
