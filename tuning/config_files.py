@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -71,6 +71,24 @@ def load_config(
     merged = {**{_full_key(key): value for key, value in defaults.items()}, **merged}
     config: TuningConfig = _build(TuningConfig, merged, "")
     return config
+
+
+def refuse_without_use(config: TuningConfig) -> None:
+    """ConfigError for a setting of a section that the run has no use for, as somebody gave it."""
+    for section, is_used, remedy in (
+        ("lora", config.method in ("lora", "qlora"), "tune by method lora or qlora"),
+        ("prefix", config.method in ("prefix", "prompt"), "tune by method prefix or prompt"),
+        ("preference", config.objective != "sft", "give an objective that learns preferences"),
+    ):
+        options = getattr(config, section)
+        given, usual = asdict(options), asdict(type(options)())
+        for key in () if is_used else given:
+            if given[key] != usual[key]:
+                raise ConfigError(
+                    f"{section}.{key}: {shown(given[key])} does nothing with method "
+                    f"{config.method!r} and objective {config.objective!r}; leave it out, or "
+                    f"{remedy}"
+                )
 
 
 def setting_keys() -> dict[str, Any]:

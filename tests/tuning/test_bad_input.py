@@ -10,8 +10,8 @@ import pytest
 from tuning_fixtures import rows, write_rows
 
 from tuning import TuningConfig, TuningError, tune
-from tuning.config import DataOptions, LoraOptions, TrainingOptions
-from tuning.config_files import load_config
+from tuning.config import ConfigError, DataOptions, LoraOptions, TrainingOptions
+from tuning.config_files import load_config, refuse_without_use
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 USER, ANSWER = rows(1)[0]["messages"]
@@ -64,6 +64,20 @@ def test_a_row_of_ten_megabytes_among_others_is_left_out(tiny_base: Path, tmp_pa
         )
 
 
+SETTINGS_WITHOUT_USE: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"method": "ia3", "lora.target_modules": "nope"}, "lora.target_modules: .*method lora"),
+    ({"method": "full", "lora.rank": 4}, "lora.rank: 4 does nothing with method 'full'"),
+    ({"method": "lora", "prefix.virtual_tokens": 8}, "prefix.virtual_tokens: 8 does nothing"),
+    ({"method": "prefix", "preference.beta": 0.3}, "preference.beta: 0.3 does nothing"),
+)
+
+
+@pytest.mark.parametrize(("settings", "told"), SETTINGS_WITHOUT_USE)
+def test_a_setting_of_another_method_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        refuse_without_use(load_config(None, {"base": "b", "data": "d", "name": "n", **settings}))
+
+
 def test_an_unknown_target_module_lists_those_there_are(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -103,10 +117,11 @@ def test_a_last_step_that_leaves_no_numbers_is_not_saved(
     """No loss comes after it that could tell."""
     needed = {"base": str(tiny_base), "data": [str(tiny_data)], "name": "v", "home": str(tmp_path)}
     rate = {"max_steps": 1, "samples": 0, "heldout": 0, "learning_rate": 1e300}
+    size = {"virtual_tokens": 3} if method == "prefix" else {}
     with pytest.raises(
         TuningError, match=r"step 1 left \S+ NaN or infinite; lower training"
     ) as told:
-        tune(load_config(None, {**needed, **rate, "method": method, "virtual_tokens": 3}))
+        tune(load_config(None, {**needed, **rate, "method": method, **size}))
     assert "\n" not in str(told.value)
     assert list((tmp_path / "models").iterdir()) == []
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from tuning_fixtures import make_base
 
 from tuning import TuningConfig, TuningError, tune
@@ -197,6 +199,50 @@ def test_it_is_not_evaluated(sound: Path, tmp_path: Path, case: str) -> None:
     with pytest.raises(TuningError, match=BROKEN[case][1]) as caught:
         load_variant(str(folder), tmp_path)
     assert_one_sentence(caught.value)
+
+
+ADAPTER = "adapter_model.safetensors"
+BROKEN_ADAPTERS: dict[str, tuple[Break, str]] = {
+    "cut": (cut(ADAPTER, 0.5), "is no whole safetensors file"),
+    "no weights": (lambda folder: (folder / ADAPTER).unlink(), "no weights, and only"),
+    "empty": (written(ADAPTER, b""), "is no whole safetensors file"),
+    "pointer": (written(ADAPTER, b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
+    "deep": (
+        written(ADAPTER, (200_000).to_bytes(8, "little") + b"[" * 200_000),
+        "its header cannot be read",
+    ),
+    "no rank": (
+        written("adapter_config.json", b'{"peft_type": "LORA", "r": "x"}'),
+        "cannot put it on its base",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def foreign(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter as another program leaves it: no variant.json."""
+    base = AutoModelForCausalLM.from_pretrained(sound)
+    folder = tmp_path_factory.mktemp("foreign") / "adapter"
+    tuned = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    tuned.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(sound).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("case", BROKEN_ADAPTERS)
+def test_a_broken_adapter_of_another_program_is_refused(
+    sound: Path, foreign: Path, tmp_path: Path, case: str
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(foreign, folder)
+    assert load_variant(str(folder), tmp_path, base=str(sound)).model is not None
+    bend, told = BROKEN_ADAPTERS[case]
+    bend(folder)
+    for act in (load_variant, lambda name, home, base: merge_variant(name, home, "m", base=base)):
+        with pytest.raises(TuningError, match=told) as caught:
+            act(str(folder), tmp_path, base=str(sound))
+        assert_one_sentence(caught.value)
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.slow

@@ -198,13 +198,14 @@ def test_a_text_of_the_whole_row_is_harmless_with_an_input(tmp_path: Path) -> No
 def test_all_keys_of_turns_that_nothing_uses_are_named_at_once(tmp_path: Path) -> None:
     rows_: list[dict[str, Any]] = [
         {"conversations": [{**USER, "audio": "x"}, {**ANSWER, "mood": 1}]},
-        {"conversations": [{**USER, "name": "Ann"}, ANSWER], "views": 3},
+        {"conversations": [{**USER, "name": "Ann"}, {**ANSWER, "seen": 1}], "views": 3},
         {"conversations": [{"role": "user", "content": [PART]}, ANSWER]},
     ]
     with pytest.raises(TuningError) as caught:
         load(tmp_path, *rows_)
     names = [
         *("conversations.audio", "conversations.mood", "views", "conversations.name"),
+        "conversations.seen",
         "conversations.content.cache_control",
     ]
     message = str(caught.value)

@@ -59,7 +59,8 @@ def read(folder: Path) -> tuple[list[str], dict[str, str]]:
         (["latest.jsonl", "contest.jsonl", "devices.jsonl", "values.jsonl"], None),
         (["TRAIN.JSONL", "Test.jsonl"], ["TRAIN.JSONL"]),
         ([".git/train.jsonl", ".cache.jsonl", "rows.jsonl"], ["rows.jsonl"]),
-        (["_old/train.jsonl", "rows.jsonl"], ["rows.jsonl"]),
+        (["__old/train.jsonl", "rows.jsonl"], ["rows.jsonl"]),
+        (["_extra.jsonl", "_more/b.jsonl", "__c.jsonl"], None),
     ],
 )
 def test_names_say_what_is_trained(
@@ -68,8 +69,8 @@ def test_names_say_what_is_trained(
     fill(tmp_path, *files)
     rows, left = read(tmp_path)
     assert rows == (sorted(files) if trained is None else trained)
-    hidden = {name for name in files if name.startswith((".", "_"))}
-    assert set(left) - {".git", "_old"} == set(files) - set(rows) - {
+    hidden = {name for name in files if name.startswith((".", "__old"))}
+    assert set(left) - {".git", "__old"} == set(files) - set(rows) - {
         name for name in hidden if "/" in name
     }
 
@@ -163,7 +164,7 @@ def test_a_readme_decides_as_it_does_for_datasets(
         ("data_files: 'data/train*'", ["data/train.jsonl"]),
         ("data_files: '*/*'", ["data/test.jsonl", "data/train.jsonl", "more/x.jsonl"]),
         ("data_files: '.hid/*'", [".hid/b.jsonl"]),
-        ("data_files: _h/c.jsonl", ["_h/c.jsonl"]),
+        ("data_files: __h/c.jsonl", ["__h/c.jsonl"]),
         ("data_files: 'tra*'\n  data_dir: data", ["data/train.jsonl"]),
     ],
 )
@@ -171,14 +172,14 @@ def test_a_readme_names_data_files_as_datasets_finds_them(
     tmp_path: Path, config: str, trained: list[str]
 ) -> None:
     folder = tmp_path / "rows"
-    names = ["data/train.jsonl", "data/test.jsonl", "more/x.jsonl", ".hid/b.jsonl", "_h/c.jsonl"]
+    names = ["data/train.jsonl", "data/test.jsonl", "more/x.jsonl", ".hid/b.jsonl", "__h/c.jsonl"]
     fill(folder, *names)
     (folder / "data" / "notes.txt").write_text("x")
     (folder / "data" / "train.jsonl.lock").write_text("")
     (folder / "README.md").write_text(README.format(configs=f"- config_name: default\n  {config}"))
     rows, left = read(folder)
     assert rows == trained
-    hidden = {".hid", "_h"} - {name.partition("/")[0] for name in rows}
+    hidden = {".hid", "__h"} - {name.partition("/")[0] for name in rows}
     others = {"README.md", "data/notes.txt", "data/train.jsonl.lock", *names[:3]}
     assert set(left) == (others | hidden) - set(rows)
 

@@ -34,9 +34,10 @@ def run_tune(
     json_out: bool,
 ) -> None:
     """`arena tune`: make a variant and say where it is; `home` is used where no setting says."""
-    from tuning.config_files import load_config
+    from tuning.config_files import load_config, refuse_without_use
 
     config = load_config(config_file, settings, home)
+    refuse_without_use(config)
     config = replace(config, data=sources(config.data, config.home, config.objective))
     from tuning.objectives import tune
     from tuning.training.distributed import is_main_process
@@ -73,9 +74,10 @@ def run_preview(
     json_out: bool,
 ) -> None:
     """`arena tune --preview N`: show what would be trained, and train nothing."""
-    from tuning.config_files import load_config
+    from tuning.config_files import load_config, refuse_without_use
 
     config = load_config(config_file, {"name": "preview", **settings}, home)
+    refuse_without_use(config)
     from tuning.commands.preview import preview_json, show_preview
     from tuning.errors import ConfigError
     from tuning.quiet import quiet_libraries

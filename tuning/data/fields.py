@@ -195,8 +195,8 @@ def read_turns(
             turns.untrained.add(index)
         # A speaker's name: few templates write it. That of a tool repeats the call's.
         if "name" in message and message["role"] != "tool":
-            name = shorten(message["name"])
-            turns.unused[f"{where}.name"] = f"is {name} on a {message['role']} turn"
+            speaker = shorten(message["name"])
+            turns.unused[f"{where}.name"] = f"is {speaker} on a {message['role']} turn"
         keys_read = (role_key, text_key, *TURN_KEYS, *HARMLESS_TURN_KEYS)
         _gather_unused(item, where, keys_read, turns)
         turns.messages.append(message)

@@ -94,7 +94,7 @@ def _walk(folder: Path, source: str) -> tuple[list[Path], list[tuple[str, str]]]
         for name in [*folders, *names]:
             item = Path(place, name)
             shown = _relative(item, folder)
-            if _is_hidden(name):
+            if _is_hidden(name, is_folder=name in folders):
                 left.append((shown, "hidden"))
             elif not _is_plain(name):
                 raise DataError(
@@ -108,7 +108,7 @@ def _walk(folder: Path, source: str) -> tuple[list[Path], list[tuple[str, str]]]
                 left.append((shown, "no plain file"))
             elif name in names:
                 files.append(item)
-        folders[:] = [name for name in folders if not _is_hidden(name)]
+        folders[:] = [name for name in folders if not _is_hidden(name, is_folder=True)]
     return sorted(files), left
 
 
@@ -208,13 +208,13 @@ def _fitting(place: Path, pattern: str, source: str, files: Sequence[Path]) -> l
             )
         return [item for item in found if item.is_file()]
     visible = set(files)
-    asked = sum(map(_is_hidden, Path(pattern).parts))
+    asked = _num_hidden(Path(pattern))
     return [
         item
         for item in found
         if item in visible
         or (
-            0 < sum(map(_is_hidden, item.relative_to(place).parts)) <= asked
+            0 < _num_hidden(item.relative_to(place)) <= asked
             and item.is_file()
             and item.suffix.lower() in SUFFIXES
         )
@@ -279,8 +279,14 @@ def _relative(item: Path, folder: Path) -> str:
     return item.relative_to(folder).as_posix()
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "_"))
+def _is_hidden(name: str, *, is_folder: bool) -> bool:
+    """As `datasets` has it: what begins with a dot, and folders such as `__pycache__`."""
+    return name.startswith(".") or (is_folder and name.startswith("__"))
+
+
+def _num_hidden(file: Path) -> int:
+    folders = sum(_is_hidden(name, is_folder=True) for name in file.parts[:-1])
+    return folders + _is_hidden(file.name, is_folder=False)
 
 
 def _is_plain(name: str) -> bool:

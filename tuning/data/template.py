@@ -45,7 +45,10 @@ class Span:
 def read_template(file: str) -> str:
     """The Jinja text of a file; TemplateError when there is none to read."""
     try:
-        text = Path(file).expanduser().read_text(encoding="utf-8-sig")
+        path = Path(file).expanduser()
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")  # a device may have no end
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # not there, not UTF-8, or no name of a file
         raise TemplateError(
             f"template.file: {file!r} cannot be read ({error}); give a Jinja file in UTF-8"

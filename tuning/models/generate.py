@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tuning.models.resolve import BaseError
+from tuning.variant.checkpoint import positions_of
 
 BATCH, SAMPLED = 32, 128
 # Tokens of padding, and of a row, on which padding is tried.
@@ -80,8 +81,8 @@ def greedy_answers(
 
 def context_of(model: Any) -> int | None:
     """Positions there are for prompt and answer together; None where the model sets no limit."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit < 1:
+    limit = positions_of(model.config.get_text_config())
+    if limit is None:
         return None
     virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None)
     return limit - (virtual or 0)

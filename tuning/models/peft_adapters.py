@@ -15,23 +15,35 @@ from typing import Any
 import torch
 
 from tuning.models.errors import BaseError
+from tuning.variant.checkpoint import one_line, read_header
 
 
 def put_on(model: Any, folder: Path, *, is_trainable: bool = False) -> Any:
     """`model` with the adapter in `folder` on it, each tensor as in its file.
 
-    BaseError where PEFT leaves out or changes one.
+    BaseError where PEFT leaves out or changes one, or cannot read the adapter, and
+    CheckpointFilesError for a file of weights that is not whole.
     """
     import safetensors.torch
     from peft import PeftModel, get_peft_model_state_dict
 
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise BaseError(f"adapter {folder.name!r}: has no {weights.name}; copy it there again")
+    read_header(weights)
     with warnings.catch_warnings():
         # It is said below, as an error.
         warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
-        tuned = PeftModel.from_pretrained(
-            model, folder, is_trainable=is_trainable, local_files_only=True
-        )
-    saved = safetensors.torch.load_file(folder / "adapter_model.safetensors")
+        try:
+            tuned = PeftModel.from_pretrained(
+                model, folder, is_trainable=is_trainable, local_files_only=True
+            )
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            raise BaseError(
+                f"adapter {folder.name!r}: PEFT {version('peft')} cannot put it on its base "
+                f"({one_line(error)}); mend its adapter_config.json, or give the base it is of"
+            ) from error
+    saved = safetensors.torch.load_file(weights)
     read = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     # A file of other names was written for an older form of the architecture, and is converted.
     changed = [name for name in saved if name in read and not _is_equal(saved[name], read[name])]

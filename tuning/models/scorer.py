@@ -21,7 +21,7 @@ from tuning.errors import TuningError
 from tuning.models.loading import find_base, load_reported
 from tuning.models.peft_adapters import put_on
 from tuning.models.resolve import BaseError, resolve_base
-from tuning.variant.checkpoint import refuse_missing
+from tuning.variant.checkpoint import positions_of, refuse_missing
 from tuning.variant.folder import Variant, read_variant
 
 if TYPE_CHECKING:
@@ -223,5 +223,5 @@ def load_scorer(name: str, home: Path, base: str | None = None) -> Scorer:
     if variant.is_adapter:
         model = put_on(model, folder)
     text = model.config.get_text_config()
-    most = int(getattr(text, "max_position_embeddings", None) or 2048)
+    most = positions_of(text) or 2048
     return Scorer(variant, model.eval(), tokenizer, most)

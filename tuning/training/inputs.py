@@ -26,7 +26,7 @@ from tuning.models.loading import find_base
 from tuning.models.merge import MERGEABLE
 from tuning.models.resolve import BaseError, refuse_packaged, resolve_base, revision_of
 from tuning.models.tokenizers import load_tokenizer
-from tuning.variant.checkpoint import check_checkpoint
+from tuning.variant.checkpoint import check_checkpoint, positions_of
 from tuning.variant.folder import Base, Variant, read_variant
 from tuning.variant.stops import stop_ids
 
@@ -320,7 +320,7 @@ def pick_max_length(config: TuningConfig, model_config: Any, virtual: int | None
     ConfigError where virtual tokens leave no room for a row, or the setting more than there is.
     """
     text_config = model_config.get_text_config()
-    limit = getattr(text_config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    limit = positions_of(text_config) or DEFAULT_MAX_LENGTH
     if virtual is None:
         virtual = config.prefix.virtual_tokens if config.method in VIRTUAL else 0
     room = limit - virtual

@@ -127,6 +127,12 @@ def _shards(folder: Path) -> set[str]:
     return set(table.values())
 
 
+def positions_of(text_config: Any) -> int | None:
+    """Positions that a text model's config has; None where it sets no limit, as by -1."""
+    limit = getattr(text_config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file that is whole: tensor name to dtype, shape and offsets."""
     size = path.stat().st_size
@@ -145,7 +151,7 @@ def read_header(path: Path) -> dict[str, Any]:
         entries = {name: part for name, part in header.items() if name != "__metadata__"}
         end = max((part["data_offsets"][1] for part in entries.values()), default=0)
         whole = 8 + length + end
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise _no_safetensors(path, f"its header cannot be read: {one_line(error)}") from error
     if size != whole:
         raise _no_safetensors(path, f"it has {size:,} bytes of {whole:,}")
