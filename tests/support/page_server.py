@@ -31,6 +31,7 @@ class PageServer:
         self.url = self.config.page_url
         self.app: FastAPI | None = None
         self._server: uvicorn.Server | None = None
+        self._failure: BaseException | None = None
 
     @property
     def service(self) -> BattleService:
@@ -45,14 +46,24 @@ class PageServer:
         return self.service.store
 
     def __enter__(self) -> PageServer:
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         limit = time.monotonic() + 30
         while self._server is None or not self._server.started:
+            if not self._thread.is_alive():
+                self.listener.close()
+                raise RuntimeError("the page ended before it answered") from self._failure
             assert time.monotonic() < limit, "the page did not start"
-            assert self._thread.is_alive(), "the page ended before it answered"
             time.sleep(0.01)
         return self
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # whoever waits for the start tells what ended it
+            self._failure = error
+            if self._server is not None and self._server.started:
+                raise
 
     async def _serve(self) -> None:
         # Made inside the loop: outside of one Gradio opens loops that it never closes.
